@@ -1,0 +1,78 @@
+"""Where attention happens in a model: what an adapter declares (SiteSpec) and what a user sees (AttentionSite)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from napari_medtransformer.attention.token_grid import TokenGrid
+
+SiteKind = Literal["global", "window", "prompt", "prompt-to-image", "image-to-prompt"]
+"""global and window: the image attends to itself, everywhere or inside windows, in the encoder.
+prompt: tokens without a place (prompts, object queries) among themselves. The others: cross-attention of a decoder."""
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How the tokens of one side of a site (queries or keys) tile the network's input, before any image is known.
+
+    patch: input pixels per token and axis, (y, x) or (z, y, x); None for tokens without a place, such as prompts.
+    grid: tokens per axis; None means as many as cover the input, ceil(input / patch).
+    prefix: tokens without a place that come before the grid's, such as CLS.
+    window: tokens per axis of a window; the grid is padded at the end of each axis to whole windows, and windows are
+    laid out row-major along the batch axis. shift: tokens by which the padded grid is rolled towards its start before
+    it is partitioned (Swin).
+    """
+
+    patch: tuple[int, ...] | None
+    grid: tuple[int, ...] | None = None
+    prefix: int = 0
+    window: tuple[int, ...] | None = None
+    shift: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        given = [part for part in (self.grid, self.window, self.shift) if part is not None]
+        if self.patch is None:
+            if given:
+                raise ValueError(f"tokens without a place have neither grid, window nor shift: {self}")
+            return
+        if any(len(part) != len(self.patch) for part in given):
+            raise ValueError(f"patch, grid, window and shift have different numbers of axes: {self}")
+        if any(n < 1 for part in (self.patch, self.grid or (1,), self.window or (1,)) for n in part) or self.prefix < 0:
+            raise ValueError(f"sizes must be positive: {self}")
+        if self.shift is not None and self.window is None:
+            raise ValueError(f"a shift needs a window: {self}")
+        if self.window is not None and self.prefix:
+            raise ValueError(f"windows with prefix tokens are not supported: {self}")
+
+
+FREE_TOKENS = TokenLayout(patch=None)
+"""Tokens without a place: prompt tokens, mask tokens, object queries. Their number is read off the tensors."""
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """One attention site as an adapter declares it.
+
+    name: what users read and type, such as "encoder.2". module: dotted path, in the network, of the module whose
+    forward makes the attention call. heads: as many as the call's head axis has. queries, keys: their layouts.
+    """
+
+    name: str
+    module: str
+    kind: SiteKind
+    heads: int
+    queries: TokenLayout
+    keys: TokenLayout
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One attention site of one encoded image: its grids know where each token lies in the native image."""
+
+    name: str
+    kind: SiteKind
+    heads: int
+    query_grid: TokenGrid
+    key_grid: TokenGrid
