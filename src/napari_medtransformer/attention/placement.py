@@ -27,10 +27,15 @@ class InputPlacement:
             raise ValueError(f"the resized image does not fit the input: {self}")
 
     @classmethod
-    def longest_side(cls, native_shape: Sequence[int], size: int) -> InputPlacement:
-        """The longest side scaled to `size` pixels, the rest padded to a square or cube (Kirillov et al. 2023, SAM)."""
-        longest = max(native_shape)
-        resized = tuple(max(1, round(n * size / longest)) for n in native_shape)
+    def longest_side(
+        cls, native_shape: Sequence[int], size: int, pixel_size: Sequence[float] | None = None
+    ) -> InputPlacement:
+        """The longest side scaled to `size` pixels, the rest padded to a square or cube (Kirillov et al. 2023, SAM).
+
+        pixel_size: of a native pixel per axis, in any unit; input pixels are then square. None: as if it were equal.
+        """
+        extents = [n * p for n, p in zip(native_shape, pixel_size or (1.0,) * len(native_shape), strict=True)]
+        resized = tuple(max(1, round(extent * size / max(extents))) for extent in extents)
         return cls(tuple(native_shape), resized, (size,) * len(native_shape))
 
     def to_input(self, native: Sequence[float]) -> tuple[float, ...]:
