@@ -1,0 +1,149 @@
+"""Intensity windows: what part of an image's values is shown on screen and given to a model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Modality = Literal["CT", "MR", "unknown"]
+
+# At most this many values are looked at for statistics, so that a mapped volume of gigabytes opens at once.
+_SAMPLE_SIZE = 500_000
+# Hounsfield bands, Hounsfield 1973 and any CT textbook: air is -1000 by definition, scanners pad with -1024 or less.
+_AIR_HU = (-1100, -850)
+_PADDING_HU = -1500
+_FAT_HU = (-150, -30)
+_SOFT_TISSUE_HU = (-20, 200)
+# Dense metal on an extended scale stays below this (12 bits and a slope of 16).
+_HIGHEST_HU = 65_536
+
+
+@dataclass(frozen=True)
+class Window:
+    """Values from `low` (shown black, 0) to `high` (shown white, 1), in the image's own units (HU for CT)."""
+
+    low: float
+    high: float
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"a window needs finite low < high, given {self.low} and {self.high}")
+
+    @classmethod
+    def from_level_width(cls, level: float, width: float, name: str = "") -> Window:
+        """Of a level (centre) and a width, as radiologists and DICOM state it."""
+        return cls(level - width / 2, level + width / 2, name)
+
+    @property
+    def level(self) -> float:
+        """The value in the middle."""
+        return (self.low + self.high) / 2
+
+    @property
+    def width(self) -> float:
+        """From black to white."""
+        return self.high - self.low
+
+
+# Level and width in HU as tabulated at radiopaedia.org/articles/windowing-ct (soft tissue: abdomen, lung, bone,
+# brain, liver); soft tissue is also the window that MedSAM was trained with (Ma et al. 2024).
+CT_PRESETS: tuple[Window, ...] = (
+    Window.from_level_width(40, 400, "soft tissue"),
+    Window.from_level_width(-600, 1500, "lung"),
+    Window.from_level_width(400, 1800, "bone"),
+    Window.from_level_width(40, 80, "brain"),
+    Window.from_level_width(60, 160, "liver"),
+)
+
+
+def preset(name: str) -> Window:
+    """The CT preset of that name. Raises KeyError that lists the names."""
+    for window in CT_PRESETS:
+        if window.name == name:
+            return window
+    raise KeyError(f"no CT window {name!r}; there are {', '.join(window.name for window in CT_PRESETS)}")
+
+
+def guess_modality(image: np.ndarray) -> Modality:
+    """'CT' if the values are distributed as Hounsfield units are, otherwise 'unknown'. image: any shape, native units.
+
+    Counts, on a sample: soft tissue about water, together with either air (or the scanner's padding) or fat below it.
+    An MR has neither, its values being positive or scaled to a few units.
+    """
+    values = sample_values(image)
+    if values.size == 0 or values.max() > _HIGHEST_HU:
+        return "unknown"
+    inside = values[values > _PADDING_HU]
+    if inside.size == 0:
+        return "unknown"
+    padding = 1 - inside.size / values.size
+    air = _share(inside, *_AIR_HU)
+    soft_tissue = _share(inside, *_SOFT_TISSUE_HU)
+    fat = _share(inside, *_FAT_HU)
+    whole_body = soft_tissue > 0.02 and (air > 0.01 or (padding > 0.01 and fat > 0.005))
+    crop_without_air = soft_tissue > 0.3 and fat > 0.01
+    return "CT" if whole_body or crop_without_air else "unknown"
+
+
+def robust_window(image: np.ndarray, *, low_percent: float = 0.5, high_percent: float = 99.5) -> Window:
+    """The window between two percentiles of the values above the lowest one (which is background in most MRs).
+
+    image: any shape. A constant image gets a window one unit wide. Percentiles as in MedSAM (Ma et al. 2024).
+    """
+    values = sample_values(image)
+    if values.size == 0:
+        return Window(0.0, 1.0, "constant")
+    lowest = float(values.min())
+    foreground = values[values > lowest]
+    if foreground.size == 0:
+        return Window(lowest, lowest + 1.0, "constant")
+    low, high = (float(p) for p in np.percentile(foreground, [low_percent, high_percent]))
+    if high <= low:
+        low, high = lowest, float(values.max())
+    return Window(low, high, f"{low_percent:g}–{high_percent:g} %")
+
+
+def default_window(image: np.ndarray, modality: Modality | None = None) -> Window:
+    """The window an image is shown with unless somebody asks for another. image: any shape, native units.
+
+    CT: the soft tissue preset. Anything else: robust percentiles. modality None: guessed from the values.
+    """
+    if modality is None:
+        modality = guess_modality(image)
+    return CT_PRESETS[0] if modality == "CT" else robust_window(image)
+
+
+def apply_window(image: np.ndarray, window: Window | tuple[float, float]) -> np.ndarray:
+    """`image` as float32 in [0, 1]: 0 at the window's low end and below, 1 at its high end and above. NaN becomes 0."""
+    low, high = (window.low, window.high) if isinstance(window, Window) else window
+    if not low < high:
+        raise ValueError(f"a window needs low < high, given {low} and {high}")
+    scaled = (np.asarray(image, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
+    return np.nan_to_num(np.clip(scaled, 0.0, 1.0), copy=False, nan=0.0)
+
+
+def sample_values(image: np.ndarray) -> np.ndarray:
+    """Finite values of `image` on a regular grid, about _SAMPLE_SIZE at most, as a flat float64 array.
+
+    Whole planes are skipped along the first axis before the others are thinned: a mapped file is read where it must be.
+    """
+    if image.size == 0:
+        return np.empty(0)
+    excess = image.size / _SAMPLE_SIZE
+    if excess > 1:
+        # The cube root along every axis keeps the sample even; the rest falls on the first, cheapest axis.
+        steps = [max(1, min(n, math.floor(excess ** (1 / image.ndim)))) for n in image.shape]
+        taken = math.prod(-(-n // step) for n, step in zip(image.shape, steps))
+        steps[0] *= max(1, math.ceil(taken / _SAMPLE_SIZE))
+        image = image[tuple(slice(min(step // 2, n - 1), None, step) for n, step in zip(image.shape, steps))]
+    values = np.asarray(image, dtype=np.float64).ravel()
+    return values[np.isfinite(values)]
+
+
+def _share(values: np.ndarray, low: float, high: float) -> float:
+    """The share of values in [low, high]."""
+    return float(np.count_nonzero((values >= low) & (values <= high)) / values.size)

@@ -1,0 +1,194 @@
+"""The records of an image in patient space: a volume in canonical order, and the file's grid that it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.volumes import geometry
+from napari_medtransformer.volumes.geometry import AxisOrder, LayerPlacement
+from napari_medtransformer.volumes.intensity import Modality, Window, default_window
+
+
+@dataclass(frozen=True, eq=False)
+class FileGrid:
+    """The grid of the file that a volume was read from: what is written for this volume lands exactly on it.
+
+    path: the file or folder. format: 'nifti', 'dicom', 'nrrd', 'metaimage', 'numpy', 'image',
+    or 'memory' for a volume that no file was read for.
+    shape: voxels per file axis (i, j, k). affine_ijk: (4, 4), file index to RAS mm.
+    file_shape: the array's shape in the file where it differs from `shape`, as in (i, j, k, 1) or (i, j).
+    header: the NIfTI header as bytes, so that codes and units are written back bit for bit; empty for other formats.
+    """
+
+    path: Path
+    format: str
+    shape: tuple[int, int, int]
+    affine_ijk: np.ndarray
+    file_shape: tuple[int, ...]
+    header: bytes = b""
+
+    def __post_init__(self) -> None:
+        fault = geometry.geometry_fault(self.affine_ijk)
+        if fault is not None:
+            raise UnsupportedVolume(f"{self.path.name} has no usable geometry: {fault}. Correct its header first.")
+        object.__setattr__(self, "affine_ijk", _frozen(self.affine_ijk))
+
+    @cached_property
+    def order(self) -> AxisOrder:
+        """The permutation and flips between file order and (z, y, x)."""
+        if self.format == "memory":  # its maker chose the axes
+            return AxisOrder((2, 1, 0), (False, False, False))
+        return geometry.canonical_order(self.affine_ijk)
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """(4, 4), canonical (z, y, x, 1) to RAS mm."""
+        return _frozen(geometry.canonical_affine(self.affine_ijk, self.shape, self.order))
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x."""
+        z, y, x = (self.shape[axis] for axis in self.order.permutation)
+        return z, y, x
+
+    def to_canonical(self, array_ijk: np.ndarray) -> np.ndarray:
+        """An array (i, j, k, ...) in file order as (z, y, x, ...); a view."""
+        return geometry.canonical_view(array_ijk, self.order)
+
+    def to_file_order(self, array_zyx: np.ndarray) -> np.ndarray:
+        """An array (z, y, x, ...) in file order (i, j, k, ...); a view."""
+        return geometry.file_view(array_zyx, self.order)
+
+    def file_index(self, zyx: Any) -> np.ndarray:
+        """Canonical coordinates (..., 3) as file coordinates (i, j, k); integers stay integers."""
+        return geometry.file_index(np.asarray(zyx), self.shape, self.order)
+
+    def zyx_from_file_index(self, ijk: Any) -> np.ndarray:
+        """File coordinates (..., 3) as canonical coordinates (z, y, x); integers stay integers."""
+        return geometry.zyx_index(np.asarray(ijk), self.shape, self.order)
+
+    def zyx_from_mm(self, ras: Any) -> np.ndarray:
+        """Patient positions (..., 3) in RAS mm as canonical coordinates, floating point, not rounded."""
+        return geometry.apply_affine(np.linalg.inv(self.affine), np.asarray(ras))
+
+    def mm_from_zyx(self, zyx: Any) -> np.ndarray:
+        """Canonical coordinates (..., 3) as patient positions in RAS mm."""
+        return geometry.apply_affine(self.affine, np.asarray(zyx))
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A 3D image in patient space.
+
+    data: (z, y, x), native intensities (HU for CT), in memory or mapped from the file; axes grow toward Superior,
+    Posterior, Left as nearly as the grid allows. affine: (4, 4), homogeneous (z, y, x, 1) to RAS mm.
+    source: the file's grid; None for a volume made in memory, which is written as (x, y, z) on its canonical grid.
+    requested_window: the window the file asks for (DICOM), shown first.
+    Raises UnsupportedVolume for an array that is no volume or an affine that is no geometry.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    modality: Modality = "unknown"
+    source: FileGrid | None = None
+    requested_window: Window | None = None
+
+    def __post_init__(self) -> None:
+        name = "the volume" if self.source is None else self.source.path.name
+        if self.data.ndim != 3:
+            raise UnsupportedVolume(f"{name} has {self.data.ndim} dimensions {self.data.shape}; expected 3 (z, y, x).")
+        if self.data.size == 0:
+            raise UnsupportedVolume(f"{name} is empty: {' × '.join(map(str, self.data.shape))} voxels.")
+        if self.data.dtype.kind not in "buif":
+            raise UnsupportedVolume(f"{name} holds {self.data.dtype} values; expected integers or real numbers.")
+        fault = geometry.geometry_fault(np.asarray(self.affine))
+        if fault is not None:
+            raise UnsupportedVolume(f"{name} has no usable geometry: {fault}. Correct its header first.")
+        object.__setattr__(self, "affine", _frozen(self.affine))
+
+    @classmethod
+    def from_array(
+        cls, data: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), modality: Modality = "unknown"
+    ) -> Volume:
+        """A volume made in memory, upright and centred on the origin. data: (z, y, x). spacing: (dz, dy, dx) in mm."""
+        return cls(data, geometry.upright_affine(data.shape, spacing), modality)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x."""
+        z, y, x = self.data.shape
+        return z, y, x
+
+    @property
+    def name(self) -> str:
+        """The file's name without suffix, for layers and messages; 'volume' for one made in memory."""
+        return "volume" if self.source is None else stem(self.source.path)
+
+    @cached_property
+    def spacing(self) -> tuple[float, float, float]:
+        """(dz, dy, dx) between voxel centres, in mm."""
+        return geometry.spacing_of(self.affine)
+
+    @cached_property
+    def is_oblique(self) -> bool:
+        """Whether the grid is tilted against the patient's axes."""
+        return geometry.is_oblique(self.affine)
+
+    @cached_property
+    def placement(self) -> LayerPlacement:
+        """Scale and translate of every layer on this volume's grid, in mm."""
+        return geometry.layer_placement(self.affine)
+
+    @cached_property
+    def direction_letters(self) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
+        """The patient directions at the start and the end of z, y, x; upright (('I', 'S'), ('A', 'P'), ('R', 'L'))."""
+        return geometry.direction_letters(self.affine)
+
+    @cached_property
+    def window(self) -> Window:
+        """The window to show and to give to a model unless told otherwise."""
+        return self.requested_window or default_window(self.data, self.modality)
+
+    @cached_property
+    def grid(self) -> FileGrid:
+        """The grid to write on: the file's own, or for a volume made in memory (x, y, z) growing to L, P, S."""
+        if self.source is not None:
+            return self.source
+        z, y, x = self.shape
+        affine_xyz = self.affine[:, [2, 1, 0, 3]]
+        return FileGrid(Path(self.name), "memory", (x, y, z), affine_xyz, (x, y, z))
+
+    def mm_from_zyx(self, zyx: Any) -> np.ndarray:
+        """Canonical coordinates (..., 3) as patient positions in RAS mm."""
+        return geometry.apply_affine(self.affine, np.asarray(zyx))
+
+    def zyx_from_mm(self, ras: Any) -> np.ndarray:
+        """Patient positions (..., 3) in RAS mm as canonical coordinates, floating point, not rounded."""
+        return geometry.apply_affine(np.linalg.inv(self.affine), np.asarray(ras))
+
+    def contains(self, zyx: Any) -> bool:
+        """Whether a coordinate (z, y, x) lies in a voxel of this volume; integers are voxel centres."""
+        point = np.asarray(zyx, dtype=np.float64)
+        return bool(np.all(point >= -0.5) and np.all(point < np.asarray(self.shape) - 0.5))
+
+
+def stem(path: Path) -> str:
+    """A file's name without its suffix, both of them for '.nii.gz' and '.seg.nrrd'."""
+    name = path.name
+    for suffix in (".nii.gz", ".seg.nrrd"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem or name
+
+
+def _frozen(affine: np.ndarray) -> np.ndarray:
+    """A float64 copy that cannot be changed by accident."""
+    copy = np.array(affine, dtype=np.float64)
+    copy.flags.writeable = False
+    return copy

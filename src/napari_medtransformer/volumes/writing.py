@@ -1,0 +1,114 @@
+"""Write labels and heatmaps on the grid of the file they belong to, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.volumes.nifti import write_nifti
+from napari_medtransformer.volumes.volume import Volume
+
+WRITABLE_SUFFIXES = (".nii", ".nii.gz")
+
+
+def write_labels(labels: np.ndarray, volume: Volume, path: str | os.PathLike[str]) -> Path:
+    """Write labels on the input's own grid: same shape, axis order and affine, bit for bit.
+
+    labels: (z, y, x) integers or bool, as `volume.data`. Stored in the smallest unsigned type that holds them.
+    path: .nii or .nii.gz; an existing file is replaced in one step. Returns the path.
+    Raises CannotWrite, and then leaves no new file and no damaged one.
+    """
+    target = _writable(path, volume)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "bui":
+        raise CannotWrite(f"labels of type {labels.dtype} cannot be written; expected integers.")
+    if labels.shape != volume.shape:
+        raise CannotWrite(f"labels of shape {labels.shape} do not fit the volume of shape {volume.shape} (z, y, x).")
+    if labels.min() < 0:
+        raise CannotWrite(f"labels must not be negative; the lowest is {labels.min()}.")
+    if labels.max() > np.iinfo(np.uint32).max:
+        raise CannotWrite(f"labels above {np.iinfo(np.uint32).max} cannot be written; the highest is {labels.max()}.")
+    stored = volume.grid.to_file_order(labels).astype(np.min_scalar_type(int(labels.max())))
+    with replacing(target) as stream:
+        write_nifti(stored, volume.grid, stream, compressed=target.name.lower().endswith(".gz"), labels=True)
+    return target
+
+
+def write_heatmap(heatmap: np.ndarray, volume: Volume, path: str | os.PathLike[str]) -> Path:
+    """Write a heatmap on the input's own grid as float32; heads become the last axis of the file.
+
+    heatmap: (z, y, x) or (heads, z, y, x). path: .nii or .nii.gz. Raises CannotWrite as write_labels does.
+    """
+    target = _writable(path, volume)
+    heatmap = np.asarray(heatmap)
+    if heatmap.ndim not in (3, 4) or heatmap.shape[-3:] != volume.shape:
+        raise CannotWrite(
+            f"a heatmap of shape {heatmap.shape} does not fit the volume of shape {volume.shape} (z, y, x); "
+            f"expected that shape, or heads in front of it."
+        )
+    if heatmap.dtype.kind not in "buif":
+        raise CannotWrite(f"a heatmap of type {heatmap.dtype} cannot be written; expected real numbers.")
+    zyx_first = np.moveaxis(heatmap, 0, -1) if heatmap.ndim == 4 else heatmap
+    stored = volume.grid.to_file_order(zyx_first).astype(np.float32)
+    with replacing(target) as stream:
+        write_nifti(stored, volume.grid, stream, compressed=target.name.lower().endswith(".gz"), labels=False)
+    return target
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A stream to a new file that takes the place of `target` once everything is written; on any error it is removed.
+
+    Raises CannotWrite for what the system refuses (full disk, missing folder, no permission).
+    """
+    target = Path(os.path.realpath(target))  # a link keeps pointing at the new file
+    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
+    try:
+        # Opened with the usual mode, so that the user's umask decides who may read it (a tempfile would be private).
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # a full disk may show only here
+        temporary.replace(target)
+    except OSError as error:
+        raise CannotWrite(f"{target} was not written: {_reason(error, target)}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _writable(path: str | os.PathLike[str], volume: Volume) -> Path:
+    """`path` if its name and folder allow writing. Raises CannotWrite."""
+    target = Path(path)
+    if not target.name.lower().endswith(WRITABLE_SUFFIXES):
+        raise CannotWrite(
+            f"{target.name or target} has no suffix that can be written; use {' or '.join(WRITABLE_SUFFIXES)}."
+        )
+    if not target.parent.is_dir():
+        raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
+    if target.is_dir():
+        raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
+    if volume.source is not None and target.exists() and volume.source.path.exists():
+        with suppress(OSError):
+            if target.samefile(volume.source.path):
+                raise CannotWrite(f"{target} is the image itself and was left as it is. Choose another name.")
+    return target
+
+
+def _reason(error: OSError, target: Path) -> str:
+    """Why the system refused, and what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full. Free some space on the disk of {target.parent} and save again."
+    if error.errno == errno.EFBIG:
+        return "it would exceed the largest file allowed here. Save it elsewhere."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write in {target.parent}. Save it elsewhere."
+    return f"{error.strerror or error}."
