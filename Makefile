@@ -1,0 +1,49 @@
+# Everything runs from .venv, which scripts/setup makes on first use and renews when its inputs change.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+SHELL := /bin/sh
+
+BIN := .venv/bin
+STAMP := .venv/.setup-stamp
+SHOTS ?= demo-screenshots
+PYTEST_ARGS ?=
+# A screen large enough for the viewer with both docks; 24 bits, as OpenGL wants them.
+XVFB := xvfb-run -a -s "-screen 0 1600x1000x24"
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with everything needed
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup
+	@sh scripts/setup
+	@touch $@
+
+demo: $(STAMP) ## Open napari on the sample CT; without a screen, leave screenshots in demo-screenshots/
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+		exec $(BIN)/medtransformer demo; \
+	else \
+		echo "no screen: screenshots go to $(SHOTS)/"; \
+		exec $(XVFB) $(BIN)/medtransformer demo --headless --screenshots $(SHOTS); \
+	fi
+
+lint: $(STAMP) ## Format, lint, types, layers, manifest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate napari_medtransformer
+
+test: lint ## Lint, then every test, on a virtual screen
+	$(XVFB) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Run the benchmarks
+	@test -d benchmarks || { echo "there are no benchmarks yet"; exit 0; }; \
+	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+clean: ## Remove caches and build outputs, keep .venv
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(SHOTS)
