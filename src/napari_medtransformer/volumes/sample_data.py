@@ -18,7 +18,7 @@ def sample_path(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UnreadableFile(
-        f"there is no sample file {name} in {' or '.join(str(folder) for folder in _FOLDERS)}. Install the package again."
+        f"there is no sample file {name} in {' or '.join(map(str, _FOLDERS))}. Install the package again."
     )
 
 

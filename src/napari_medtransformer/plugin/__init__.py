@@ -1,0 +1,1 @@
+"""The napari side: readers, writers, sample data and docks. Importing it loads no Qt."""

@@ -1,0 +1,45 @@
+"""Volumes as napari layer data: every layer on a volume's grid gets the same scale, translate, units and axis names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_medtransformer.volumes import Volume
+
+# Under this key a layer's metadata holds the Volume whose grid it lies on.
+VOLUME_KEY = "medt_volume"
+AXIS_LABELS = ("z", "y", "x")
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def grid_kwargs(volume: Volume) -> dict[str, Any]:
+    """Keyword arguments that put a (z, y, x) layer on the volume's grid, in millimetres, with the volume attached.
+
+    Scale and translate only: an affine with any off-diagonal term would make napari refuse to slice the layer in 2D.
+    """
+    placement = volume.placement
+    return {
+        "scale": placement.scale,
+        "translate": placement.translate,
+        "units": ("mm",) * 3,
+        "axis_labels": AXIS_LABELS,
+        "metadata": {VOLUME_KEY: volume},
+    }
+
+
+def image_layer(volume: Volume) -> LayerData:
+    """The volume as an image layer, windowed by `volume.window`."""
+    window = volume.window
+    kwargs = {"name": volume.name, "colormap": "gray", "contrast_limits": (window.low, window.high)}
+    return volume.data, kwargs | grid_kwargs(volume), "image"
+
+
+def labels_layer(labels: np.ndarray, volume: Volume, name: str, features: dict[str, Any] | None = None) -> LayerData:
+    """Labels (z, y, x) on the volume's grid. features: columns with one row per label, background first."""
+    kwargs: dict[str, Any] = {"name": name} | grid_kwargs(volume)
+    if features is not None:
+        kwargs["features"] = features
+    return labels, kwargs, "labels"

@@ -1,0 +1,55 @@
+"""napari writers: labels and heatmaps on the grid of the file that the volume came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.volumes import Volume, write_heatmap, write_labels
+
+
+def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save a labels layer (z, y, x) on its volume's own grid.
+
+    The volume is the one in the layer's metadata, or that of a layer in the viewer with the same shape and placement
+    (a layer made with napari's own button). Raises CannotWrite.
+    """
+    volume = _volume_of(data, attributes)
+    return [str(write_labels(np.asarray(data), volume, path))]
+
+
+def write_image_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save an image layer, (z, y, x) or (heads, z, y, x), as float32 on its volume's own grid. Raises CannotWrite."""
+    volume = _volume_of(data, attributes)
+    return [str(write_heatmap(np.asarray(data), volume, path))]
+
+
+def _volume_of(data: Any, attributes: dict[str, Any]) -> Volume:
+    """The volume whose grid a layer lies on."""
+    volume = attributes.get("metadata", {}).get(VOLUME_KEY)
+    if isinstance(volume, Volume):
+        return volume
+    import napari  # only here: saving happens in a viewer, importing this module must not need one
+
+    viewer = napari.current_viewer()
+    for layer in viewer.layers if viewer is not None else ():
+        candidate = layer.metadata.get(VOLUME_KEY)
+        if isinstance(candidate, Volume) and _same_grid(candidate, data, attributes):
+            return candidate
+    raise CannotWrite(
+        f"layer {attributes.get('name', '')!r} was not written: no open volume has its shape {np.shape(data)} and "
+        f"place, so it is not known where in the patient it lies. Open the image it was drawn on first."
+    )
+
+
+def _same_grid(volume: Volume, data: Any, attributes: dict[str, Any]) -> bool:
+    """Whether a layer has a volume's shape, scale and translate (the last three axes)."""
+    scale, translate = attributes.get("scale", (1.0,) * 3), attributes.get("translate", (0.0,) * 3)
+    return (
+        np.shape(data)[-3:] == volume.shape
+        and np.allclose(scale[-3:], volume.placement.scale, rtol=1e-6)
+        and np.allclose(translate[-3:], volume.placement.translate, rtol=1e-6, atol=1e-6)
+    )
