@@ -22,7 +22,8 @@ class TokenLayout:
     prefix: tokens without a place that come before the grid's, such as CLS.
     window: tokens per axis of a window; the grid is padded at the end of each axis to whole windows, and windows are
     laid out row-major along the batch axis. shift: tokens by which the padded grid is rolled towards its start before
-    it is partitioned (Swin).
+    it is partitioned (Swin). shrink_windows: a window larger than the grid shrinks to it and is not shifted (Swin);
+    otherwise the grid is padded (SAM).
     """
 
     patch: tuple[int, ...] | None
@@ -30,6 +31,7 @@ class TokenLayout:
     prefix: int = 0
     window: tuple[int, ...] | None = None
     shift: tuple[int, ...] | None = None
+    shrink_windows: bool = False
 
     def __post_init__(self) -> None:
         given = [part for part in (self.grid, self.window, self.shift) if part is not None]

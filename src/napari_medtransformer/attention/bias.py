@@ -1,0 +1,116 @@
+"""What is added to attention scores before the softmax, kept in its cheapest form: never tokens × tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DecomposedBias:
+    """A relative position term per axis, added up (SAM, ViTDet, MViT; Li et al. 2022, eq. 4).
+
+    tables: per axis (query positions, key positions, head_dim); the bias of a query and a key is the sum over axes of
+    q · tables[axis][query index, key index]. Queries and keys are grids, row-major, 2 or 3 axes.
+    """
+
+    tables: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.tables) not in (2, 3) or any(t.ndim != 3 for t in self.tables):
+            raise ValueError(f"expected 2 or 3 tables (queries, keys, head_dim), got {[t.shape for t in self.tables]}")
+
+    @property
+    def query_shape(self) -> tuple[int, ...]:
+        """The grid of the queries."""
+        return tuple(t.shape[0] for t in self.tables)
+
+    @property
+    def key_shape(self) -> tuple[int, ...]:
+        """The grid of the keys."""
+        return tuple(t.shape[1] for t in self.tables)
+
+    def terms(self, q: Tensor) -> list[Tensor]:
+        """Per axis, (B, heads, queries, key positions): the bias that each key position of that axis gets."""
+        batch, heads, queries, width = q.shape
+        grid = q.reshape(batch * heads, *self.query_shape, width)
+        letters = "xyz"[: len(self.tables)]
+        return [
+            torch.einsum(f"b{letters}d,{axis}kd->b{letters}k", grid, table.to(q.dtype)).reshape(
+                batch, heads, queries, -1
+            )
+            for axis, table in zip(letters, self.tables, strict=True)
+        ]
+
+    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+        """The bias of some queries. q: (heads, n, head_dim), theirs, unscaled. Returns (heads, n, keys)."""
+        index = torch.unravel_index(queries, self.query_shape)
+        terms = [
+            torch.einsum("hnd,nkd->hnk", q, table.to(q.dtype)[i]) for table, i in zip(self.tables, index, strict=True)
+        ]
+        return outer_sum(terms)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowBias:
+    """A learned term per head for each pair of places in a window, and the regions that a cyclic shift keeps apart.
+
+    table: (heads, n, n). regions: (windows, n) integers, None without a shift; tokens of different regions in one
+    window get `penalty` added (Liu et al. 2021, Swin). The batch axis of queries and keys is (images × windows).
+    """
+
+    table: Tensor
+    regions: Tensor | None = None
+    penalty: float = -100.0
+
+    @cached_property
+    def groups(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Windows that share one mask: (their indices, (n, n) mask to add or None)."""
+        if self.regions is None:
+            return []
+        patterns, member = torch.unique(self.regions, dim=0, return_inverse=True)
+        groups: list[tuple[Tensor, Tensor | None]] = []
+        for number, pattern in enumerate(patterns):
+            apart = pattern[:, None] != pattern[None, :]
+            mask = apart.to(self.table.dtype) * self.penalty if bool(apart.any()) else None
+            groups.append(((member == number).nonzero().flatten(), mask))
+        return groups
+
+    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+        """The bias of some queries of one window. batch: image × windows + window. Returns (heads, n, keys)."""
+        queries = queries.to(self.table.device)
+        bias = self.table[:, queries].to(q.dtype)
+        if self.regions is not None:
+            region = self.regions[batch % self.regions.shape[0]]
+            bias = bias + (region[queries][:, None] != region[None, :]).to(q.dtype) * self.penalty
+        return bias
+
+
+@dataclass(frozen=True, eq=False)
+class DenseBias:
+    """A mask as scaled_dot_product_attention takes it: float to add or bool to keep, broadcast to (B, heads, N, K)."""
+
+    mask: Tensor
+
+    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+        """The bias of some queries of one batch entry. Returns (heads or 1, n or 1, keys)."""
+        mask = self.mask.reshape((1,) * (4 - self.mask.ndim) + tuple(self.mask.shape))
+        mask = mask[batch if mask.shape[0] > 1 else 0]
+        mask = mask[:, queries.to(mask.device)] if mask.shape[1] > 1 else mask
+        if mask.dtype == torch.bool:
+            return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
+        return mask.to(q.dtype)
+
+
+Bias = DecomposedBias | WindowBias | DenseBias
+
+
+def outer_sum(terms: list[Tensor]) -> Tensor:
+    """Sum of per-axis terms (…, K_axis) over the product of their last axes: (…, K_1 · K_2 · …), row-major."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = (total[..., :, None] + term[..., None, :]).flatten(-2)
+    return total

@@ -1,0 +1,111 @@
+"""The one attention call of every adapter: exact, without the tokens × tokens matrix, whatever the bias."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.overrides import handle_torch_function, has_torch_function
+
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, WindowBias, outer_sum
+from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
+
+# scores held at a time by the blockwise kernel: 2 MB in float32, what the second-level caches of two cores hold
+BLOCK_SCORES = 1 << 19
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: float | None = None) -> Tensor:
+    """Softmax attention: softmax(scale · q kᵀ + bias) v.
+
+    q: (B, heads, N, D). k, v: (B, heads, K, D). bias: added to the scores, in its cheapest form. scale: None for
+    1/√D. Returns (B, heads, N, D) in q's dtype. Memory beyond the output is O(N), for every bias but a DenseBias.
+    An active TorchFunctionMode sees this call, with the bias as given, and not the kernel's calls inside.
+    Vaswani et al. 2017, eq. 1; the low-rank form of a decomposed bias: queries [scale·q, q·R_h, q·R_w], keys
+    [k, onehot(row), onehot(column)], so that one inner product holds score and bias.
+    """
+    if has_torch_function((q, k, v)):
+        return handle_torch_function(attend, (q, k, v), q, k, v, bias=bias, scale=scale)  # type: ignore[no-any-return]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if isinstance(bias, DecomposedBias):
+        if runs_blockwise(q, k, v):
+            return _blockwise(q, k, v, bias, scale)
+        return _low_rank(q, k, v, bias, scale)
+    if isinstance(bias, WindowBias):
+        return _windows(q, k, v, bias, scale)
+    mask = None if bias is None else bias.mask
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
+    """Which kernel `attend` runs for these tensors, such as "cpu flash, low-rank positions"."""
+    if isinstance(bias, DecomposedBias):
+        if runs_blockwise(q, k, v):
+            return "cpu blockwise float32"
+        width = q.shape[-1] + sum(bias.key_shape)
+        return sdpa_kernel_name(q.new_empty((1, 1, 8, width)), *[q.new_empty((1, 1, 8, width))] * 2) + ", low-rank"
+    if isinstance(bias, WindowBias):
+        return sdpa_kernel_name(q, k, v, bias.table[None].to(q.dtype)) + ", window bias"
+    return sdpa_kernel_name(q, k, v, None if bias is None else bias.mask)
+
+
+def runs_blockwise(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether a decomposed bias is computed in blocks: inference on a processor whose policy says so."""
+    needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return q.device.type == "cpu" and not needs_grad and policy_for(q.device).bias_kernel == "blockwise"
+
+
+def _low_rank(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
+    width, positions = q.shape[-1], sum(bias.key_shape)
+    # GPU kernels want a width that is a multiple of 8
+    spare = -(width + positions) % 8
+    one_hot = _one_hot_axes(bias.key_shape, q.device, q.dtype)
+    queries = torch.cat([q * scale, *bias.terms(q), q.new_zeros(1).expand(*q.shape[:-1], spare)], dim=-1)
+    keys = torch.cat([k, pad(one_hot, (0, spare)).expand(*k.shape[:-1], -1)], dim=-1)
+    # the fused kernels ask for values as wide as queries and keys
+    out = scaled_dot_product_attention(queries, keys, pad(v, (0, positions + spare)), scale=1.0)
+    return out[..., :width]
+
+
+def _one_hot_axes(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(keys, sum of shape): for each key of a grid, the one-hot codes of its place along every axis."""
+    places = torch.meshgrid(*[torch.arange(n, device=device) for n in shape], indexing="ij")
+    codes = [torch.nn.functional.one_hot(place.flatten(), n) for place, n in zip(places, shape, strict=True)]
+    return torch.cat(codes, dim=-1).to(dtype)
+
+
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
+    batch, heads, n, width = q.shape
+    n_keys = k.shape[2]
+    entries = batch * heads
+    # autocast would run the scores in half precision
+    with torch.autocast(q.device.type, enabled=False):
+        terms = [term.reshape(entries, n, -1) for term in bias.terms(q.float())]
+        queries = q.reshape(entries, n, width).float() * scale
+        keys = k.reshape(entries, n_keys, width).float().transpose(1, 2)
+        values = v.reshape(entries, n_keys, width).float()
+        out = torch.empty_like(queries)
+        group = max(1, min(entries, BLOCK_SCORES // (n * n_keys)))
+        rows = n if group > 1 else max(1, min(n, BLOCK_SCORES // n_keys))
+        for first in range(0, entries, group):
+            e = slice(first, first + group)
+            for start in range(0, n, rows):
+                r = slice(start, start + rows)
+                scores = outer_sum([term[e, r] for term in terms])
+                scores.baddbmm_(queries[e, r], keys[e])
+                torch.softmax(scores, -1, out=scores)
+                out[e, r] = torch.bmm(scores, values[e])
+    return out.reshape(batch, heads, n, width).to(q.dtype)
+
+
+def _windows(q: Tensor, k: Tensor, v: Tensor, bias: WindowBias, scale: float) -> Tensor:
+    table = bias.table[None].to(q.dtype)
+    if bias.regions is None:
+        return scaled_dot_product_attention(q, k, v, attn_mask=table, scale=scale)
+    windows = bias.regions.shape[0]
+    out = torch.empty_like(q)
+    for members, mask in bias.groups:
+        images = torch.arange(q.shape[0] // windows, device=members.device)
+        index = (images[:, None] * windows + members[None]).flatten().to(q.device)
+        group_bias = table if mask is None else table + mask.to(device=q.device, dtype=q.dtype)
+        out[index] = scaled_dot_product_attention(q[index], k[index], v[index], attn_mask=group_bias, scale=scale)
+    return out

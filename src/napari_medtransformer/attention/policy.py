@@ -1,0 +1,77 @@
+"""Which number format and which attention kernel a device gets, and how to override it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+BiasKernel = Literal["low-rank", "blockwise"]
+
+
+@dataclass(frozen=True)
+class AttentionPolicy:
+    """autocast_dtype: what matrix products run in, None for the parameters' own dtype.
+
+    bias_kernel: how a decomposed relative position is computed. "low-rank": one fused kernel over queries and keys
+    extended by the position terms; best where matrix products are nearly free (GPUs, AMX). "blockwise": exact
+    float32 blocks of scores that fit the cache; best on processors without matrix units, where the extended width
+    would triple the arithmetic (measured on a Zen 4: 0.45 s against 1.0 s for 4096 tokens and 12 heads).
+    """
+
+    autocast_dtype: torch.dtype | None
+    bias_kernel: BiasKernel
+
+
+_override: ContextVar[AttentionPolicy | None] = ContextVar("attention_policy", default=None)
+
+
+def policy_for(device: torch.device | str) -> AttentionPolicy:
+    """The policy in force for a device: the one of `use_policy`, or the device's default."""
+    override = _override.get()
+    return override if override is not None else _default_policy(torch.device(device).type)
+
+
+@contextmanager
+def use_policy(policy: AttentionPolicy) -> Iterator[AttentionPolicy]:
+    """Run everything inside under this policy, whatever the device."""
+    token = _override.set(policy)
+    try:
+        yield policy
+    finally:
+        _override.reset(token)
+
+
+@lru_cache
+def _default_policy(device_type: str) -> AttentionPolicy:
+    if device_type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return AttentionPolicy(dtype, "low-rank")
+    if device_type != "cpu":
+        return AttentionPolicy(None, "low-rank")
+    if cpu_has("amx_bf16"):
+        return AttentionPolicy(torch.bfloat16, "low-rank")
+    if cpu_has("avx512_bf16"):
+        return AttentionPolicy(torch.bfloat16, "blockwise")
+    return AttentionPolicy(None, "blockwise")
+
+
+def cpu_has(*instruction_sets: str) -> bool:
+    """Whether the processor, as torch uses it, has all of these, such as "amx_bf16" or "avx512_bf16"."""
+    # ATEN_CPU_CAPABILITY can hold torch below what the processor has
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AMX"):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return all(capabilities.get(name, False) for name in instruction_sets)
+
+
+def sdpa_kernel_name(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> str:
+    """Which kernel scaled_dot_product_attention picks for these tensors, such as "flash" or "math"."""
+    choice = torch._fused_sdp_choice(q, k, v, mask)
+    names = {0: "math", 1: "flash", 2: "memory-efficient", 3: "cuDNN", 4: "overrideable"}
+    return f"{q.device.type} {names.get(int(choice), 'unknown')}"

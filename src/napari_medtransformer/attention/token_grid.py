@@ -1,0 +1,222 @@
+"""Token index ↔ pixels: through resizing, padding, patching, window partition, cyclic shift and prefix tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.sites import TokenLayout
+from napari_medtransformer.errors import QueryOutOfGrid
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """The tokens of one side of a site for one image, 2D (y, x) or 3D (z, y, x).
+
+    A token index counts the prefix tokens first, then the grid's tokens row-major. layout: how tokens tile the
+    network's input. placement: where the native image lies in that input; None for tokens without a place, of which
+    there are `free_tokens`. An integer native coordinate is a pixel's centre.
+    """
+
+    layout: TokenLayout
+    placement: InputPlacement | None
+    free_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layout.patch is None:
+            return
+        if self.placement is None:
+            raise ValueError(f"tokens with a place need the image's placement: {self.layout}")
+        if len(self.layout.patch) != len(self.placement.input_shape):
+            raise ValueError(f"layout and placement have different numbers of axes: {self.layout}, {self.placement}")
+
+    @property
+    def has_place(self) -> bool:
+        """Whether these tokens lie somewhere in the image; prompt tokens and object queries do not."""
+        return self.layout.patch is not None
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Tokens per axis, without padding; (n,) for tokens without a place."""
+        if self.layout.patch is None or self.placement is None:
+            return (self.free_tokens,)
+        if self.layout.grid is not None:
+            return self.layout.grid
+        return tuple(math.ceil(n / p) for n, p in zip(self.placement.input_shape, self.layout.patch))
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens without a place come before the grid's."""
+        return self.layout.prefix
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are, prefix included, padding not."""
+        return self.prefix + math.prod(self.shape)
+
+    # --- tokens and native pixels ---------------------------------------------------------------------------------
+
+    @cached_property
+    def scale(self) -> tuple[float, ...]:
+        """The size of a token per axis, in native pixels."""
+        patch, placement = self._geometry()
+        return tuple(
+            p * n / r for p, n, r in zip(patch, placement.native_shape, placement.resized_shape, strict=True)
+        )
+
+    @cached_property
+    def translate(self) -> tuple[float, ...]:
+        """The centre of the grid's first token per axis, in native pixel coordinates."""
+        return tuple(0.5 * size - 0.5 for size in self.scale)
+
+    @cached_property
+    def pixel_tokens(self) -> tuple[np.ndarray, ...]:
+        """Per axis, the grid index of every native pixel: the one table from which all others follow."""
+        _, placement = self._geometry()
+        return tuple(
+            self._axis_index(np.arange(n, dtype=np.float64), axis) for axis, n in enumerate(placement.native_shape)
+        )
+
+    def token_of(self, native: Sequence[float]) -> int:
+        """The token that a native coordinate lies in. Raises QueryOutOfGrid outside the image."""
+        return int(self.tokens_of(np.asarray([native], dtype=np.float64))[0])
+
+    def tokens_of(self, native: np.ndarray) -> np.ndarray:
+        """Token indices of native coordinates (n, axes). Raises QueryOutOfGrid if one lies outside the image."""
+        _, placement = self._geometry()
+        native = np.asarray(native, dtype=np.float64)
+        if native.ndim != 2 or native.shape[1] != len(placement.native_shape):
+            raise QueryOutOfGrid(
+                f"coordinates of shape {native.shape}; expected (n, {len(placement.native_shape)}), "
+                f"one per axis of the {placement.native_shape} image."
+            )
+        limit = np.asarray(placement.native_shape)
+        outside = ((native < -0.5) | (native >= limit - 0.5) | ~np.isfinite(native)).any(axis=1)
+        if outside.any():
+            raise QueryOutOfGrid(
+                f"{tuple(native[outside][0].tolist())} lies outside the image of {placement.native_shape} pixels; "
+                f"expected 0 to {tuple((limit - 1).tolist())} per axis."
+            )
+        index = [self._axis_index(native[:, axis], axis) for axis in range(native.shape[1])]
+        return self.prefix + np.ravel_multi_index(index, self.shape)
+
+    def grid_index(self, token: int) -> tuple[int, ...]:
+        """The place of a token in the grid. Raises QueryOutOfGrid for prefix tokens and beyond the grid."""
+        if not self.prefix <= token < self.n_tokens:
+            raise QueryOutOfGrid(
+                f"token {token} has no place in the grid; expected {self.prefix} to {self.n_tokens - 1}."
+            )
+        return tuple(int(i) for i in np.unravel_index(token - self.prefix, self.shape))
+
+    def native_centre(self, token: int) -> tuple[float, ...]:
+        """The centre of a token in native pixel coordinates; outside the image for tokens of the padding."""
+        index = self.grid_index(token)
+        return tuple(t + s * i for i, s, t in zip(index, self.scale, self.translate))
+
+    def native_slices(self, token: int) -> tuple[slice, ...]:
+        """The block of native pixels whose centres lie in the token; empty if it lies in the padding."""
+        slices = []
+        for index, table in zip(self.grid_index(token), self.pixel_tokens):
+            start, stop = np.searchsorted(table, [index, index + 1])
+            slices.append(slice(int(start), int(stop)))
+        return tuple(slices)
+
+    def pixels_per_token(self, mask: np.ndarray) -> torch.Tensor:
+        """How many of the mask's pixels each token holds. mask: bool, native shape. Returns (n_tokens,) float32."""
+        _, placement = self._geometry()
+        if mask.shape != placement.native_shape:
+            raise QueryOutOfGrid(f"a mask of shape {mask.shape}; expected the image's, {placement.native_shape}.")
+        inside = np.nonzero(mask)
+        index = [table[i] for table, i in zip(self.pixel_tokens, inside)]
+        counts = np.bincount(self.prefix + np.ravel_multi_index(index, self.shape), minlength=self.n_tokens)
+        return torch.from_numpy(counts.astype(np.float32))
+
+    def centres_mm(self, spacing: Sequence[float]) -> tuple[torch.Tensor, ...]:
+        """Per axis, the centres of the grid's tokens in millimetres. spacing: mm per native pixel and axis."""
+        return tuple(
+            (t + s * torch.arange(n, dtype=torch.float32)) * mm
+            for n, s, t, mm in zip(self.shape, self.scale, self.translate, spacing, strict=True)
+        )
+
+    # --- windows --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def window(self) -> tuple[int, ...] | None:
+        """Tokens per axis of a window; smaller than declared where the layout shrinks windows to small grids."""
+        if self.layout.window is None:
+            return None
+        if self.layout.shrink_windows:
+            return tuple(min(w, n) for w, n in zip(self.layout.window, self.shape))
+        return self.layout.window
+
+    @cached_property
+    def shift(self) -> tuple[int, ...]:
+        """Tokens by which the padded grid is rolled towards its start before it is cut into windows."""
+        declared = self.layout.shift or (0,) * len(self.shape)
+        if self.window is None or not self.layout.shrink_windows:
+            return declared
+        return tuple(0 if n <= w else s for n, w, s in zip(self.shape, self.layout.window or (), declared))
+
+    @cached_property
+    def window_tokens(self) -> torch.Tensor:
+        """(windows, tokens per window) token indices as the kernel sees them, -1 where a window holds padding."""
+        if self.window is None:
+            return torch.arange(self.n_tokens)[None]
+        padded = [math.ceil(n / w) * w for n, w in zip(self.shape, self.window)]
+        index = np.full(padded, -1, dtype=np.int64)
+        index[tuple(slice(n) for n in self.shape)] = np.arange(math.prod(self.shape)).reshape(self.shape)
+        index = np.roll(index, [-s for s in self.shift], axis=tuple(range(index.ndim)))
+        split = index.reshape([part for n, w in zip(padded, self.window) for part in (n // w, w)])
+        axes = len(padded)
+        split = split.transpose([2 * a for a in range(axes)] + [2 * a + 1 for a in range(axes)])
+        return torch.from_numpy(np.ascontiguousarray(split).reshape(-1, math.prod(self.window)))
+
+    @cached_property
+    def window_of_token(self) -> torch.Tensor:
+        """(n_tokens, 2): the window of each token and its index inside it; the inverse of window_tokens."""
+        table = self.window_tokens
+        places = torch.full((self.n_tokens, 2), -1, dtype=torch.long)
+        real = table >= 0
+        places[table[real]] = real.nonzero()
+        return places
+
+    def check_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The same tokens as a long tensor (n,). Raises QueryOutOfGrid if one is not in 0 … n_tokens - 1."""
+        tokens = torch.as_tensor(tokens, dtype=torch.long).reshape(-1)
+        if tokens.numel() == 0 or int(tokens.min()) < 0 or int(tokens.max()) >= self.n_tokens:
+            raise QueryOutOfGrid(f"query tokens {tokens.tolist()[:8]}; expected some of 0 to {self.n_tokens - 1}.")
+        return tokens
+
+    def scatter(self, values: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Values at tokens → the whole grid, zero elsewhere; prefix tokens and padding (-1) are left out.
+
+        values: (..., n). tokens: (n,) token indices, None for all of them in order. Returns (..., *shape).
+        """
+        if tokens is None:
+            tokens = torch.arange(self.n_tokens)
+        placed = tokens >= self.prefix
+        full = values.new_zeros((*values.shape[:-1], math.prod(self.shape)))
+        full[..., tokens[placed] - self.prefix] = values[..., placed]
+        return full.reshape(*values.shape[:-1], *self.shape)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _geometry(self) -> tuple[tuple[int, ...], InputPlacement]:
+        if self.layout.patch is None or self.placement is None:
+            raise QueryOutOfGrid(
+                "these tokens have no place in the image (prompt tokens or object queries); give a token index instead."
+            )
+        return self.layout.patch, self.placement
+
+    def _axis_index(self, native: np.ndarray, axis: int) -> np.ndarray:
+        patch, placement = self._geometry()
+        edge = (native + 0.5) * placement.resized_shape[axis] / placement.native_shape[axis]
+        # a network that does not cover the last pixels of its input (input no multiple of the patch) counts them to
+        # its last token, so that every pixel has one
+        return np.minimum(np.floor(edge / patch[axis]), self.shape[axis] - 1).astype(np.int64)
