@@ -1,0 +1,356 @@
+"""The bundled click-to-segment network: a convolutional stem, a global transformer, and a SAM-like decoder.
+
+A plain patch ViT needs far more images than a small project has; convolutions bring locality, the transformer at 1/16
+brings context, and the decoder keeps the two-way attention between prompt tokens and image tokens of SAM (Kirillov et
+al. 2023), so that "which part of the image does this click look at" is a question with an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClickConfig:
+    """Sizes of a ClickNetwork. input_size in pixels, a multiple of 16; tokens lie on a grid of input_size / 16."""
+
+    input_size: int = 256
+    stem_channels: tuple[int, int, int] = (24, 48, 96)
+    width: int = 192
+    depth: int = 6
+    heads: int = 6
+    decoder_width: int = 128
+    decoder_depth: int = 2
+    decoder_heads: int = 4
+    masks: int = 3
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        return (self.input_size // 16, self.input_size // 16)
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts of B objects, in input pixels.
+
+    points_yx: (B, P, 2) float; point_labels: (B, P), 1 inside, 0 outside, -1 empty place. boxes: (B, 4) y0 x0 y1 x1,
+    half-open, and has_box: (B,) bool. mask_logits: (B, 1, S/2, S/2), zeros where has_mask: (B,) bool is False.
+    image_index: (B,) which of the encoded images each object is on.
+    """
+
+    points_yx: Tensor
+    point_labels: Tensor
+    boxes: Tensor
+    has_box: Tensor
+    mask_logits: Tensor
+    has_mask: Tensor
+    image_index: Tensor
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(8, channels)
+
+
+class ResidualConv(nn.Module):
+    """Two 3x3 convolutions with a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(channels), nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2, self.conv2 = _norm(channels), nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.gelu(self.norm1(x)))
+        return x + self.conv2(F.gelu(self.norm2(y)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention over (B, N, width), queries and keys given apart; the kernel is torch's fused SDPA."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, x in ((self.q, query), (self.k, key), (self.v, value))
+        )
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out or width))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block (Dosovitskiy et al. 2021) whose branches start small (LayerScale)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width), MLP(width, 4 * width)
+        self.scale1, self.scale2 = (nn.Parameter(torch.full((width,), 0.1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.scale1 * self.attention(y, y, y)
+        out: Tensor = x + self.scale2 * self.mlp(self.norm2(x))
+        return out
+
+
+class Encoder(nn.Module):
+    """(B, 1, S, S) to features at 1/2, 1/4 and 1/8 of the size, and tokens (B, (S/16)², width)."""
+
+    def __init__(self, config: ClickConfig) -> None:
+        super().__init__()
+        half, quarter, eighth = config.stem_channels
+        self.stem2 = nn.Sequential(nn.Conv2d(3, half, 3, stride=2, padding=1), ResidualConv(half))
+        self.stem4 = nn.Sequential(_norm(half), nn.Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter))
+        self.stem8 = nn.Sequential(
+            _norm(quarter),
+            nn.Conv2d(quarter, eighth, 3, stride=2, padding=1),
+            ResidualConv(eighth),
+            ResidualConv(eighth),
+        )
+        self.stem16 = nn.Sequential(
+            _norm(eighth),
+            nn.Conv2d(eighth, config.width, 3, stride=2, padding=1),
+            ResidualConv(config.width),
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(1, config.width, *config.token_grid))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        self.up8 = nn.Conv2d(config.width, eighth, 1)
+        self.merge8 = ResidualConv(eighth)
+        self.up4 = nn.Conv2d(eighth, quarter, 1)
+        self.merge4 = ResidualConv(quarter)
+        self.up2 = nn.Conv2d(quarter, half, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # Two more views of the intensity tell small contrasts apart in the dark and in the bright half.
+        x = torch.cat([image * 2 - 1, image.clamp(max=0.5) * 4 - 1, image.clamp(min=0.5) * 4 - 3], dim=1)
+        x2 = self.stem2(x)
+        x4 = self.stem4(x2)
+        x8 = self.stem8(x4)
+        x16 = self.stem16(x8) + self.position
+        grid = x16.shape[-2:]
+        tokens = x16.flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        coarse = tokens.transpose(1, 2).unflatten(-1, grid)
+        x8 = self.merge8(x8 + _double(self.up8(coarse)))
+        x4 = self.merge4(x4 + _double(self.up4(x8)))
+        x2 = x2 + _double(self.up2(x4))
+        return x2, x4, x8, tokens
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class TwoWayLayer(nn.Module):
+    """Prompt tokens attend to themselves and to the image; the image attends back to the prompts (SAM, fig. 14)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.self_attention = Attention(width, heads)
+        self.prompt_to_image = Attention(width, heads)
+        self.image_to_prompt = Attention(width, heads)
+        self.mlp = MLP(width, 2 * width)
+        self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(width) for _ in range(4))
+
+    def forward(
+        self, prompts: Tensor, image: Tensor, prompt_position: Tensor, image_position: Tensor, used: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        query = prompts + prompt_position
+        prompts = self.norm1(prompts + self.self_attention(query, query, prompts, used))
+        query = prompts + prompt_position
+        prompts = self.norm2(prompts + self.prompt_to_image(query, image + image_position, image))
+        prompts = self.norm3(prompts + self.mlp(prompts))
+        query = prompts + prompt_position
+        image = self.norm4(image + self.image_to_prompt(image + image_position, query, prompts, used))
+        return prompts, image
+
+
+class Decoder(nn.Module):
+    """Prompts and image features to three masks at half the input size, with an expected IoU each."""
+
+    def __init__(self, config: ClickConfig) -> None:
+        super().__init__()
+        half, quarter, eighth = config.stem_channels
+        width = config.decoder_width
+        self.config = config
+        self.fourier: Tensor
+        self.register_buffer("fourier", torch.randn(2, width // 2))
+        self.mask_tokens = nn.Parameter(0.5 * torch.randn(config.masks, width))
+        self.score_token = nn.Parameter(0.5 * torch.randn(1, width))
+        # outside point, inside point, upper left and lower right corner of a box
+        self.kinds = nn.Parameter(0.5 * torch.randn(4, width))
+        self.image_in = nn.Linear(config.width, width)
+        self.maps_in = nn.Conv2d(MAPS, width, 8, stride=8)
+        self.layers = nn.ModuleList(TwoWayLayer(width, config.decoder_heads) for _ in range(config.decoder_depth))
+        self.embed4 = nn.Conv2d(quarter, SIMILARITY_CHANNELS, 1)
+        self.embed8 = nn.Conv2d(eighth, SIMILARITY_CHANNELS, 1)
+        mid, fine, finest = 64, 32, 16
+        self.down4 = nn.Conv2d(quarter + MAPS + 2, fine, 3, padding=1)
+        self.down8 = nn.Conv2d(fine, mid, 3, stride=2, padding=1)
+        self.features8 = nn.Conv2d(eighth + 2, mid, 1)
+        self.tokens8 = nn.Conv2d(width, mid, 1)
+        self.refine8 = nn.Sequential(ResidualConv(mid), ResidualConv(mid), ResidualConv(mid))
+        self.up4 = nn.Conv2d(mid, fine, 1)
+        self.refine4 = nn.Sequential(ResidualConv(fine), ResidualConv(fine))
+        self.up2 = nn.Conv2d(fine, finest, 1)
+        self.skip2 = nn.Conv2d(half + MAPS, finest, 3, padding=1)
+        self.refine2 = ResidualConv(finest)
+        self.norm2 = _norm(finest)
+        self.hyper = nn.ModuleList(MLP(width, width, finest) for _ in range(config.masks))
+        self.bias = nn.Linear(width, 1)
+        self.score = MLP(width, width, config.masks)
+
+    def position(self, yx: Tensor) -> Tensor:
+        """Random Fourier features of input pixel coordinates (..., 2) (Tancik et al. 2020)."""
+        unit = (yx + 0.5) / self.config.input_size * 2 - 1
+        angle = 2 * torch.pi * (unit.float() @ self.fourier)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def image_position(self) -> Tensor:
+        """(1, tokens, width): the same encoding at the centres of the image tokens."""
+        rows, columns = self.config.token_grid
+        y = torch.arange(rows, device=self.fourier.device) * 16 + 7.5
+        x = torch.arange(columns, device=self.fourier.device) * 16 + 7.5
+        return self.position(torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)).flatten(0, 1)[None]
+
+    def prompt_tokens(self, prompts: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, masks + 1 + P + 2, width), their positions, and which of them are used (B, n) bool."""
+        batch = prompts.boxes.shape[0]
+        own = torch.cat([self.mask_tokens, self.score_token])[None].expand(batch, -1, -1)
+        corners = prompts.boxes.view(batch, 2, 2)
+        kinds = torch.cat([self.kinds[prompts.point_labels.clamp(min=0)], self.kinds[2:][None].expand(batch, -1, -1)], 1)
+        where = self.position(torch.cat([prompts.points_yx, corners], dim=1))
+        position = torch.cat([torch.zeros_like(own), where], dim=1)
+        used = torch.cat(
+            [
+                torch.ones(batch, own.shape[1], dtype=torch.bool, device=own.device),
+                prompts.point_labels >= 0,
+                prompts.has_box[:, None].expand(-1, 2),
+            ],
+            dim=1,
+        )
+        return torch.cat([own, kinds], dim=1), position, used
+
+    def forward(self, features: tuple[Tensor, ...], prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        index = prompts.image_index
+        x2, x4, x8, tokens = features
+        grid = self.config.token_grid
+        maps2 = prompt_maps(prompts, self.config.input_size)
+        maps4 = F.avg_pool2d(maps2, 2)
+
+        image = self.image_in(tokens)[index] + self.maps_in(maps2).flatten(2).transpose(1, 2)
+        prompt, position, used = self.prompt_tokens(prompts)
+        image_position = self.image_position()
+        for layer in self.layers:
+            prompt, image = layer(prompt, image, position, image_position, used)
+        context = image.transpose(1, 2).unflatten(-1, grid)
+
+        similar4 = click_similarity(self.embed4(x4)[index], prompts, 4)
+        similar8 = click_similarity(self.embed8(x8)[index], prompts, 8)
+        y4 = self.down4(torch.cat([x4[index], maps4, similar4], dim=1))
+        y8 = self.down8(F.gelu(y4)) + self.features8(torch.cat([x8[index], similar8], dim=1))
+        y8 = self.refine8(y8 + _double(self.tokens8(context)))
+        y4 = self.refine4(y4 + _double(self.up4(y8)))
+        y2 = self.skip2(torch.cat([x2[index], maps2], dim=1)) + _double(self.up2(y4))
+        y2 = self.norm2(self.refine2(y2))
+
+        masks = self.config.masks
+        weights = torch.stack([head(prompt[:, i]) for i, head in enumerate(self.hyper)], dim=1)
+        logits = torch.einsum("bmc,bchw->bmhw", weights, y2) + self.bias(prompt[:, :masks])[..., None]
+        score = self.score(prompt[:, masks]).sigmoid()
+        return logits.float(), score.float()
+
+
+MAPS = 5
+SIMILARITY_CHANNELS = 16
+# Radius of a click drawn on the prompt maps, input pixels: wide enough to survive pooling to a quarter of the size.
+CLICK_RADIUS = 5.0
+
+
+def prompt_maps(prompts: PromptBatch, size: int) -> Tensor:
+    """The prompts drawn at half the input size: (B, 5, S/2, S/2): box, inside and outside clicks, mask, is there one."""
+    half = size // 2
+    centre = torch.arange(half, device=prompts.boxes.device) * 2 + 0.5
+    y, x = centre[None, :, None], centre[None, None, :]
+    y0, x0, y1, x1 = (prompts.boxes[:, i, None, None] - 0.5 for i in range(4))
+    # A soft edge one map pixel wide keeps the position of the box to less than a pixel.
+    inside = [(y - y0) / 2 + 0.5, (y1 - y) / 2 + 0.5, (x - x0) / 2 + 0.5, (x1 - x) / 2 + 0.5]
+    box = inside[0].clamp(0, 1) * inside[1].clamp(0, 1) * inside[2].clamp(0, 1) * inside[3].clamp(0, 1)
+    box = box * prompts.has_box[:, None, None]
+    clicks = []
+    for sign in (1, 0):
+        drawn = torch.zeros_like(box)
+        for p in range(prompts.points_yx.shape[1]):
+            dy = y - prompts.points_yx[:, p, 0, None, None]
+            dx = x - prompts.points_yx[:, p, 1, None, None]
+            blob = torch.exp(-(dy.square() + dx.square()) / (2 * CLICK_RADIUS**2))
+            drawn = torch.maximum(drawn, blob * (prompts.point_labels[:, p] == sign)[:, None, None])
+        clicks.append(drawn)
+    has_mask = prompts.has_mask[:, None, None].to(box.dtype)
+    mask = (prompts.mask_logits[:, 0].clamp(-8, 8) / 4).tanh() * has_mask
+    return torch.stack([box, *clicks, mask, has_mask.expand_as(box)], dim=1)
+
+
+def click_similarity(embedding: Tensor, prompts: PromptBatch, stride: int) -> Tensor:
+    """Likeness of every pixel to the clicked ones: (B, 2, h, w), the most alike inside and outside click.
+
+    embedding: (B, C, h, w). Cosine similarity; 0 where there is no click of that sign.
+    """
+    unit = F.normalize(embedding.float(), dim=1)
+    size = torch.tensor(embedding.shape[-2:], device=embedding.device) * stride
+    where = (prompts.points_yx + 0.5) / size * 2 - 1
+    at = F.grid_sample(unit, where.flip(-1)[:, :, None], mode="bilinear", align_corners=False, padding_mode="border")
+    at = F.normalize(at[..., 0], dim=1)
+    likeness = torch.einsum("bchw,bcp->bphw", unit, at)
+    maps = []
+    for sign in (1, 0):
+        chosen = (prompts.point_labels == sign)[:, :, None, None]
+        best = likeness.masked_fill(~chosen, -2).amax(dim=1)
+        maps.append(torch.where(best > -1.5, best, torch.zeros_like(best)))
+    return torch.stack(maps, dim=1)
+
+
+class ClickNetwork(nn.Module):
+    """Encoder and decoder; `encode` once per image, `decode` per prompt.
+
+    encode: images (B, 1, S, S) float in [0, 1] to features (B, …): 1/2, 1/4, 1/8 maps and tokens at 1/16.
+    decode: features and a PromptBatch of B' objects to logits (B', masks, S/2, S/2) and scores (B', masks) in [0, 1].
+    """
+
+    def __init__(self, config: ClickConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ClickConfig()
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features: tuple[Tensor, Tensor, Tensor, Tensor] = self.encoder(images)
+        return features
+
+    def decode(self, features: tuple[Tensor, ...], prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        logits, scores = self.decoder(features, prompts)
+        return logits, scores
+
+    def forward(self, images: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        return self.decode(self.encode(images), prompts)

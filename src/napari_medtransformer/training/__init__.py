@@ -1,0 +1,1 @@
+"""Training and fine-tuning; only the command line imports it."""
