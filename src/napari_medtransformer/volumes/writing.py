@@ -26,7 +26,7 @@ def write_labels(labels: np.ndarray, volume: Volume, path: str | os.PathLike[str
     path: .nii or .nii.gz; an existing file is replaced in one step. Returns the path.
     Raises CannotWrite, and then leaves no new file and no damaged one.
     """
-    target = _writable(path, volume)
+    target = writable_path(path, volume)
     labels = np.asarray(labels)
     if labels.dtype.kind not in "bui":
         raise CannotWrite(f"labels of type {labels.dtype} cannot be written; expected integers.")
@@ -47,7 +47,7 @@ def write_heatmap(heatmap: np.ndarray, volume: Volume, path: str | os.PathLike[s
 
     heatmap: (z, y, x) or (heads, z, y, x). path: .nii or .nii.gz. Raises CannotWrite as write_labels does.
     """
-    target = _writable(path, volume)
+    target = writable_path(path, volume)
     heatmap = np.asarray(heatmap)
     if heatmap.ndim not in (3, 4) or heatmap.shape[-3:] != volume.shape:
         raise CannotWrite(
@@ -85,8 +85,8 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def _writable(path: str | os.PathLike[str], volume: Volume) -> Path:
-    """`path` if its name and folder allow writing. Raises CannotWrite."""
+def writable_path(path: str | os.PathLike[str], volume: Volume) -> Path:
+    """`path` if its name and folder allow writing what belongs to `volume`. Raises CannotWrite."""
     target = Path(path)
     if not target.name.lower().endswith(WRITABLE_SUFFIXES):
         raise CannotWrite(
