@@ -239,7 +239,9 @@ class Decoder(nn.Module):
         batch = prompts.boxes.shape[0]
         own = torch.cat([self.mask_tokens, self.score_token])[None].expand(batch, -1, -1)
         corners = prompts.boxes.view(batch, 2, 2)
-        kinds = torch.cat([self.kinds[prompts.point_labels.clamp(min=0)], self.kinds[2:][None].expand(batch, -1, -1)], 1)
+        kinds = torch.cat(
+            [self.kinds[prompts.point_labels.clamp(min=0)], self.kinds[2:][None].expand(batch, -1, -1)], 1
+        )
         where = self.position(torch.cat([prompts.points_yx, corners], dim=1))
         position = torch.cat([torch.zeros_like(own), where], dim=1)
         used = torch.cat(
@@ -289,7 +291,10 @@ CLICK_RADIUS = 5.0
 
 
 def prompt_maps(prompts: PromptBatch, size: int) -> Tensor:
-    """The prompts drawn at half the input size: (B, 5, S/2, S/2): box, inside and outside clicks, mask, is there one."""
+    """The prompts drawn at half the input size: (B, 5, S/2, S/2).
+
+    The channels: box, inside clicks, outside clicks, earlier mask, 1 where there is an earlier mask.
+    """
     half = size // 2
     centre = torch.arange(half, device=prompts.boxes.device) * 2 + 0.5
     y, x = centre[None, :, None], centre[None, None, :]

@@ -129,7 +129,7 @@ def _on_grid(labels: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarr
 def _atlas_labels(path: Path, volume: Volume) -> np.ndarray:
     """CIT168's labels are stored as colours: R is the most probable region's index, B its probability."""
     atlas = nib.load(path)
-    colours = np.asanyarray(atlas.dataobj)  # type: ignore[attr-defined]
+    colours = np.asanyarray(atlas.dataobj)
     region = np.where(colours["B"] >= ATLAS_PROBABILITY, colours["R"], 0).astype(np.int16)
     reversed_axes = np.eye(4)[[2, 1, 0, 3]]
-    return _on_grid(region.transpose(2, 1, 0), atlas.affine @ reversed_axes, volume)  # type: ignore[attr-defined]
+    return _on_grid(region.transpose(2, 1, 0), atlas.affine @ reversed_axes, volume)

@@ -222,7 +222,8 @@ def train_click(
         optimizer.load_state_dict(saved["optimizer"])
         average, step = saved["average"], int(saved["step"])
     stream = SliceStream(cases, network.config, recipe, step * recipe.images_per_step)
-    loader = DataLoader(stream, batch_size=recipe.images_per_step, num_workers=recipe.workers, prefetch_factor=4)
+    prefetch = 4 if recipe.workers else None
+    loader = DataLoader(stream, recipe.images_per_step, num_workers=recipe.workers, prefetch_factor=prefetch)
     weights = folder / "weights.safetensors"
     running: dict[str, float] = {}
     started, first = time.monotonic(), step
@@ -232,7 +233,7 @@ def train_click(
         rng = np.random.default_rng((recipe.seed, step, 1))
         loss, facts = step_loss(network, images.to(device), targets.to(device), recipe, rng)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
         optimizer.step()
         decay = min(recipe.ema_decay, (step + 1) / (step + 10))

@@ -98,9 +98,8 @@ def real_contrast(image: np.ndarray, case: LabelledCase, rng: np.random.Generato
     """The real image through a random window of its modality, sometimes inverted or bent; in [0, 1]."""
     if case.modality == "CT":
         windows = [window for window, _ in CT_WINDOWS]
-        low, high = windows[rng.choice(len(windows), p=[share for _, share in CT_WINDOWS])]
-        width = high - low
-        low, high = low + rng.normal(0, 0.06) * width, high + rng.normal(0, 0.06) * width
+        usual = windows[rng.choice(len(windows), p=[share for _, share in CT_WINDOWS])]
+        low, high = np.array(usual) + rng.normal(0, 0.06, 2) * (usual[1] - usual[0])
     else:
         low, high = np.percentile(image, [rng.uniform(0, 2), rng.uniform(98, 100)])
     picture = np.clip((image - low) / max(high - low, 1e-3), 0, 1)

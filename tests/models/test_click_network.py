@@ -1,0 +1,90 @@
+"""The bundled network: its shapes, and what prompts may and may not change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from napari_medtransformer.models.click_network import (
+    ClickConfig,
+    ClickNetwork,
+    PromptBatch,
+    click_similarity,
+    prompt_maps,
+)
+
+CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=2, heads=2, decoder_width=32)
+
+
+@pytest.fixture(scope="module")
+def network() -> ClickNetwork:
+    torch.manual_seed(3)
+    return ClickNetwork(CONFIG).eval()
+
+
+def one_click(y: float, x: float, label: int = 1) -> PromptBatch:
+    return PromptBatch(
+        torch.tensor([[[y, x]]]),
+        torch.tensor([[label]]),
+        torch.zeros(1, 4),
+        torch.tensor([False]),
+        torch.zeros(1, 1, 32, 32),
+        torch.tensor([False]),
+        torch.tensor([0]),
+    )
+
+
+@torch.inference_mode()
+def test_every_object_gets_three_masks_at_half_size_and_scores_between_0_and_1(network: ClickNetwork) -> None:
+    logits, scores = network(torch.rand(1, 1, 64, 64), one_click(20, 30))
+    assert logits.shape == (1, 3, 32, 32)
+    assert scores.shape == (1, 3)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+@torch.inference_mode()
+def test_an_empty_place_for_a_point_changes_nothing(network: ClickNetwork) -> None:
+    image = torch.rand(1, 1, 64, 64)
+    prompts = one_click(20, 30)
+    padded = replace(
+        prompts,
+        points_yx=torch.cat([prompts.points_yx, torch.tensor([[[50.0, 3.0]]])], dim=1),
+        point_labels=torch.tensor([[1, -1]]),
+    )
+    expected, actual = network(image, prompts), network(image, padded)
+    torch.testing.assert_close(actual[0], expected[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(actual[1], expected[1], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_objects_of_one_batch_do_not_see_each_other(network: ClickNetwork) -> None:
+    images = torch.rand(2, 1, 64, 64)
+    first, second = one_click(20, 30), one_click(50, 9, 0)
+    together = PromptBatch(*(torch.cat([getattr(first, k), getattr(second, k)]) for k in first.__dataclass_fields__))
+    together = replace(together, image_index=torch.tensor([0, 1]))
+    logits, _ = network(images, together)
+    alone, _ = network(images[1:], second)
+    torch.testing.assert_close(logits[1:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_prompts_are_drawn_where_they_are() -> None:
+    prompts = replace(one_click(20, 41), boxes=torch.tensor([[8.0, 16.0, 24.0, 48.0]]), has_box=torch.tensor([True]))
+    box, inside, outside, mask, has_mask = prompt_maps(prompts, 64)[0]
+    assert box.sum().item() == pytest.approx(16 * 32 / 4)  # half the size: a quarter of the area
+    rows, columns = torch.nonzero(box > 0.5, as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 11, 8, 23)
+    assert divmod(int(inside.argmax()), 32) == (10, 20)
+    assert not outside.any()
+    assert not mask.any()
+    assert not has_mask.any()
+
+
+def test_the_clicked_pixel_is_the_most_similar_one() -> None:
+    torch.manual_seed(0)
+    embedding = torch.randn(1, 16, 16, 16)
+    similar = click_similarity(embedding, one_click(4 * 5 + 1.5, 4 * 9 + 1.5), 4)
+    assert divmod(int(similar[0, 0].argmax()), 16) == (5, 9)
+    assert similar[0, 0].max().item() == pytest.approx(1, abs=1e-5)
+    assert not similar[0, 1].any()

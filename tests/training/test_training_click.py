@@ -1,0 +1,76 @@
+"""Training learns, resumes exactly, and its losses mean what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from napari_medtransformer.models.click_network import ClickConfig
+from napari_medtransformer.progress import Result
+from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case
+from napari_medtransformer.training.click import (
+    ClickRecipe,
+    SliceStream,
+    intersection_over_union,
+    learning_rate,
+    mask_losses,
+    train_click,
+)
+from napari_medtransformer.volumes.sample_data import sample_path
+
+CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=1, heads=2, decoder_width=32)
+RECIPE = ClickRecipe(
+    steps=6, images_per_step=2, targets_per_image=2, warmup_steps=2, checkpoint_every=3, workers=0, seed=1
+)
+
+
+@pytest.fixture(scope="module")
+def ct() -> LabelledCase:
+    names = ("example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")
+    return read_case(sample_path(names[0]), sample_path(names[1]), CaseSource(*names, "CT", 1.0))
+
+
+def train(cases: list[LabelledCase], folder: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
+    for i, step in enumerate(train_click(cases, folder, RECIPE, config=CONFIG), start=1):
+        if isinstance(step, Result) or i == stop_after:
+            break
+    return load_file(folder / "weights.safetensors")
+
+
+def test_stopping_and_resuming_gives_the_weights_of_not_stopping(ct: LabelledCase, tmp_path: Path) -> None:
+    whole = train([ct], tmp_path / "whole")
+    train([ct], tmp_path / "parts", stop_after=4)
+    resumed = train([ct], tmp_path / "parts")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_the_stream_is_the_same_wherever_it_starts(ct: LabelledCase) -> None:
+    whole, late = (SliceStream([ct], CONFIG, RECIPE, first) for first in (0, 5))
+    for one, two in zip(whole[5], late[0], strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+    assert len(whole) == 12
+    assert len(late) == 7
+
+
+def test_a_perfect_mask_costs_nothing_and_a_wrong_one_much() -> None:
+    target = torch.zeros(1, 16, 16, dtype=torch.bool)
+    target[:, 4:9, 4:9] = True
+    right = torch.where(target, 20.0, -20.0)[:, None]
+    losses = mask_losses(torch.cat([right, -right], dim=1), target)[0]
+    assert losses[0] < 0.01
+    assert losses[1] > 10
+    iou = intersection_over_union(torch.cat([right, -right], dim=1), target)[0]
+    np.testing.assert_allclose(iou, [1, 0])
+
+
+def test_the_learning_rate_warms_up_and_comes_down() -> None:
+    rates = [learning_rate(RECIPE, step) for step in range(RECIPE.steps + 1)]
+    assert rates[0] == pytest.approx(RECIPE.learning_rate / 2)
+    assert max(rates) == pytest.approx(RECIPE.learning_rate)
+    assert rates[-1] == pytest.approx(RECIPE.learning_rate * RECIPE.final_learning_rate)

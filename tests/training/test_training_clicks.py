@@ -1,0 +1,68 @@
+"""Simulated prompts lie where a person would put them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_medtransformer.training.clicks import (
+    ObjectPrompts,
+    add_correction,
+    draw_targets,
+    first_prompts,
+    jittered_box,
+    plausible_point,
+)
+
+
+@pytest.fixture
+def disc() -> np.ndarray:
+    y, x = np.mgrid[:64, :64]
+    return np.asarray((y - 20) ** 2 + (x - 40) ** 2 < 100)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_click_is_inside_its_target(disc: np.ndarray, seed: int) -> None:
+    y, x = plausible_point(disc, np.random.default_rng(seed))
+    assert disc[int(y), int(x)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_box_covers_most_of_its_target(disc: np.ndarray, seed: int) -> None:
+    y0, x0, y1, x1 = jittered_box(disc, np.random.default_rng(seed))
+    inside = np.zeros_like(disc)
+    inside[round(y0) : round(y1), round(x0) : round(x1)] = True
+    assert (inside & disc).sum() > 0.75 * disc.sum()
+    assert inside.sum() < 2 * 400
+
+
+def test_every_target_gets_a_box_or_a_click(disc: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    drawn = [first_prompts(disc, rng) for _ in range(200)]
+    assert all(p.box is not None or p.points for p in drawn)
+    assert 60 < sum(p.box is None for p in drawn) < 140
+
+
+def test_a_correction_is_set_in_the_largest_error_with_the_right_sign(disc: np.ndarray) -> None:
+    half = disc[::2, ::2]
+    prompts = ObjectPrompts()
+    rng = np.random.default_rng(0)
+    assert add_correction(prompts, half, np.zeros_like(half), rng)
+    assert prompts.labels == [1]
+    y, x = prompts.points[0]
+    assert half[int(y) // 2, int(x) // 2]
+    assert add_correction(prompts, half, np.ones_like(half), rng)
+    assert prompts.labels == [1, 0]
+    y, x = prompts.points[1]
+    assert not half[int(y) // 2, int(x) // 2]
+    assert not add_correction(prompts, half, half, rng)
+
+
+def test_targets_are_whole_components_of_labels_large_enough_to_see() -> None:
+    labels = np.zeros((64, 64), np.int32)
+    labels[4:20, 4:20] = 7
+    labels[40:60, 40:60] = 7
+    labels[30:33, 30:33] = 9
+    drawn = draw_targets(labels, 12, np.random.default_rng(5))
+    assert {int(mask.sum()) for mask in drawn} <= {256, 400, 656}
+    assert not any(mask[31, 31] for mask in drawn)

@@ -1,0 +1,87 @@
+"""The data engine: deterministic, aligned, and in the range the network expects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case, tissue_classes
+from napari_medtransformer.training.slices import (
+    draw_plane,
+    draw_slice,
+    random_shapes,
+    synthetic_contrast,
+    warp,
+)
+from napari_medtransformer.volumes.sample_data import sample_path
+
+
+@pytest.fixture(scope="module")
+def ct() -> LabelledCase:
+    names = ("example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")
+    return read_case(sample_path(names[0]), sample_path(names[1]), CaseSource(*names, "CT", 1.0, 0.25))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_same_seed_draws_the_same_slice(ct: LabelledCase, seed: int) -> None:
+    one, two = (draw_slice([ct], 96, np.random.default_rng(seed)) for _ in range(2))
+    np.testing.assert_array_equal(one.image, two.image)
+    np.testing.assert_array_equal(one.labels, two.labels)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_images_are_within_0_and_1_and_finite(ct: LabelledCase, seed: int) -> None:
+    drawn = draw_slice([ct], 96, np.random.default_rng(seed))
+    assert drawn.image.shape == drawn.labels.shape == (96, 96)
+    assert drawn.image.dtype == np.float32
+    assert drawn.image.min() >= 0
+    assert drawn.image.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_image_and_labels_are_warped_alike(ct: LabelledCase, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = (ct.labels[50] == 5).astype(np.float32)  # the liver itself as an image
+    moved, labels, _, inside = warp(image, ct.labels[50], ct.tissues[50], 128, rng)
+    liver = (labels == 5) & (inside > 0)
+    if liver.sum() > 50:
+        assert moved[liver].mean() > 0.85
+        assert moved[~liver & (inside > 0)].mean() < 0.1
+
+
+def test_held_out_slices_are_never_drawn(ct: LabelledCase) -> None:
+    marked = LabelledCase(
+        ct.name,
+        np.where(np.arange(ct.depth)[:, None, None] >= ct.held_out, 1e6, ct.image).astype(np.float32),
+        ct.labels,
+        ct.tissues,
+        ct.modality,
+        ct.weight,
+        ct.held_out,
+    )
+    rng = np.random.default_rng(0)
+    assert all(draw_plane(marked, rng)[0].max() < 1e6 for _ in range(60))
+
+
+def test_a_synthetic_contrast_keeps_the_borders_of_labels() -> None:
+    rng = np.random.default_rng(2)
+    labels = np.zeros((96, 96), np.int32)
+    labels[30:60, 30:60] = 1
+    differences = []
+    for _ in range(20):
+        picture = synthetic_contrast(labels, np.ones((96, 96), np.uint8), rng)
+        differences.append(abs(picture[35:55, 35:55].mean() - picture[:20].mean()))
+    assert np.median(differences) > 0.1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_shapes_have_labels_and_background(seed: int) -> None:
+    labels, tissues = random_shapes(96, np.random.default_rng(seed))
+    assert labels.max() >= 1
+    assert tissues.max() <= 5
+    assert labels.shape == tissues.shape == (96, 96)
+
+
+def test_tissues_grow_with_intensity(ct: LabelledCase) -> None:
+    means = [ct.image[ct.tissues == t].mean() for t in np.unique(tissue_classes(ct.image))]
+    assert means == sorted(means)
