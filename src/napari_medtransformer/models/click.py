@@ -1,0 +1,143 @@
+"""The bundled click-to-segment network as a promptable model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.sites import FREE_TOKENS, SiteSpec, TokenLayout
+from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
+from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
+from napari_medtransformer.models.weights import fill
+
+_PATCH = 16  # input pixels per token and axis
+_OUTSIDE_LOGIT = -8.0  # of a mask prompt on the padding; the network clamps there
+
+
+class ClickModel(PromptableModel):
+    """A ClickNetwork of any size behind the interface of promptable models."""
+
+    def __init__(self, card: ModelCard, network: ClickNetwork, device: torch.device, dtype: torch.dtype) -> None:
+        self.card = card
+        self.network = network.to(device=device, dtype=dtype).eval()
+        self.device, self.dtype = device, dtype
+        self.on_encode: list[Callable[[InputPlacement], None]] = []
+        self._click: ClickNetwork = network
+        self._size = network.config.input_size
+
+    def placement(self, native_shape: tuple[int, int], pixel_size: tuple[float, float] = (1.0, 1.0)) -> InputPlacement:
+        """The longest side fills the input, the rest is padded."""
+        return InputPlacement.longest_side(native_shape, self._size, pixel_size)
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray, pixel_size: tuple[float, float] = (1.0, 1.0)) -> ImageEmbedding:
+        """Encode one image. image: (H, W) float32 in [0, 1], already windowed."""
+        rows, columns = image.shape
+        placement = self.placement((rows, columns), pixel_size)
+        native = torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(self.device)[None, None]
+        inputs = _pad(_resize(native, placement.resized_shape), self._size, 0.0).to(self.dtype)
+        for listener in self.on_encode:
+            listener(placement)
+        return ImageEmbedding(self._click.encode(inputs), placement)
+
+    @torch.inference_mode()
+    def decode(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
+        """Predict the candidate masks of one object, at the image's native pixels."""
+        placement = embedding.placement
+        logits, scores = self._click.decode(embedding.features, self._batch(placement, prompts))
+        whole = F.interpolate(logits.float(), size=(self._size, self._size), mode="bilinear", align_corners=False)
+        rows, columns = placement.resized_shape
+        native = _resize(whole[..., :rows, :columns], placement.native_shape)
+        return MaskPrediction(native[0].cpu().numpy(), scores[0].float().cpu().numpy())
+
+    def attention_sites(self) -> list[SiteSpec]:
+        """The encoder's global attention, then the three attentions of each decoder layer."""
+        config = self._click.config
+        image = TokenLayout(patch=(_PATCH, _PATCH), grid=config.token_grid)
+        sites = [
+            SiteSpec(f"encoder.{i}", f"encoder.blocks.{i}.attention", "global", config.heads, image, image)
+            for i in range(config.depth)
+        ]
+        for i in range(config.decoder_depth):
+            layer, heads = f"decoder.layers.{i}", config.decoder_heads
+            sites += [
+                SiteSpec(f"decoder.{i}.prompts", f"{layer}.self_attention", "prompt", heads, FREE_TOKENS, FREE_TOKENS),
+                SiteSpec(
+                    f"decoder.{i}.prompt-to-image",
+                    f"{layer}.prompt_to_image",
+                    "prompt-to-image",
+                    heads,
+                    FREE_TOKENS,
+                    image,
+                ),
+                SiteSpec(
+                    f"decoder.{i}.image-to-prompt",
+                    f"{layer}.image_to_prompt",
+                    "image-to-prompt",
+                    heads,
+                    image,
+                    FREE_TOKENS,
+                ),
+            ]
+        return sites
+
+    def _batch(self, placement: InputPlacement, prompts: Prompts) -> PromptBatch:
+        """Prompts in native pixels as the network's batch of one."""
+        points = np.array([placement.to_input(point) for point in prompts.points_yx.tolist()], np.float32).reshape(
+            -1, 2
+        )
+        box = np.zeros(4, np.float32)
+        if prompts.box is not None:
+            # Half-open edges lie half a pixel before the pixel whose index they carry.
+            corners = [prompts.box[:2], prompts.box[2:]]
+            box[:] = np.concatenate([np.add(placement.to_input(np.subtract(c, 0.5)), 0.5) for c in corners])
+        return PromptBatch(
+            points_yx=self._tensor(points)[None],
+            point_labels=torch.from_numpy(np.asarray(prompts.point_labels, np.int64)).to(self.device)[None],
+            boxes=self._tensor(box)[None],
+            has_box=torch.tensor([prompts.box is not None], device=self.device),
+            mask_logits=self._mask_logits(placement, prompts.mask_logits),
+            has_mask=torch.tensor([prompts.mask_logits is not None], device=self.device),
+            image_index=torch.zeros(1, dtype=torch.long, device=self.device),
+        )
+
+    def _mask_logits(self, placement: InputPlacement, logits: np.ndarray | None) -> Tensor:
+        half = self._size // 2
+        if logits is None:
+            return torch.zeros(1, 1, half, half, device=self.device, dtype=self.dtype)
+        native = torch.from_numpy(np.ascontiguousarray(logits, np.float32)).to(self.device)[None, None]
+        whole = _pad(_resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
+        return F.avg_pool2d(whole, 2).to(self.dtype)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, self.dtype)
+
+
+def build(
+    card: ModelCard, weights: Mapping[str, Tensor] | None, *, seed: int, device: torch.device, dtype: torch.dtype
+) -> ClickModel:
+    """A ClickModel with `weights`, or with random ones drawn from `seed`. Raises UnreadableWeights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ClickNetwork(ClickConfig())
+    if weights is not None:
+        fill(network, weights, card.name)
+    return ClickModel(card, network, device, dtype)
+
+
+def _resize(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(B, C, h, w) to (B, C, *shape), bilinear, smoothed where it shrinks; the centres of pixels stay in place."""
+    if tuple(images.shape[-2:]) == tuple(shape):
+        return images
+    return F.interpolate(images, size=tuple(shape), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _pad(images: Tensor, size: int, value: float) -> Tensor:
+    rows, columns = images.shape[-2:]
+    return F.pad(images, (0, size - columns, 0, size - rows), value=value)

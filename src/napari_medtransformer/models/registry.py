@@ -1,0 +1,138 @@
+"""Which models there are, and how a name becomes a model. torch is imported when a model is loaded, not before."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from napari_medtransformer.errors import DuplicateModel, MedTransformerError, UnknownModel, UnsupportedModel
+from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.catalogue import CARDS
+from napari_medtransformer.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from napari_medtransformer.models.base import PromptableModel
+
+ENTRY_POINT_GROUP = "napari_medtransformer.models"
+
+_registered: dict[str, ModelCard] = {}
+
+
+class Builder(Protocol):
+    """What a card's `builder` names: makes the network of the card, filled with weights, ready to run.
+
+    weights: the checkpoint's tensors by their published names, or None for random ones drawn from `seed`.
+    Raises UnreadableWeights if they do not fit.
+    """
+
+    def __call__(
+        self,
+        card: ModelCard,
+        weights: Mapping[str, Tensor] | None,
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> PromptableModel: ...
+
+
+def register(card: ModelCard) -> None:
+    """Add a model for the life of this process. Raises DuplicateModel if the name is taken."""
+    _cards([*_known(), card])
+    _registered[card.name] = card
+
+
+def unregister(name: str) -> None:
+    """Take back what `register` added. Raises UnknownModel if it was not registered."""
+    if name not in _registered:
+        raise UnknownModel(f"no model {name!r} was registered; registered are: {', '.join(_registered) or 'none'}.")
+    del _registered[name]
+
+
+def list_models() -> list[ModelCard]:
+    """Every model there is: this package's, those of installed packages, and those registered.
+
+    Packages add models by the entry-point group `napari_medtransformer.models`: a ModelCard, several of them, or a
+    function that returns either. One that fails is left out with a warning. Raises DuplicateModel.
+    """
+    return list(_cards(_known()).values())
+
+
+def find_card(name: str) -> ModelCard:
+    """The card of that name. Raises UnknownModel with near matches."""
+    cards = _cards(_known())
+    if name in cards:
+        return cards[name]
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), cards, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(cards)}."
+    raise UnknownModel(f"no model {name!r}; {hint}")
+
+
+def load_model(
+    name: str | ModelCard,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    *,
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> PromptableModel:
+    """Load a model, ready to run.
+
+    weights: None for the card's own (bundled, in the cache folder, or downloaded into it), a path to a checkpoint, or
+    "random" for weights drawn from `seed`. device: "auto" (cuda, then mps, then cpu) or a torch device.
+    on_progress: told about a download. Raises UnknownModel, UnreadableWeights, UnsupportedModel, CannotWrite.
+    """
+    card = name if isinstance(name, ModelCard) else find_card(name)
+    module, function = card.builder.split(":")
+    try:
+        build: Builder = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedModel(f"{card.name} cannot be built here: {error}. Install what its family needs.") from error
+
+    from napari_medtransformer.models.devices import choose_device, choose_dtype
+    from napari_medtransformer.models.weights import find_weights, load_state
+
+    chosen = choose_device(device)
+    state = None if weights == "random" else load_state(find_weights(card, weights, on_progress))
+    return build(card, state, seed=seed, device=chosen, dtype=choose_dtype(chosen))
+
+
+def _known() -> list[ModelCard]:
+    return [*CARDS, *_from_packages(), *_registered.values()]
+
+
+def _cards(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:
+    """Cards by name. Raises DuplicateModel."""
+    by_name: dict[str, ModelCard] = {}
+    for card in cards:
+        if card.name in by_name:
+            raise DuplicateModel(
+                f"two models are called {card.name!r}: {by_name[card.name].title!r} and {card.title!r}; rename one."
+            )
+        by_name[card.name] = card
+    return by_name
+
+
+def _from_packages() -> list[ModelCard]:
+    found: list[ModelCard] = []
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        try:
+            given = point.load()
+            given = given if isinstance(given, ModelCard) or not callable(given) else given()
+            cards = [given] if isinstance(given, ModelCard) else list(given)
+            if not all(isinstance(card, ModelCard) for card in cards):
+                raise MedTransformerError(f"it gives {given!r}, not a ModelCard or several")
+        # Whatever another package raises must not take the other models from the user.
+        except Exception as error:
+            warnings.warn(f"the models of {point.value!r} are left out: {error}", stacklevel=3)
+            continue
+        found += cards
+    return found
