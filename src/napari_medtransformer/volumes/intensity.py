@@ -100,7 +100,8 @@ def robust_window(image: np.ndarray, *, low_percent: float = 0.5, high_percent: 
     lowest = float(values.min())
     foreground = values[values > lowest]
     if foreground.size == 0:
-        return Window(lowest, lowest + 1.0, "constant")
+        # Beyond 2**53 one unit is no step any more.
+        return Window(lowest, lowest + max(1.0, abs(lowest) * 1e-6), "constant")
     low, high = (float(p) for p in np.percentile(foreground, [low_percent, high_percent]))
     if high <= low:
         low, high = lowest, float(values.max())
@@ -122,8 +123,12 @@ def apply_window(image: np.ndarray, window: Window | tuple[float, float]) -> np.
     low, high = (window.low, window.high) if isinstance(window, Window) else window
     if not low < high:
         raise ValueError(f"a window needs low < high, given {low} and {high}")
-    scaled = (np.asarray(image, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
-    return np.nan_to_num(np.clip(scaled, 0.0, 1.0), copy=False, nan=0.0)
+    image = np.asarray(image)
+    if image.dtype.kind != "f" or image.dtype.itemsize < 4:
+        image = image.astype(np.float32)
+    # Clipped first: the difference of two values at the ends of their type would overflow.
+    shown = ((np.clip(image, low, high) - low) / (high - low)).astype(np.float32, copy=False)
+    return np.clip(np.nan_to_num(shown, copy=False, nan=0.0), 0.0, 1.0)
 
 
 def sample_values(image: np.ndarray) -> np.ndarray:

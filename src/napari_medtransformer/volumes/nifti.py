@@ -25,11 +25,11 @@ _TRAILING_BYTES = 1 << 20
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid, np.ndarray]:
+def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid]:
     """The array of a NIfTI file as stored, scaled by the header's slope and intercept, and its grid.
 
-    Returns the array in file order with its file's shape, the grid of its first three axes, and the affine again in
-    mm. Uncompressed files that need no scaling are mapped, not read.
+    Returns the array in file order with its file's shape, and the grid of its first three axes. Uncompressed files
+    that need no scaling are mapped, not read.
     Raises UnreadableFile (damaged) or UnsupportedVolume (a dimension or type that is no volume).
     """
     image = _open(path)
@@ -38,7 +38,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid, np.ndarray]:
     i, j, k = (*shape, 1, 1, 1)[:3]
     affine = _affine_mm(image, path)
     grid = FileGrid(path, "nifti", (i, j, k), affine, shape, header.binaryblock)
-    return _scaled(_stored_array(image, path, shape), header, path), grid, affine
+    return _scaled(_stored_array(image, path, shape), image.dataobj.slope, image.dataobj.inter, path), grid
 
 
 def _open(path: Path) -> Any:
@@ -135,11 +135,9 @@ def _decompressed(file: Path, offset: int, needed: int, path: Path) -> np.ndarra
     return buffer
 
 
-def _scaled(stored: np.ndarray, header: Any, path: Path) -> np.ndarray:
+def _scaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> np.ndarray:
     """Stored values times slope plus intercept: int16 or int32 where that is exact, float32 otherwise."""
-    slope, intercept = header.get_slope_inter()
-    slope = 1.0 if slope is None else float(slope)
-    intercept = 0.0 if intercept is None else float(intercept)
+    slope, intercept = float(slope), float(intercept)
     if (slope, intercept) == (1.0, 0.0):
         return stored
     exact = stored.dtype.kind in "ui" and slope.is_integer() and intercept.is_integer()

@@ -79,8 +79,7 @@ def _read_array(file: Path) -> tuple[np.ndarray, FileGrid]:
         raise UnreadableFile(
             f"{file.name} is not a volume; expected a name that ends in {', '.join(READABLE_SUFFIXES)}."
         )
-    array, grid, _ = read_nifti(file)
-    return array, grid
+    return read_nifti(file)
 
 
 def _spatial(array: np.ndarray, file: Path) -> np.ndarray:
