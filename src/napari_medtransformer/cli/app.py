@@ -1,0 +1,106 @@
+"""The `medtransformer` program: its commands, and how it ends.
+
+Exit codes: 0 done; 2 a mistake that the user can correct, told in one line `error: …`; 1 a fault of the program;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from napari_medtransformer.cli.click import click
+from napari_medtransformer.cli.demo import demo
+from napari_medtransformer.cli.messages import one_line, say_error, warnings_as_lines
+from napari_medtransformer.cli.models import models_app
+from napari_medtransformer.errors import MedTransformerError
+
+app = typer.Typer(
+    name="medtransformer",
+    help="Click-to-segment CT and MR volumes with pretrained transformers, and look inside their attention.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(click)
+app.command()(demo)
+app.add_typer(models_app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from napari_medtransformer import __version__
+
+        typer.echo(f"medtransformer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of the program itself, given before the command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program on `arguments`, by default the process's own, and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; every error becomes one line on stderr."""
+    # transformers and huggingface_hub log advice about files that a user here never chose.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # The first word that is no option is the command; what follows belongs to it.
+    own = [word for word in arguments[: _command_position(arguments)] if word == "--debug"]
+    if own:
+        return _call(arguments)
+    try:
+        return _call(arguments)
+    except MedTransformerError as error:
+        say_error(str(error))
+        return 2
+    except typer.TyperException as error:
+        say_error(_usage_message(error, arguments))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        say_error("interrupted; nothing was written")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; without this Python complains again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        say_error(
+            f"{one_line(f'{type(error).__name__}: {error}')} (a fault of the program; "
+            f"`medtransformer --debug …` shows where)"
+        )
+        return 1
+
+
+def _call(arguments: Sequence[str]) -> int:
+    with warnings_as_lines():
+        code = app(list(arguments), prog_name="medtransformer", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _command_position(arguments: Sequence[str]) -> int:
+    for position, word in enumerate(arguments):
+        if not word.startswith("-"):
+            return position
+    return len(arguments)
+
+
+def _usage_message(error: typer.TyperException, arguments: Sequence[str]) -> str:
+    context = getattr(error, "ctx", None)
+    program = "medtransformer" if context is None else context.command_path
+    message = one_line(error.format_message()).rstrip(".")
+    return f"{message}; `{program} --help` lists what it takes"

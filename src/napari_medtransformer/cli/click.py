@@ -1,0 +1,106 @@
+"""`medtransformer click`: segment one object from points and boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_medtransformer.cli.options import (
+    DEFAULT_MODEL,
+    AsJson,
+    Axis,
+    Device,
+    InputPath,
+    Millimetres,
+    ModelName,
+    WeightsOption,
+)
+
+
+def click(
+    input_path: InputPath,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Where the labels go: .nii or .nii.gz.")
+    ],
+    model: ModelName = DEFAULT_MODEL,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--point",
+            "-p",
+            metavar="I,J,K[,0|1]",
+            help="A click: 1 inside the object (default), 0 outside. Repeatable.",
+        ),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option("--box", "-b", metavar="I0,J0,K0,I1,J1,K1", help="A box on one slice, half-open. Repeatable."),
+    ] = None,
+    axis: Axis = "0",
+    propagate: Annotated[bool, typer.Option("--propagate", help="Follow the object from slice to slice.")] = False,
+    mm: Millimetres = False,
+    device: Device = "auto",
+    weights: WeightsOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment the object under your points and boxes, and write it as label 1 on the image's own grid.
+
+    Coordinates are voxel indices in the file's own order, counted from 0, as nibabel and ITK-SNAP show them.
+    """
+    from napari_medtransformer.cli.coordinates import box_zyx, parse_axis, parse_box, parse_point, point_zyx
+    from napari_medtransformer.cli.messages import run_with_progress, say, say_json, say_warning
+    from napari_medtransformer.errors import InvalidPrompt
+    from napari_medtransformer.models import find_card
+    from napari_medtransformer.volumes import read_volume, write_labels
+    from napari_medtransformer.volumes.writing import writable_path
+
+    slice_axis = parse_axis(axis)
+    points = [parse_point(text) for text in point or []]
+    boxes = [parse_box(text) for text in box or []]
+    if not points and not boxes:
+        raise InvalidPrompt(
+            "nothing says where the object is; give at least one --point I,J,K or --box I0,J0,K0,I1,J1,K1"
+        )
+    card = find_card(model)
+    volume = read_volume(input_path)
+    writable_path(output, volume)  # better now than after the work
+    points_zyx = [(point_zyx(typed, volume, mm=mm), typed.positive) for typed in points]
+    boxes_zyx = [box_zyx(typed, volume, slice_axis, mm=mm) for typed in boxes]
+
+    # torch is loaded only now, when every word of the user's makes sense.
+    from napari_medtransformer.cli.loading import load
+    from napari_medtransformer.prompting import PromptSession
+
+    network = load(card, weights, device)
+    session = PromptSession(network, volume)
+    for start, stop in boxes_zyx:
+        session.add_box(start, stop, object_id=1, axis=slice_axis)
+    for position, positive in points_zyx:
+        session.add_point(position, positive=positive, object_id=1, axis=slice_axis)
+    if propagate:
+        session.accept_propagation(run_with_progress(session.propagate(object_id=1), "propagating"))
+    labels = session.labels
+    voxels = int((labels == 1).sum())
+    if voxels == 0:
+        say_warning(f"{card.name} found nothing under these prompts; the labels are empty")
+    written = write_labels(labels, volume, output)
+
+    slices = sorted({int(index) for index in labels.nonzero()[slice_axis]})
+    dz, dy, dx = volume.spacing
+    summary: dict[str, Any] = {
+        "input": str(input_path),
+        "output": str(written),
+        "model": card.name,
+        "device": str(network.device),
+        "axis": slice_axis,
+        "slices": slices,
+        "voxels": voxels,
+        "millilitres": voxels * dz * dy * dx / 1000,
+    }
+    if as_json:
+        say_json(summary)
+    else:
+        many = f"{len(slices)} slices" if len(slices) != 1 else "1 slice"
+        say(f"{written}: {voxels} voxels on {many}, {summary['millilitres']:.1f} ml ({card.name}, {network.device})")

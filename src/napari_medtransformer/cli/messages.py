@@ -1,0 +1,90 @@
+"""What the program says: errors and warnings in one line each on stderr, results on stdout, progress on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from napari_medtransformer.progress import Partial, Progress, Result, Steps
+
+T = TypeVar("T")
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def one_line(text: str) -> str:
+    """`text` with its line breaks made spaces."""
+    return " ".join(part.strip() for part in text.splitlines() if part.strip())
+
+
+def say_error(text: str) -> None:
+    """One line `error: …` on stderr."""
+    sys.stderr.write(f"error: {one_line(text)}\n")
+
+
+def say_warning(text: str) -> None:
+    """One line `warning: …` on stderr."""
+    sys.stderr.write(f"warning: {one_line(text)}\n")
+
+
+def say(text: str) -> None:
+    """A line of the result on stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def say_json(values: Mapping[str, Any] | list[Any]) -> None:
+    """A result as JSON on stdout; numbers that JSON does not know, NaN and infinities, become null."""
+    sys.stdout.write(json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """`value` made of what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show this package's own warnings as one line each; those of libraries are for their developers, so hide them."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+        if not issubclass(category, DeprecationWarning) and Path(filename).resolve().is_relative_to(_PACKAGE):
+            say_warning(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show  # type: ignore[assignment]  # the stubs want two unused parameters spelt out
+        yield
+
+
+def run_with_progress(steps: Steps[T], title: str) -> T:
+    """Drive `steps` to their result with a progress bar on stderr, which is drawn only on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        for step in steps:
+            match step:
+                case Progress(done, total, message):
+                    bar.update(task, completed=done, total=total, description=message or title)
+                case Partial():
+                    pass
+                case Result(value):
+                    return value
+    raise RuntimeError("the steps ended without a Result")

@@ -1,0 +1,121 @@
+"""`medtransformer models`: which models there are, what is known about one, and fetching its weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_medtransformer.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from napari_medtransformer.models import ModelCard
+
+models_app = typer.Typer(help="The models there are: list, info NAME, fetch NAME.", invoke_without_command=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """The models there are: list, info NAME, fetch NAME."""
+    if context.invoked_subcommand is None:
+        list_models(as_json)
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the models."""
+    from napari_medtransformer import models
+    from napari_medtransformer.cli.messages import say_json
+
+    cards = models.list_models()
+    if as_json:
+        say_json([_as_dict(card) for card in cards])
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "task", "trained on", "weights", "licence"):
+        table.add_column(heading, overflow="fold")
+    for card in cards:
+        trained = ", ".join((*card.modalities, *card.anatomy)) or "–"
+        table.add_row(card.name, f"{card.task}, {card.dimensions}D", trained, _weights_in_words(card), card.licence)
+    Console().print(table)
+
+
+@models_app.command("info")
+def info(name: Name, as_json: AsJson = False) -> None:
+    """Show a model's card: what it is, its training data, licence and citation."""
+    from napari_medtransformer.cli.messages import say_json
+    from napari_medtransformer.models import find_card
+
+    card = find_card(name)
+    if as_json:
+        say_json(_as_dict(card))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    shape = " × ".join(str(n) for n in card.input.size)
+    rows = {
+        "name": card.name,
+        "title": card.title,
+        "family": " ".join(part for part in (card.family, card.architecture) if part),
+        "task": f"{card.task}, {card.dimensions}D",
+        "input": f"{shape}, {card.input.channels} channel{'s' * (card.input.channels > 1)}, {card.input.intensities}",
+        "modalities": ", ".join(card.modalities) or "any",
+        "anatomy": ", ".join(card.anatomy) or "any",
+        "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
+        "weights": _weights_in_words(card),
+        "memory": "" if card.memory_bytes is None else _size(card.memory_bytes),
+        "licence": card.licence,
+        "citation": card.citation,
+        "about": card.description,
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, text in rows.items():
+        if text:
+            table.add_row(what, text)
+    Console().print(table, markup=False)
+
+
+@models_app.command("fetch")
+def fetch(name: Name, as_json: AsJson = False) -> None:
+    """Bring a model's weights onto this machine, so that it works offline."""
+    from napari_medtransformer.cli.loading import download_bar
+    from napari_medtransformer.cli.messages import say, say_json
+    from napari_medtransformer.models import find_card
+    from napari_medtransformer.models.weights import find_weights
+
+    card = find_card(name)
+    with download_bar(card.name) as on_progress:
+        path = find_weights(card, None, on_progress)
+    if as_json:
+        say_json({"name": card.name, "path": path})
+    else:
+        say(f"{card.name}: {path}")
+
+
+def _as_dict(card: ModelCard) -> dict[str, Any]:
+    return asdict(card)
+
+
+def _weights_in_words(card: ModelCard) -> str:
+    match card.weights:
+        case None:
+            return "none: bring your own with --weights"
+        case str():
+            return "bundled"
+        case source:
+            return "download" if source.bytes is None else f"download, {_size(source.bytes)}"
+
+
+def _size(count: int) -> str:
+    """Bytes in the unit a person would choose."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_MODEL = "medt-click-tiny"
+
+InputPath = Annotated[Path, typer.Argument(metavar="IN", help="The image to open.", show_default=False)]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME", help="A model; `medtransformer models` lists them.")
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="PATH|random",
+        help="A checkpoint to load instead of the model's own; `random` draws seeded ones.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Millimetres = Annotated[
+    bool,
+    typer.Option("--mm", help="Coordinates are patient millimetres (RAS) instead of the file's own voxel indices."),
+]
+Axis = Annotated[
+    str,
+    typer.Option("--axis", metavar="0|1|2", help="The slice to work on: 0 axial, 1 coronal, 2 sagittal."),
+]
