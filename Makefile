@@ -32,7 +32,7 @@ lint: $(STAMP) ## Format, lint, types, layers, manifest
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/npe2 validate napari_medtransformer
+	$(BIN)/npe2 validate --imports napari-medtransformer
 
 test: lint ## Lint, then every test, on a virtual screen
 	$(XVFB) $(BIN)/python -m pytest $(PYTEST_ARGS)
