@@ -10,8 +10,9 @@ from torch.overrides import handle_torch_function, has_torch_function
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, WindowBias, outer_sum
 from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
 
-# scores held at a time by the blockwise kernel: 2 MB in float32, what the second-level caches of two cores hold
-BLOCK_SCORES = 1 << 19
+# bias elements made at a time by the blockwise kernel, 16 MB in float32: smaller blocks fit the caches better, but
+# every block costs the threads a rendezvous, and on a busy machine those dominate
+BLOCK_ELEMENTS = 1 << 22
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: float | None = None) -> Tensor:
@@ -40,7 +41,7 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     """Which kernel `attend` runs for these tensors, such as "cpu flash, low-rank positions"."""
     if isinstance(bias, DecomposedBias):
         if runs_blockwise(q, k, v):
-            return "cpu blockwise float32"
+            return "cpu flash, blockwise positions in float32"
         width = q.shape[-1] + sum(bias.key_shape)
         return sdpa_kernel_name(q.new_empty((1, 1, 8, width)), *[q.new_empty((1, 1, 8, width))] * 2) + ", low-rank"
     if isinstance(bias, WindowBias):
@@ -74,27 +75,23 @@ def _one_hot_axes(shape: tuple[int, ...], device: torch.device, dtype: torch.dty
 
 
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
-    batch, heads, n, width = q.shape
+    batch, heads, n, _ = q.shape
     n_keys = k.shape[2]
-    entries = batch * heads
-    # autocast would run the scores in half precision
+    dtype = q.dtype
+    # autocast would run the scores in half precision, which is slower here and coarser
     with torch.autocast(q.device.type, enabled=False):
-        terms = [term.reshape(entries, n, -1) for term in bias.terms(q.float())]
-        queries = q.reshape(entries, n, width).float() * scale
-        keys = k.reshape(entries, n_keys, width).float().transpose(1, 2)
-        values = v.reshape(entries, n_keys, width).float()
-        out = torch.empty_like(queries)
-        group = max(1, min(entries, BLOCK_SCORES // (n * n_keys)))
-        rows = n if group > 1 else max(1, min(n, BLOCK_SCORES // n_keys))
-        for first in range(0, entries, group):
-            e = slice(first, first + group)
+        q, k, v = q.float(), k.float(), v.float()
+        terms = bias.terms(q)
+        out = torch.empty_like(q)
+        entries = max(1, min(batch, BLOCK_ELEMENTS // (heads * n * n_keys)))
+        rows = n if entries > 1 else max(1, min(n, BLOCK_ELEMENTS // (heads * n_keys)))
+        for first in range(0, batch, entries):
+            b = slice(first, first + entries)
             for start in range(0, n, rows):
                 r = slice(start, start + rows)
-                scores = outer_sum([term[e, r] for term in terms])
-                scores.baddbmm_(queries[e, r], keys[e])
-                torch.softmax(scores, -1, out=scores)
-                out[e, r] = torch.bmm(scores, values[e])
-    return out.reshape(batch, heads, n, width).to(q.dtype)
+                block = outer_sum([term[b, :, r] for term in terms])
+                out[b, :, r] = scaled_dot_product_attention(q[b, :, r], k[b], v[b], attn_mask=block, scale=scale)
+    return out.to(dtype)
 
 
 def _windows(q: Tensor, k: Tensor, v: Tensor, bias: WindowBias, scale: float) -> Tensor:

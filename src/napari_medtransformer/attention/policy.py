@@ -19,9 +19,9 @@ class AttentionPolicy:
     """autocast_dtype: what matrix products run in, None for the parameters' own dtype.
 
     bias_kernel: how a decomposed relative position is computed. "low-rank": one fused kernel over queries and keys
-    extended by the position terms; best where matrix products are nearly free (GPUs, AMX). "blockwise": exact
-    float32 blocks of scores that fit the cache; best on processors without matrix units, where the extended width
-    would triple the arithmetic (measured on a Zen 4: 0.45 s against 1.0 s for 4096 tokens and 12 heads).
+    extended by the position terms; best where matrix products are nearly free (GPUs, AMX). "blockwise": the
+    fused kernel in float32 over blocks of queries, each with its bias; best without matrix units, where that width
+    would triple the arithmetic (two Zen 4 cores, 4096 tokens, 12 heads: 0.6 s against 1.0 s).
     """
 
     autocast_dtype: torch.dtype | None
