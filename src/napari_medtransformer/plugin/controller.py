@@ -1,0 +1,456 @@
+"""What the docks of one viewer share: the model, the volume, the session, and the worker that runs the slow parts."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_medtransformer.errors import MedTransformerError
+from napari_medtransformer.plugin import planes
+from napari_medtransformer.plugin.actions import SessionActions
+from napari_medtransformer.plugin.canvas import CanvasTools, Tool
+from napari_medtransformer.plugin.layer_volume import SlicePoint
+from napari_medtransformer.plugin.model_slot import ModelSlot
+from napari_medtransformer.plugin.notify import report, reported, tell, warn
+from napari_medtransformer.plugin.prompt_layers import box_between
+from napari_medtransformer.plugin.work import WorkQueue
+from napari_medtransformer.plugin.workspace import Workspace
+from napari_medtransformer.prompting import PromptSession
+from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt, SliceKey
+
+PREFETCH_DELAY_MS = 120
+"""A slice is encoded ahead once the slider has rested this long."""
+MEASURE_DELAY_MS = 250
+"""Objects are measured once nothing has changed for this long."""
+
+_controllers: weakref.WeakKeyDictionary[Any, SessionController] = weakref.WeakKeyDictionary()
+
+
+def controller_of(viewer: Any) -> SessionController:
+    """The one controller of this viewer, made at the first call."""
+    controller = _controllers.get(viewer)
+    if controller is None:
+        controller = _controllers[viewer] = SessionController(viewer)
+    return controller
+
+
+class SessionController(QObject):
+    """Owns what the docks show and do. Docks call its methods and listen to its signals; they know no model.
+
+    All methods belong to the window's thread. The viewer is held weakly: it owns this object, not the reverse.
+    """
+
+    changed = Signal()  # anything a dock shows: prompts, masks, objects, undo, status, model
+    layer_changed = Signal()
+    queried = Signal(object, bool)  # a SlicePoint to explain, and whether it is only hovered over
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.queue = WorkQueue()
+        self.queue.busy_changed.connect(self._on_busy)
+        self.models = ModelSlot(self.queue)
+        self.models.loaded.connect(self._on_model)
+        self.models.changed.connect(self.changed)
+        self.actions = SessionActions(self)
+        self.tool = Tool.POINT
+        self.positive = True
+        self.follows_cursor = False
+        self.displayed_contrast = False
+        self.layer_fault = ""
+        self.seconds: float | None = None  # the last answer took this long
+        self.busy = ""  # what the worker is doing
+        self._workspaces: weakref.WeakKeyDictionary[Layer, Workspace] = weakref.WeakKeyDictionary()
+        self._current: Workspace | None = None
+        self._preview: BoxPrompt | None = None
+        self._closed = False
+        self._users = 0
+        self._prefetch_timer = QTimer(self)
+        self._prefetch_timer.setSingleShot(True)
+        self._prefetch_timer.setInterval(PREFETCH_DELAY_MS)
+        self._prefetch_timer.timeout.connect(self._prefetch)
+        self._measure_timer = QTimer(self)
+        self._measure_timer.setSingleShot(True)
+        self._measure_timer.setInterval(MEASURE_DELAY_MS)
+        self._measure_timer.timeout.connect(self.actions.measure)
+        self._canvas = CanvasTools(viewer, self)
+        self._canvas.allow_double_click_zoom(False)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.dims.events.current_step.connect(self._on_slice_changed)
+        viewer.dims.events.order.connect(self._on_view_changed)
+        viewer.dims.events.ndisplay.connect(self._on_view_changed)
+
+    # ------------------------------------------------------------------ life
+
+    def attach(self, dock: QObject) -> None:
+        """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
+        self._users += 1
+        controller = weakref.ref(self)
+        dock.destroyed.connect(lambda: (c := controller()) is not None and c._dock_gone())
+
+    def close(self) -> None:
+        """Stop the worker and leave the viewer as it was."""
+        if self._closed:
+            return
+        self._closed = True
+        self._prefetch_timer.stop()
+        self._measure_timer.stop()
+        self.queue.close()
+        self._canvas.detach()
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.layers.events.removed.disconnect(self._on_layer_removed)
+            viewer.dims.events.current_step.disconnect(self._on_slice_changed)
+            viewer.dims.events.order.disconnect(self._on_view_changed)
+            viewer.dims.events.ndisplay.disconnect(self._on_view_changed)
+            _controllers.pop(viewer, None)
+
+    def _dock_gone(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            self.close()
+
+    # ------------------------------------------------------------------ what there is
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer, or None once it is gone."""
+        return self._viewer()
+
+    @property
+    def workspace(self) -> Workspace | None:
+        """The volume that is worked on."""
+        return self._current
+
+    @property
+    def layer(self) -> Image | None:
+        return None if self._current is None else self._current.layer
+
+    @property
+    def session(self) -> PromptSession | None:
+        return None if self._current is None else self._current.session
+
+    @property
+    def model(self) -> Any:
+        """The model that answers, or None."""
+        return self.models.model
+
+    @property
+    def obstacle(self) -> str:
+        """Why a click cannot be answered now, and what to do about it; empty if it can."""
+        if self.layer_fault:
+            return self.layer_fault
+        if self._current is None:
+            return "Open a CT or MR volume: File → Open, or File → Open Sample → MedTransformer."
+        if self.models.fault:
+            return self.models.fault
+        if self.model is None and not self.models.loading:
+            return "Choose a model."
+        viewer = self.viewer
+        if viewer is not None and viewer.dims.ndisplay != 2:
+            return "Prompts are given in 2D: choose a plane."
+        return ""
+
+    def _on_model(self) -> None:
+        for workspace in list(self._workspaces.values()):
+            self._start_session(workspace)
+        self.after_change()
+        self._schedule_prefetch()
+
+    # ------------------------------------------------------------------ volume
+
+    def set_layer(self, layer: Image | None) -> None:
+        """Work on this image layer; a layer that is no volume is refused with a notification."""
+        self._preview = None
+        if layer is None:
+            self._current, self.layer_fault = None, ""
+        else:
+            workspace = self._workspaces.get(layer)
+            if workspace is None:
+                try:
+                    workspace = Workspace(self.viewer, layer, self.remove_prompts, self.move_points)
+                except MedTransformerError as error:
+                    self._current, self.layer_fault = None, str(error)
+                    report(error)
+                    self._view_changed()
+                    self.layer_changed.emit()
+                    self.changed.emit()
+                    return
+                self._workspaces[layer] = workspace
+                if workspace.assumed:
+                    tell(workspace.assumed)
+                if self.model is not None:
+                    self._start_session(workspace)
+            self._current, self.layer_fault = workspace, ""
+        self._view_changed()
+        self.layer_changed.emit()
+        self.after_change()
+        self._schedule_prefetch()
+
+    def adopt(self, session: PromptSession) -> None:
+        """Work with a session that was loaded from a file."""
+        workspace = self._current
+        workspace.show_session(session)
+        self._keep_current_object()
+        for request in session.pending():
+            self._predict(session, request)
+        self.after_change()
+
+    def set_displayed_contrast(self, on: bool) -> None:
+        """Whether the model sees the layer's contrast limits instead of the volume's own window."""
+        self.displayed_contrast = on
+        if self._current is not None and self.model is not None:
+            self._start_session(self._current)
+            self.after_change()
+
+    def show_plane(self, axis: int) -> None:
+        """Show axial (0), coronal (1) or sagittal (2) slices."""
+        if self.viewer is not None:
+            planes.set_plane(self.viewer, axis)
+
+    def _start_session(self, workspace: Workspace) -> None:
+        """A session with the present model and window; objects and prompts of the last one are given again."""
+        old, window = workspace.session, None
+        if self.displayed_contrast:
+            low, high = (float(limit) for limit in workspace.layer.contrast_limits)
+            window = (low, high)
+        with reported():
+            session = PromptSession(self.model, workspace.volume, window=window)
+            prompts: list[Prompt] = list(old.prompts.values()) if old is not None else []
+            prompts += workspace.waiting
+            workspace.waiting = []
+            workspace.show_session(session)
+            for prompt in prompts:
+                self._predict(session, session.add_prompt(prompt))
+            kept = {o.object_id for o in session.objects}
+            for item in old.objects if old is not None else ():
+                if item.name and item.object_id in kept:
+                    session.rename_object(item.object_id, item.name)
+            if old is not None and prompts:
+                tell("The prompts are predicted anew; undo starts from here.")
+
+    # ------------------------------------------------------------------ canvas
+
+    def set_tool(self, tool: Tool) -> None:
+        """What a click on the canvas means from now on."""
+        self.tool = tool
+        self._canvas.allow_double_click_zoom(tool is Tool.PAN)
+        viewer = self.viewer
+        if viewer is not None and tool is not Tool.PAN and self.layer is not None:
+            active = viewer.layers.selection.active
+            if active is not None and str(active.mode) != "pan_zoom":
+                active.mode = "pan_zoom"  # else that layer would go on taking the clicks
+        self.changed.emit()
+
+    def set_positive(self, positive: bool) -> None:
+        """The sign of the next point."""
+        self.positive = positive
+        self.changed.emit()
+
+    def clicked(self, point: SlicePoint | None, *, other_sign: bool = False) -> None:
+        """A click on the canvas: a point prompt with the point tool, and in any case the voxel to explain."""
+        if point is None:
+            if self._current is not None and self.viewer.dims.ndisplay == 2 and self.tool is not Tool.PAN:
+                warn("That click lies outside the image; nothing was added.")
+            return
+        if self.tool is Tool.POINT:
+            positive = self.positive != other_sign
+            self.add_prompt(PointPrompt(point.position_zyx, positive, self._current.current_object, point.axis))
+        self.queried.emit(point, False)
+
+    def hovered(self, point: SlicePoint | None) -> None:
+        """The mouse moved while a dock follows it."""
+        if point is not None:
+            self.queried.emit(point, True)
+
+    def preview_box(self, start: SlicePoint | None, stop: SlicePoint | None) -> None:
+        """Show the box that is being drawn."""
+        if self._current is None or (start is None and self._preview is None):
+            return
+        both = start is not None and stop is not None
+        self._preview = box_between(start, stop, self._current.current_object) if both else None
+        self._current.refresh(self._preview)
+
+    def box_drawn(self, start: SlicePoint, stop: SlicePoint | None) -> None:
+        """A drag with the box tool ended."""
+        if stop is not None:
+            self.add_prompt(box_between(start, stop, self._current.current_object))
+
+    # ------------------------------------------------------------------ prompts
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        """Give the session a prompt and predict; before the model is there, keep it for then."""
+        workspace = self._current
+        if workspace is None:
+            return
+        with reported():
+            if workspace.session is None:
+                workspace.waiting.append(prompt)
+            else:
+                self._predict(workspace.session, workspace.session.add_prompt(prompt))
+        self.after_change()
+
+    def remove_prompts(self, prompt_ids: Iterable[int]) -> None:
+        """Take prompts away and predict their slices anew."""
+        session = self.session
+        if session is None:
+            return
+        with reported():
+            for prompt_id in prompt_ids:
+                self._predict(session, session.remove_prompt(prompt_id))
+        self.after_change()
+
+    def move_points(self, positions: dict[int, tuple[float, float, float]]) -> None:
+        """Points were dragged elsewhere."""
+        session = self.session
+        if session is None:
+            return
+        with reported():
+            for prompt_id, position in positions.items():
+                moved = replace(session.prompts[prompt_id], position_zyx=position)
+                self._predict(session, session.move_prompt(prompt_id, moved))
+        self.after_change()
+
+    def undo(self) -> None:
+        self._step_in_history("undo")
+
+    def redo(self) -> None:
+        self._step_in_history("redo")
+
+    def cycle_mask(self) -> None:
+        """Show the next of the model's candidate masks for the current object on this slice."""
+        key = self.current_key
+        if key is not None and self.session.candidates(key) is not None:
+            self.session.cycle_candidate(key)
+            self.after_change()
+
+    def predict_missing(self) -> None:
+        """Predict whatever prompts still lack an answer."""
+        if self.session is not None:
+            for request in self.session.pending():
+                self._predict(self.session, request)
+
+    def clear_slice(self) -> None:
+        """Take away the current object's prompts on the slice that is shown."""
+        key = self.current_key
+        if key is not None and self.session is not None:
+            self.remove_prompts([i for i, prompt in self.session.prompts.items() if prompt.key == key])
+
+    @property
+    def current_key(self) -> SliceKey | None:
+        """The current object on the slice that is shown."""
+        viewer, workspace = self.viewer, self._current
+        if viewer is None or workspace is None or workspace.session is None:
+            return None
+        where = self.shown_slice()
+        return None if where is None else SliceKey(workspace.current_object, *where)
+
+    def shown_slice(self) -> tuple[int, int] | None:
+        """(axis, index) of the slice of the volume that is on screen; None in 3D or outside the volume."""
+        viewer, workspace = self.viewer, self._current
+        if viewer is None or workspace is None:
+            return None
+        if workspace.layer.ndim == 2:
+            return 0, 0
+        axis = planes.plane_of(viewer)
+        if axis is None:
+            return None
+        world = list(viewer.dims.point)
+        index = int(workspace.layer.world_to_data(world)[axis] + 0.5)
+        return (axis, index) if 0 <= index < workspace.volume.shape[axis] else None
+
+    def _step_in_history(self, direction: str) -> None:
+        session = self.session
+        if session is None:
+            return
+        for request in getattr(session, direction)():
+            self._predict(session, request)
+        self._keep_current_object()
+        self.after_change()
+
+    def _predict(self, session: PromptSession, request: Any) -> None:
+        """Predict in the worker; of several requests for one slice only the newest is answered."""
+        if request is None:
+            return
+        asked = time.perf_counter()
+
+        def accept(outcome: Any) -> None:
+            if session.accept(outcome):
+                self.seconds = time.perf_counter() - asked
+                self.after_change()
+
+        self.queue.submit(
+            lambda: session.predict(request),
+            label="Predicting…",
+            key=f"predict {id(session)} {request.key}",
+            on_done=accept,
+            on_error=self._on_prediction_failed,
+        )
+
+    def _on_prediction_failed(self, error: Exception) -> None:
+        report(error)
+        self.changed.emit()
+
+    def _keep_current_object(self) -> None:
+        """After undo or loading, the current object may be gone: take the last there is."""
+        ids = [o.object_id for o in self.session.objects]
+        if ids and self._current.current_object not in ids:
+            self._current.current_object = ids[-1]
+
+    # ------------------------------------------------------------------ view
+
+    def after_change(self) -> None:
+        """Show everything as it is now; call it after the session was changed."""
+        if self._closed:
+            return
+        if self._current is not None:
+            self._current.refresh()
+            self._measure_timer.start()
+        self.changed.emit()
+
+    def _on_busy(self, label: str) -> None:
+        self.busy = label
+        self.changed.emit()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        layer = event.value
+        if layer is self.layer:
+            self.set_layer(None)
+        self._workspaces.pop(layer, None)
+        for workspace in self._workspaces.values():
+            workspace.forget(layer)
+
+    def _on_slice_changed(self) -> None:
+        self._schedule_prefetch()
+        self.changed.emit()
+
+    def _on_view_changed(self) -> None:
+        self._view_changed()
+        self.changed.emit()
+
+    def _view_changed(self) -> None:
+        viewer = self.viewer
+        if viewer is None:
+            return
+        if self._current is not None:
+            planes.turn_upright(viewer)
+        planes.show_directions(viewer, self._current.volume if self._current else None, self.layer)
+
+    def _schedule_prefetch(self) -> None:
+        if self.session is not None:
+            self._prefetch_timer.start()
+
+    def _prefetch(self) -> None:
+        where, session = self.shown_slice(), self.session
+        if where is None or session is None:
+            return
+        axis, index = where
+        self.queue.submit_steps(
+            lambda: session.prefetch(axis, [index]), label="Encoding the slice…", key="prefetch", on_error=report
+        )

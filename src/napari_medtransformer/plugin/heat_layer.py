@@ -1,0 +1,153 @@
+"""The chosen heatmap, and the mark of what asked, as layers on the anatomy."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Layer, Points
+from napari.utils.colormaps import Colormap, ensure_colormap
+
+from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
+from napari_medtransformer.plugin.layer_volume import same_place
+from napari_medtransformer.plugin.style import QUERY
+from napari_medtransformer.plugin.workspace import Workspace
+
+HEAT_NAME = "attention"
+QUERY_NAME = "attention query"
+QUERY_PIXELS = 15
+
+
+@dataclass(frozen=True)
+class SliceHeat:
+    """A heatmap on one slice of a volume.
+
+    values: (h, w) ≥ 0. pixel: (rows, columns) voxels per value. origin: (row, column) of the first value's centre, in
+    voxels of the slice. axis, index: the slice.
+    """
+
+    values: np.ndarray
+    pixel: tuple[float, float]
+    origin: tuple[float, float]
+    axis: int
+    index: int
+
+
+@dataclass
+class HeatStyle:
+    """How the heatmap layer is drawn. percentile: values below it stay clear. smooth: or every token as a tile."""
+
+    colour_map: str = "inferno"
+    opacity: float = 0.8
+    percentile: float = 50.0
+    smooth: bool = True
+    additive: bool = False
+
+
+class HeatLayers:
+    """Keeps one heatmap layer and one query mark in a viewer; they come back if the user deletes them."""
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.heat: Image | None = None
+        self.query: Points | None = None
+
+    def show(self, workspace: Workspace, heat: SliceHeat, query_zyx: Sequence[float], style: HeatStyle) -> None:
+        """Draw a heatmap and its query where they lie in the workspace's volume."""
+        self._show_heat(workspace, heat, style)
+        self._show_query(workspace, query_zyx)
+
+    def restyle(self, style: HeatStyle) -> None:
+        """Draw the same heatmap another way."""
+        layer = self.heat
+        if layer is None:
+            return
+        layer.colormap = fading_colour_map(style.colour_map)
+        layer.blending = "additive" if style.additive else "translucent_no_depth"
+        layer.opacity = style.opacity
+        layer.interpolation2d = "linear" if style.smooth else "nearest"
+        layer.contrast_limits = _limits(np.asarray(layer.data), style.percentile)
+
+    def remove(self) -> None:
+        """Take both layers out of the viewer."""
+        viewer = self._viewer()
+        for layer in (self.heat, self.query):
+            if viewer is not None and layer is not None and layer in viewer.layers:
+                viewer.layers.remove(layer)
+        self.heat = self.query = None
+
+    def forget(self, layer: Layer) -> None:
+        """A layer was taken out of the viewer."""
+        if layer is self.heat:
+            self.heat = None
+        elif layer is self.query:
+            self.query = None
+
+    def _show_heat(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
+        image = workspace.layer
+        data, scale, origin = _as_volume(heat)
+        ndim = image.ndim
+        data = data[0] if ndim == 2 else data
+        scale, origin = scale[-ndim:], origin[-ndim:]
+        place = same_place(image)
+        place["scale"] = np.asarray(image.scale) * scale
+        place["translate"] = np.asarray(image.translate) + np.asarray(image.scale) * origin
+        if self.heat is not None and self.heat.ndim != ndim:
+            self.remove()
+        if self.heat is None:
+            self.heat = Image(data, name=HEAT_NAME, metadata={HEATMAP_KEY: True}, **place)
+            workspace.add_layer(self.heat)
+        else:
+            layer = self.heat
+            layer.data = data
+            if not (np.allclose(layer.scale, place["scale"]) and np.allclose(layer.translate, place["translate"])):
+                layer.scale, layer.translate = place["scale"], place["translate"]
+        self.restyle(style)
+
+    def _show_query(self, workspace: Workspace, query_zyx: Sequence[float]) -> None:
+        image = workspace.layer
+        position = np.asarray([query_zyx], dtype=float)[:, -image.ndim :]
+        if self.query is not None and self.query.ndim != image.ndim:
+            self.query = None
+        if self.query is None:
+            self.query = Points(
+                position,
+                name=QUERY_NAME,
+                symbol="ring",
+                size=QUERY_PIXELS,
+                canvas_size_limits=(QUERY_PIXELS, QUERY_PIXELS),
+                face_color=QUERY,
+                border_color="#00000000",
+                metadata={HEATMAP_KEY: True},
+                **same_place(image),
+            )
+            workspace.add_layer(self.query)
+        else:
+            self.query.data = position
+            self.query.selected_data = set()
+
+
+def fading_colour_map(name: str) -> Colormap:
+    """A colour map that is clear at zero and opaque from a third on, so that anatomy shows where attention is low."""
+    shares = np.linspace(0, 1, 64, dtype=np.float32)
+    colours = np.array(ensure_colormap(name).map(shares))
+    colours[:, 3] = np.clip(3 * shares, 0, 1)
+    return Colormap(colours, name=f"{name} fading", display_name=f"{name} (fading)")
+
+
+def _as_volume(heat: SliceHeat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Data (z, y, x) with one slice along the heat's axis, voxels per value and the first value's place, per axis."""
+    data = np.expand_dims(np.asarray(heat.values, dtype=np.float32), heat.axis)
+    scale = np.insert(np.asarray(heat.pixel, dtype=float), heat.axis, 1.0)
+    origin = np.insert(np.asarray(heat.origin, dtype=float), heat.axis, float(heat.index))
+    return data, scale, origin
+
+
+def _limits(values: np.ndarray, percentile: float) -> tuple[float, float]:
+    """Contrast limits from the percentile to the maximum; what lies below is clear."""
+    high = float(values.max())
+    low = float(np.percentile(values, percentile)) if percentile > 0 else 0.0
+    return (low, high) if high > low else (low, low + max(abs(low), 1e-6))

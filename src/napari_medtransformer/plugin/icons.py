@@ -1,0 +1,72 @@
+"""Icons in the theme's colour: napari's own, and a few drawn here in the same manner."""
+
+from __future__ import annotations
+
+from napari.resources import get_colorized_svg, get_icon_path
+from napari.settings import get_settings
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QByteArray, QRectF, Qt
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtSvg import QSvgRenderer
+
+ICON_SIZE = 18
+
+# On a 24×24 field, outlines two units wide.
+_DRAWN = {
+    "point": '<circle cx="12" cy="12" r="4.5" fill="{c}"/>'
+    '<path d="M12 1.5v5M12 17.5v5M1.5 12h5M17.5 12h5" stroke="{c}" stroke-width="2"/>',
+    "box": '<rect x="3" y="5" width="18" height="14" fill="none" stroke="{c}" stroke-width="2" stroke-dasharray="4 2"/>',
+    "undo": '<path d="M8 4 3 9l5 5M3.5 9H14a6 6 0 0 1 0 12h-4" fill="none" stroke="{c}" stroke-width="2.2"/>',
+    "redo": '<path d="M16 4l5 5-5 5M20.500 9H10a6 6 0 0 0 0 12h4" fill="none" stroke="{c}" stroke-width="2.2"/>',
+    "masks": '<rect x="3" y="3" width="12" height="12" rx="2" fill="none" stroke="{c}" stroke-width="2"/>'
+    '<rect x="9" y="9" width="12" height="12" rx="2" fill="{c}"/>',
+    "stack": '<path d="M12 2 2 7.500l10 5.500 10-5.500z" fill="{c}"/>'
+    '<path d="M2 12.500l10 5.500 10-5.500M2 17l10 5.500L22 17" fill="none" stroke="{c}" stroke-width="1.800"/>',
+    "save": '<path d="M12 3v11M7 10l5 5 5-5M3 16v5h18v-5" fill="none" stroke="{c}" stroke-width="2.200"/>',
+    "more": '<circle cx="5" cy="12" r="2" fill="{c}"/><circle cx="12" cy="12" r="2" fill="{c}"/>'
+    '<circle cx="19" cy="12" r="2" fill="{c}"/>',
+    "clear": '<path d="M5 5l14 14M19 5 5 19" stroke="{c}" stroke-width="2.400"/>',
+}
+
+
+def theme_colour(key: str = "icon") -> str:
+    """A colour of napari's current theme, as hex."""
+    return getattr(get_theme(get_settings().appearance.theme), key).as_hex()
+
+
+def icon(name: str, colour: str | None = None) -> QIcon:
+    """An icon by name, in the theme's colour unless another is given; paler when disabled."""
+    result = QIcon()
+    for mode, opacity in ((QIcon.Mode.Normal, 1.0), (QIcon.Mode.Disabled, 0.35)):
+        pixmap = _blank(2 * ICON_SIZE)  # twice as fine as shown, for screens with two pixels per point
+        painter = QPainter(pixmap)
+        painter.setOpacity(opacity)
+        QSvgRenderer(QByteArray(_svg(name, colour or theme_colour()).encode())).render(painter)
+        painter.end()
+        result.addPixmap(pixmap, mode)
+    return result
+
+
+def swatch(colour: str, size: int = 14) -> QIcon:
+    """A round sample of a colour."""
+    pixmap = _blank(2 * size)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QColor(colour))
+    painter.drawEllipse(QRectF(2, 2, 2 * size - 4, 2 * size - 4))
+    painter.end()
+    return QIcon(pixmap)
+
+
+def _svg(name: str, colour: str) -> str:
+    if name in _DRAWN:
+        body = _DRAWN[name].replace("{c}", colour)
+        return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">{body}</svg>'
+    return get_colorized_svg(get_icon_path(name), colour)
+
+
+def _blank(size: int) -> QPixmap:
+    pixmap = QPixmap(size, size)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    return pixmap

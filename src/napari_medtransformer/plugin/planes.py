@@ -1,0 +1,71 @@
+"""Axial, coronal and sagittal, each the way round in which radiologists read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.components.overlays import TextOverlay
+from napari.layers import Layer
+
+from napari_medtransformer.plugin.style import LETTER_COLOUR
+from napari_medtransformer.volumes import Volume
+
+PLANES = ("Axial", "Coronal", "Sagittal")
+"""By the axis of (z, y, x) that is their normal."""
+
+_LETTERS = {"top": "top_center", "bottom": "bottom_center", "left": "middle_left", "right": "middle_right"}
+
+
+def set_plane(viewer: Any, axis: int) -> None:
+    """Show the slices normal to `axis` of (z, y, x), the viewer's last three dimensions."""
+    offset = viewer.dims.ndim - 3
+    leading = tuple(range(offset))
+    rest = tuple(offset + a for a in range(3) if a != axis)
+    viewer.dims.ndisplay = 2
+    viewer.dims.order = (*leading, offset + axis, *rest)
+    turn_upright(viewer)
+    viewer.reset_view()
+
+
+def plane_of(viewer: Any) -> int | None:
+    """The axis of (z, y, x) that points out of the screen; None in 3D or in an unusual order."""
+    offset = viewer.dims.ndim - 3
+    if viewer.dims.ndisplay != 2 or offset < 0:
+        return None
+    axis = viewer.dims.order[-3] - offset
+    return axis if axis in (0, 1, 2) else None
+
+
+def turn_upright(viewer: Any) -> None:
+    """Superior is up wherever z runs down the screen; anterior is up in axial slices."""
+    vertical = viewer.dims.order[-2] - (viewer.dims.ndim - 3)
+    upward = viewer.dims.ndisplay == 2 and vertical == 0 and viewer.dims.ndim >= 3
+    depth, _, horizontal = viewer.camera.orientation
+    viewer.camera.orientation = (depth, "up" if upward else "down", horizontal)
+
+
+def show_directions(viewer: Any, volume: Volume | None, layer: Layer | None) -> None:
+    """Letter the canvas' edges with the patient's directions (R L A P S I), or remove the letters."""
+    letters = _edge_letters(viewer, volume) if layer is not None and layer.ndim == 3 else {}
+    for edge, position in _LETTERS.items():
+        key = f"medt_{edge}"
+        text = letters.get(edge, "")
+        if key not in viewer.canvas.overlays:
+            if not text:
+                continue
+            viewer.canvas.overlays[key] = TextOverlay(
+                position=position, font_size=14, color=LETTER_COLOUR, box=False, visible=True
+            )
+        overlay = viewer.canvas.overlays[key]
+        overlay.text = text
+        overlay.visible = bool(text)
+
+
+def _edge_letters(viewer: Any, volume: Volume | None) -> dict[str, str]:
+    if volume is None or plane_of(viewer) is None:
+        return {}
+    offset = viewer.dims.ndim - 3
+    vertical, horizontal = (volume.direction_letters[d - offset] for d in viewer.dims.order[-2:])
+    upward = str(viewer.camera.orientation[1]) == "up"
+    top, bottom = reversed(vertical) if upward else vertical
+    return {"top": top, "bottom": bottom, "left": horizontal[0], "right": horizontal[1]}

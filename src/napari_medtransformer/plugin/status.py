@@ -1,0 +1,85 @@
+"""The one line that says what is going on, or what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from napari_medtransformer.plugin.canvas import Tool
+from napari_medtransformer.plugin.planes import PLANES
+from napari_medtransformer.prompting.prompts import PointPrompt
+
+if TYPE_CHECKING:
+    from napari_medtransformer.models.card import ModelCard
+    from napari_medtransformer.plugin.controller import SessionController
+
+Mood = Literal["ready", "busy", "blocked"]
+
+
+def status_line(controller: SessionController) -> tuple[Mood, str]:
+    """What the Prompt dock says at its foot."""
+    if controller.obstacle:
+        return "blocked", controller.obstacle
+    if controller.models.loading:
+        name = controller.models.card.name if controller.models.card is not None else "the model"
+        return "busy", f"Loading {name}… Clicks are kept and answered when it is there."
+    if controller.busy and controller.busy != "Measuring…":
+        return "busy", controller.busy
+    return "ready", _answer(controller) or _hint(controller)
+
+
+def describe_card(card: ModelCard) -> str:
+    """A model in one line."""
+    size = " × ".join(map(str, card.input.size))
+    return f"{', '.join(card.modalities) or 'any image'} · {size} px · {card.licence.split(';')[0]}"
+
+
+def card_tooltip(card: ModelCard) -> str:
+    """A model's card as rich text for a tooltip."""
+    memory = f"{card.memory_bytes / 1e9:.1f} GB" if card.memory_bytes else "unknown"
+    source = (
+        "inside this package" if isinstance(card.weights, str)
+        else f"downloaded at first use ({card.weights.bytes / 1e6:.0f} MB)" if card.weights and card.weights.bytes
+        else "downloaded at first use" if card.weights
+        else "from a file of yours"
+    )  # fmt: skip
+    rows = {
+        "Trained on": ", ".join((*card.modalities, *card.anatomy)) or "–",
+        "Input": f"{' × '.join(map(str, card.input.size))} px, {card.input.intensities}",
+        "Weights": source,
+        "Memory": memory,
+        "Licence": card.licence,
+        "Cite": card.citation,
+    }
+    table = "".join(f"<tr><td><b>{k}</b>&nbsp;&nbsp;</td><td>{v}</td></tr>" for k, v in rows.items())
+    return f"<b>{card.title}</b><p>{card.description}</p><table>{table}</table>"
+
+
+def _answer(controller: SessionController) -> str:
+    """What the model said about the current object on this slice."""
+    key = controller.current_key
+    candidates = controller.session.candidates(key) if key is not None else None
+    if candidates is None:
+        return ""
+    prompts = [p for p in controller.session.prompts.values() if p.key == key]
+    points = sum(isinstance(p, PointPrompt) for p in prompts)
+    parts = [_count(points, "point"), _count(len(prompts) - points, "box", "boxes")]
+    told = " + ".join(part for part in parts if part)
+    score = f"expected overlap {float(candidates.scores[candidates.chosen]):.0%}"
+    choice = f"mask {candidates.chosen + 1} of {len(candidates.scores)} (Tab)" if len(candidates.scores) > 1 else ""
+    seconds = f"{controller.seconds * 1000:.0f} ms" if controller.seconds is not None else ""
+    place = f"{PLANES[key.axis]} slice {key.index}"
+    return " · ".join(part for part in (place, told, choice, score, seconds) if part)
+
+
+def _hint(controller: SessionController) -> str:
+    if controller.tool is Tool.PAN:
+        return "Choose Point or Box to give prompts; drag to move the view."
+    if controller.tool is Tool.BOX:
+        return "Drag a box around a structure."
+    side = "inside" if controller.positive else "outside"
+    other = "outside" if controller.positive else "inside"
+    return f"Click {side} a structure; Shift-click {other} it to correct. Drag moves the view."
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return "" if n == 0 else f"{n} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,137 @@
+"""One image layer that is worked on: its volume, its session, and the layers that show them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
+from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.plugin.prompt_layers import PromptLayers
+from napari_medtransformer.plugin.style import object_colour
+from napari_medtransformer.prompting import PromptSession
+from napari_medtransformer.prompting.prompts import BoxPrompt, Prompt
+
+MASK_OPACITY = 0.5
+
+
+class Workspace:
+    """The session on one image layer and its layers in the viewer. Only the window's thread touches it.
+
+    Raises UnsupportedVolume if the layer is no volume.
+    """
+
+    def __init__(
+        self,
+        viewer: Any,
+        layer: Image,
+        on_removed: Callable[[list[int]], None],
+        on_moved: Callable[[dict[int, tuple[float, float, float]]], None],
+    ) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.layer = layer
+        known: LayerVolume = volume_of_layer(layer)
+        self.volume = known.volume
+        self.assumed = known.assumed
+        self.session: PromptSession | None = None
+        self.waiting: list[Prompt] = []  # prompts given before the model was there
+        self.colours: dict[int, str] = {}
+        self.current_object = 1
+        self.masks: Labels | None = None
+        self.prompts = PromptLayers(self.add_layer, layer, on_removed, on_moved)
+
+    def colour(self, object_id: int) -> str:
+        """The object's colour, as hex."""
+        return self.colours.get(object_id, object_colour(object_id))
+
+    def refresh(self, preview: BoxPrompt | None = None) -> None:
+        """Show the session as it is now."""
+        if self.session is None:
+            shown = dict(enumerate(self.waiting, start=-len(self.waiting)))
+            objects = {prompt.object_id for prompt in self.waiting} | {self.current_object}
+            self.prompts.sync(shown, {i: self.colour(i) for i in objects}, preview)
+            return
+        colours = {o.object_id: self.colour(o.object_id) for o in self.session.objects}
+        colours.setdefault(self.current_object, self.colour(self.current_object))
+        if self.masks is None and self.session.prompts:
+            self.masks = self._make_masks()
+            self.add_layer(self.masks)
+        if self.masks is not None:
+            self._colour_masks(colours)
+            self.masks.refresh(extent=False)
+        self.prompts.sync(self.session.prompts, colours, preview)
+
+    def show_session(self, session: PromptSession) -> None:
+        """Work with another session from now on."""
+        self.session = session
+        self._drop_masks()
+        self.refresh()
+
+    def add_layer(self, layer: Layer) -> None:
+        """Add a layer of ours without taking the selection from the layer the user works on."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        selected = set(viewer.layers.selection)
+        active = viewer.layers.selection.active
+        viewer.add_layer(layer)
+        viewer.layers.selection = selected or {self.layer}
+        if active is not None:
+            viewer.layers.selection.active = active
+
+    def copy_of_labels(self) -> Labels | None:
+        """A labels layer of the user's own with the session's labels, or None if there is nothing yet."""
+        if self.session is None or not self.session.live_labels.any():
+            return None
+        layer = Labels(
+            labels_of_layer(np.array(self.session.live_labels), self.layer),
+            name=f"{self.layer.name} labels",
+            opacity=MASK_OPACITY,
+            metadata={VOLUME_KEY: self.volume},
+            **same_place(self.layer),
+        )
+        layer.colormap = _colormap({o.object_id: self.colour(o.object_id) for o in self.session.objects})
+        return layer
+
+    def forget(self, layer: Layer) -> None:
+        """A layer was taken out of the viewer."""
+        if layer is self.masks:
+            self.masks = None
+        self.prompts.forget(layer)
+
+    def _make_masks(self) -> Labels:
+        session = self.session
+        layer = Labels(
+            labels_of_layer(session.live_labels, self.layer),
+            name=f"{self.layer.name} objects",
+            opacity=MASK_OPACITY,
+            metadata={VOLUME_KEY: self.volume},
+            **same_place(self.layer),
+        )
+        layer.editable = False  # it mirrors the session; a copy is the user's to paint on
+        return layer
+
+    def _drop_masks(self) -> None:
+        viewer = self._viewer()
+        if self.masks is not None and viewer is not None and self.masks in viewer.layers:
+            viewer.layers.remove(self.masks)
+        self.masks = None
+
+    def _colour_masks(self, colours: dict[int, str]) -> None:
+        names = {o.object_id: o.name for o in self.session.objects}
+        state = tuple(sorted(colours.items())), tuple(sorted(names.items()))
+        if self.masks.metadata.get("medt_shown") == state:
+            return
+        self.masks.colormap = _colormap(colours)
+        ids = [0, *sorted(names)]
+        self.masks.features = {"index": ids, "name": ["background", *(names[i] for i in ids[1:])]}
+        self.masks.metadata["medt_shown"] = state
+
+
+def _colormap(colours: dict[int, str]) -> DirectLabelColormap:
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
