@@ -66,9 +66,7 @@ class TokenGrid:
     def scale(self) -> tuple[float, ...]:
         """The size of a token per axis, in native pixels."""
         patch, placement = self._geometry()
-        return tuple(
-            p * n / r for p, n, r in zip(patch, placement.native_shape, placement.resized_shape, strict=True)
-        )
+        return tuple(p * n / r for p, n, r in zip(patch, placement.native_shape, placement.resized_shape, strict=True))
 
     @cached_property
     def translate(self) -> tuple[float, ...]:

@@ -1,0 +1,196 @@
+"""Seeing every attention call of any network while its fused kernels run."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, WindowBias
+from napari_medtransformer.attention.fused import attend, kernel_name
+from napari_medtransformer.attention.policy import sdpa_kernel_name
+from napari_medtransformer.attention.quantities import AttentionCall
+
+_SDPA = inspect.Signature(
+    [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+        for name, default in (
+            ("query", inspect.Parameter.empty),
+            ("key", inspect.Parameter.empty),
+            ("value", inspect.Parameter.empty),
+            ("attn_mask", None),
+            ("dropout_p", 0.0),
+            ("is_causal", False),
+            ("scale", None),
+            ("enable_gqa", False),
+        )
+    ]
+)
+_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+
+
+class ModulePath:
+    """Which of some modules of a network is running: the innermost one's name."""
+
+    def __init__(self) -> None:
+        self._running: list[str] = []
+
+    @property
+    def current(self) -> str | None:
+        """The innermost running module's name, None outside all of them."""
+        return self._running[-1] if self._running else None
+
+    @contextmanager
+    def follow(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Follow these modules by hooks; the hooks are gone afterwards, whatever happens."""
+        handles = []
+        try:
+            for name, module in modules.items():
+                handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name)))
+                # always_call: a forward that raises is left as well
+                handles.append(module.register_forward_hook(lambda *_: self._leave(), always_call=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._running.clear()
+
+    def _leave(self) -> None:
+        self._running.pop()
+
+
+class AttentionMode(TorchFunctionMode):
+    """Shows every attention call to a listener; the call itself runs as it would have.
+
+    on_call(call) is given what the kernel is about to see. on_output(output) may return another output, for
+    ablation; it sees (B, heads, N, head_dim). Works in the thread that entered it, on `attend`,
+    scaled_dot_product_attention and torch.nn.MultiheadAttention.
+    """
+
+    def __init__(
+        self,
+        on_call: Callable[[AttentionCall], None] | None = None,
+        on_output: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self._on_call, self._on_output = on_call, on_output
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not attend and func is not F.scaled_dot_product_attention:
+            if func is F.multi_head_attention_forward and self._on_call is not None:
+                for call in multi_head_call(*args, **kwargs):
+                    self._on_call(call)
+            return func(*args, **kwargs)
+        if self._on_call is not None:
+            self._on_call(attend_call(*args, **kwargs) if func is attend else sdpa_call(*args, **kwargs))
+        output = func(*args, **kwargs)
+        return output if self._on_output is None else self._on_output(output)
+
+
+def attend_call(
+    q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: float | None = None
+) -> AttentionCall:
+    """A call of `attend` as a record."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return AttentionCall(own(q), own(k), _detached(bias), scale, kernel_name(q, k, v, bias))
+
+
+def sdpa_call(*args: Any, **kwargs: Any) -> AttentionCall:
+    """A call of scaled_dot_product_attention as a record; tensors of 3 axes are one head, of 5 and more a batch."""
+    bound = _SDPA.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    q, k, v, mask = given["query"], given["key"], given["value"], given["attn_mask"]
+    kernel = sdpa_kernel_name(q, k, v, mask) if q.ndim == 4 and q.shape[1] == k.shape[1] else f"{q.device.type} sdpa"
+    scale = q.shape[-1] ** -0.5 if given["scale"] is None else given["scale"]
+    bias = None
+    if mask is not None:
+        bias = DenseBias(_four_axes(mask.detach()) if mask.ndim > 2 else mask.detach())
+    return AttentionCall(own(_four_axes(q)), own(_four_axes(k)), bias, scale, kernel, bool(given["is_causal"]))
+
+
+def multi_head_call(*args: Any, **kwargs: Any) -> list[AttentionCall]:
+    """A call of torch.nn.MultiheadAttention's function as a record: its projections of queries and keys made again.
+
+    Empty for what has no plain queries and keys: added bias rows, zero attention or given projections.
+    """
+    bound = _MULTI_HEAD.bind(*args, **kwargs)
+    bound.apply_defaults()
+    a = bound.arguments
+    if a["bias_k"] is not None or a["add_zero_attn"] or a["static_k"] is not None:
+        return []
+    heads, width = a["num_heads"], a["embed_dim_to_check"]
+    biases = (None, None) if a["in_proj_bias"] is None else a["in_proj_bias"].chunk(3)[:2]
+    if a["use_separate_proj_weight"]:
+        weights = (a["q_proj_weight"], a["k_proj_weight"])
+    else:
+        weights = a["in_proj_weight"].chunk(3)[:2]
+    with torch.no_grad():
+        sides = []
+        for tokens, weight, offset in zip((a["query"], a["key"]), weights, biases, strict=True):
+            tokens = tokens if tokens.ndim == 3 else tokens[:, None]
+            projected = F.linear(tokens, weight, offset)
+            sides.append(projected.unflatten(-1, (heads, width // heads)).permute(1, 2, 0, 3).contiguous())
+    q, k = sides
+    masks = []
+    if a["attn_mask"] is not None:
+        mask = a["attn_mask"].detach()
+        masks.append(mask if mask.ndim == 2 else mask.reshape(-1, heads, *mask.shape[1:]))
+    if a["key_padding_mask"] is not None:
+        masks.append(a["key_padding_mask"].detach().reshape(q.shape[0], 1, 1, -1))
+    bias = None
+    if masks:
+        # here True means "leave out", unlike in scaled_dot_product_attention
+        added = [
+            torch.zeros_like(m, dtype=q.dtype).masked_fill_(m, -torch.inf) if m.dtype == torch.bool else m
+            for m in masks
+        ]
+        bias = DenseBias(sum(added[1:], start=added[0]))
+    return [AttentionCall(q, k, bias, (width // heads) ** -0.5, f"{q.device.type} multi-head attention")]
+
+
+@contextmanager
+def eager_if_compiled(network: nn.Module) -> Iterator[None]:
+    """Run a compiled network uncompiled, and say so: compiled graphs hide their attention calls."""
+    compiled = any(
+        isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None
+        for module in network.modules()
+    )
+    if not compiled:
+        yield
+        return
+    warnings.warn("The network is compiled; it runs uncompiled while its attention is recorded.", stacklevel=4)
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def own(tensor: Tensor) -> Tensor:
+    """The tensor detached, copied only if it is a part of larger storage, which would be kept alive with it."""
+    tensor = tensor.detach()
+    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor
+
+
+def _four_axes(tensor: Tensor) -> Tensor:
+    if tensor.ndim == 3:
+        return tensor[:, None]
+    return tensor.flatten(0, tensor.ndim - 4) if tensor.ndim > 4 else tensor
+
+
+def _detached(bias: Bias | None) -> Bias | None:
+    if isinstance(bias, DecomposedBias):
+        return DecomposedBias(tuple(table.detach() for table in bias.tables))
+    if isinstance(bias, WindowBias):
+        return WindowBias(bias.table.detach(), bias.regions, bias.penalty)
+    return None if bias is None else DenseBias(bias.mask.detach())

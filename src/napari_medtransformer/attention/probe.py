@@ -1,0 +1,307 @@
+"""The probe: what a model's attention looks at, while the fused kernels run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_medtransformer.attention.automatic import guess_spec
+from napari_medtransformer.attention.heatmap import Heatmap
+from napari_medtransformer.attention.interception import AttentionMode, ModulePath, eager_if_compiled
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.quantities import (
+    AttentionCall,
+    CapturedSite,
+    entropy_and_distance,
+    max_entropy,
+    mean_row,
+    received,
+    to_keys,
+)
+from napari_medtransformer.attention.rollout import rollout_vector
+from napari_medtransformer.attention.sites import AttentionSite, SiteSpec, TokenLayout
+from napari_medtransformer.attention.token_grid import TokenGrid
+from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite
+
+
+@runtime_checkable
+class ProbedModel(Protocol):
+    """What the probe asks of a model of this package; models.base.PromptableModel is one."""
+
+    network: nn.Module
+    on_encode: list[Callable[[InputPlacement], None]]
+
+    def attention_sites(self) -> list[SiteSpec]:
+        """Every attention site of the network, encoder first, in the order in which they run."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SiteSummary:
+    """How a site's heads look around, over all queries of one image.
+
+    entropy: (heads,) mean entropy of their rows in nats. entropy_fraction: (heads,) the same as a fraction of the
+    largest possible. distance: (heads,) mean distance between query and what it attends to, weighted by attention, in
+    `distance_unit`; nan where a side has no place.
+    """
+
+    site: AttentionSite
+    entropy: np.ndarray
+    entropy_fraction: np.ndarray
+    distance: np.ndarray
+    distance_unit: Literal["mm", "pixels"]
+
+
+Query = Sequence[float] | int
+
+
+class AttentionProbe:
+    """Records queries and keys of a model's attention sites during a `with` block, and answers from them.
+
+    model: a model of this package, or any torch module, whose sites are then found where it calls attention.
+    sites: names of the sites to keep, None for all. keep_on: "device" leaves queries and keys where they are, "cpu"
+    moves them off. Each site keeps its queries, keys and the bias in its cheapest form, nothing of tokens × tokens;
+    of several calls of a site the last one stays. The model must run in the thread that entered the block.
+
+    Leaving the block restores everything it touched. Raises UnknownSite for a name the model does not have and, when
+    the block ends, NothingCaptured if none of the sites ran.
+    """
+
+    def __init__(
+        self,
+        model: ProbedModel | nn.Module,
+        sites: Sequence[str] | None = None,
+        *,
+        keep_on: Literal["device", "cpu"] = "device",
+    ) -> None:
+        self._model = model if isinstance(model, ProbedModel) and not isinstance(model, nn.Module) else None
+        self._network = self._model.network if self._model is not None else model
+        self._keep_on = keep_on
+        self._specs: dict[str, SiteSpec] = {}
+        if self._model is not None:
+            self._specs = {spec.name: spec for spec in self._model.attention_sites()}
+            for name in sites or ():
+                self._check_known(name, self._specs)
+        self._wanted = None if sites is None else frozenset(sites)
+        self._calls: dict[str, AttentionCall] = {}
+        self._placement: InputPlacement | None = None
+        self._path = ModulePath()
+        self._stack: ExitStack | None = None
+
+    # --- recording ------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> AttentionProbe:
+        if self._stack is not None:
+            raise RuntimeError("this probe is already recording")
+        self._calls.clear()
+        self._placement = None
+        with ExitStack() as stack:
+            stack.enter_context(eager_if_compiled(self._network))
+            stack.enter_context(self._path.follow(self._followed()))
+            if self._model is not None:
+                self._model.on_encode.append(self._on_encode)
+                stack.callback(self._model.on_encode.remove, self._on_encode)
+            else:
+                hook = self._network.register_forward_pre_hook(self._on_forward, with_kwargs=True)
+                stack.callback(hook.remove)
+            stack.enter_context(AttentionMode(self._on_call))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+        if kind is None:
+            self._require_calls()
+
+    def _followed(self) -> dict[str, nn.Module]:
+        if self._model is None:
+            return {path or "network": module for path, module in self._network.named_modules()}
+        wanted = [s for s in self._specs.values() if self._wanted is None or s.name in self._wanted]
+        return {spec.name: self._network.get_submodule(spec.module) for spec in wanted}
+
+    def _on_encode(self, placement: InputPlacement) -> None:
+        self._placement = placement
+
+    def _on_forward(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        image = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim in (4, 5)), None)
+        if image is not None:
+            shape = tuple(image.shape[2:])
+            self._placement = InputPlacement(shape, shape, shape)
+
+    def _on_call(self, call: AttentionCall) -> None:
+        name = self._path.current
+        if name is None or (self._wanted is not None and name not in self._wanted):
+            return
+        if self._keep_on == "cpu":
+            call = replace(call, q=call.q.cpu(), k=call.k.cpu())
+        # a site that runs again goes to the end: calls stay in the order in which they ran
+        self._calls.pop(name, None)
+        self._calls[name] = call
+
+    # --- what was recorded ----------------------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> list[AttentionSite]:
+        """The sites that ran, in the order in which they are declared or, of an unknown network, ran."""
+        names = [n for n in self._specs if n in self._calls] if self._model is not None else list(self._calls)
+        return [self.captured(name).site for name in names]
+
+    def site(self, name: str) -> AttentionSite:
+        """The site of that name. Raises UnknownSite, or NothingCaptured if it did not run."""
+        return self.captured(name).site
+
+    def captured(self, site: str | AttentionSite, image: int = 0) -> CapturedSite:
+        """A site with the queries and keys it had. image: which one of a batch."""
+        name = site if isinstance(site, str) else site.name
+        self._require_calls()
+        if name not in self._calls:
+            if name in self._specs:
+                raise NothingCaptured(
+                    f"site {name!r} was not recorded; recorded are {', '.join(self._calls)}. Let it run in the block."
+                )
+            self._check_known(name, self._calls)
+        call = self._calls[name]
+        spec = self._specs[name] if self._model is not None else guess_spec(name, call, self._placement)
+        grids = [
+            self._grid(layout, tensor.shape[2]) for layout, tensor in ((spec.queries, call.q), (spec.keys, call.k))
+        ]
+        return CapturedSite(AttentionSite(spec.name, spec.kind, call.heads, *grids), call, image)
+
+    def kernel(self, site: str | AttentionSite) -> str:
+        """Which attention kernel ran at a site and in which number format, such as "cpu flash, float32"."""
+        call = self.captured(site).call
+        return f"{call.kernel}, {str(call.q.dtype).removeprefix('torch.')}"
+
+    def rows(self, site: str | AttentionSite, queries: Sequence[int] | Tensor) -> Tensor:
+        """Attention of query tokens: (heads, n, keys) float32 on the CPU; each row sums to 1.
+
+        queries: token indices of the site's query grid. In a window site the keys are those of the query's window as
+        the kernel saw them, padding included; `keys` tells which tokens they are. Raises QueryOutOfGrid.
+        """
+        return self.captured(site).rows(torch.as_tensor(queries)).cpu()
+
+    def keys(self, site: str | AttentionSite, queries: Sequence[int] | Tensor) -> Tensor:
+        """The key tokens that `rows` is about: (n, keys) token indices of the key grid, -1 for padding."""
+        return self.captured(site).keys(torch.as_tensor(queries))
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    def heatmap(self, site: str | AttentionSite, query: Query) -> Heatmap:
+        """What every head attends to from one query, over the site's whole key grid.
+
+        query: native coordinates (y, x) or (z, y, x) of the encoded image – of a 2D image, a slice coordinate before
+        them is left out –, or a token index, as for prompt tokens. Raises QueryOutOfGrid.
+        """
+        captured = self.captured(site)
+        token = self._token(captured.site.query_grid, query)
+        tokens = torch.tensor([token])
+        grid = captured.site.key_grid
+        values, padding = to_keys(captured.rows(tokens)[:, 0], captured.keys(tokens)[0], grid.n_tokens)
+        return Heatmap.over(grid, values, padding, site=captured.site.name, query=_as_given(query))
+
+    def mean_row(self, site: str | AttentionSite, mask: np.ndarray) -> Heatmap:
+        """What a region attends to: the mean of its pixels' rows. mask: bool, the encoded image's native shape."""
+        captured = self.captured(site)
+        weights = captured.site.query_grid.pixels_per_token(np.asarray(mask, dtype=bool))
+        if not bool(weights.any()):
+            raise QueryOutOfGrid("the mask is empty; mark at least one pixel.")
+        values, padding = mean_row(captured, weights)
+        return Heatmap.over(captured.site.key_grid, values, padding, site=captured.site.name, query=None)
+
+    def received(self, site: str | AttentionSite) -> Heatmap:
+        """What every token receives from all queries together, per head: the column sums of the attention matrix."""
+        captured = self.captured(site)
+        values, padding = received(captured)
+        return Heatmap.over(captured.site.key_grid, values, padding, site=captured.site.name, query=None)
+
+    def rollout(self, query: Query) -> Heatmap:
+        """Where the encoder's output at a query comes from, through all its recorded layers (one head).
+
+        Attention is averaged over heads and half of each layer is its residual; a vector is pushed back through the
+        layers instead of multiplying matrices. What windows spend on padding is left out and told as padding_mass.
+        Abnar and Zuidema 2020.
+        """
+        layers = [self.captured(s) for s in self.sites if s.kind in ("global", "window")]
+        layers = [layer for layer in layers if layer.site.query_grid.has_place]
+        if not layers:
+            raise NothingCaptured("no self-attention over the image was recorded; encode an image in the block.")
+        values = rollout_vector(layers, self._token(layers[-1].site.query_grid, query))[None].cpu()
+        grid = layers[0].site.key_grid
+        return Heatmap.over(grid, values, 1 - values.sum(dim=1), site="rollout", query=_as_given(query))
+
+    def entropy_and_distance(
+        self, site: str | AttentionSite, spacing: Sequence[float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Per head and query token: entropy in nats and mean attention distance, both (heads, query tokens)."""
+        return entropy_and_distance(self.captured(site), spacing)
+
+    def summary(self, spacing: Sequence[float] | None = None) -> list[SiteSummary]:
+        """Entropy and mean attention distance of every recorded site and head.
+
+        spacing: mm per native pixel and axis of the encoded image; without it distances are in pixels.
+        """
+        summaries = []
+        for site in self.sites:
+            captured = self.captured(site)
+            entropy, distance = entropy_and_distance(captured, spacing)
+            mean = entropy.mean(dim=1)
+            fraction = mean / max_entropy(captured) if captured.call.k.shape[2] > 1 else torch.ones_like(mean)
+            summaries.append(
+                SiteSummary(
+                    site=site,
+                    entropy=mean.numpy(),
+                    entropy_fraction=fraction.numpy(),
+                    # prefix tokens have no place to measure from
+                    distance=distance.nanmean(dim=1).numpy(),
+                    distance_unit="pixels" if spacing is None else "mm",
+                )
+            )
+        return summaries
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _grid(self, layout: TokenLayout, tokens: int) -> TokenGrid:
+        if layout.patch is None:
+            return TokenGrid(layout, None, tokens)
+        if self._placement is None:
+            raise NothingCaptured(
+                "no image was encoded in the block, so its tokens cannot be placed; encode it inside the block."
+            )
+        return TokenGrid(layout, self._placement)
+
+    def _token(self, grid: TokenGrid, query: Query) -> int:
+        if isinstance(query, (int, np.integer)):
+            return int(grid.check_tokens(torch.tensor([int(query)]))[0])
+        native = [float(x) for x in query]
+        if grid.placement is not None and len(native) == len(grid.placement.native_shape) + 1:
+            native = native[1:]
+        return grid.token_of(native)
+
+    def _require_calls(self) -> None:
+        if not self._calls:
+            raise NothingCaptured(
+                "the probe saw no attention call; run the model inside the block, in the thread that entered it, and "
+                "check that the sites asked for take part."
+            )
+
+    @staticmethod
+    def _check_known(name: str, known: dict[str, SiteSpec] | dict[str, AttentionCall]) -> None:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
+            raise UnknownSite(f"no attention site {name!r}; there are {', '.join(near)}.")
+
+
+def _as_given(query: Query) -> tuple[float, ...] | int:
+    return int(query) if isinstance(query, (int, np.integer)) else tuple(float(x) for x in query)
