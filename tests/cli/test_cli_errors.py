@@ -199,3 +199,9 @@ def test_a_malformed_command_line_is_one_line_too(tmp_path: Path, words: str, sa
 def test_an_unknown_device_is_told(tmp_path: Path, ct: Path):
     done = run("click", ct, "-o", "out.nii", "--point", "61,50,50", "--device", "abacus", cwd=tmp_path)
     assert_one_line_error(done, "'abacus'", "cpu")
+
+
+def test_a_demo_without_a_screen_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(variable, raising=False)
+    assert_one_line_error(run("demo", "--headless", cwd=tmp_path), "no screen", "xvfb-run")
