@@ -74,7 +74,7 @@ class SliceStream(Dataset[tuple[Tensor, Tensor]]):
 
 def make_batch(prompts: Sequence[ObjectPrompts], masks: Tensor, has_mask: Tensor, image_index: Tensor) -> PromptBatch:
     """A PromptBatch of objects with unlike numbers of points; masks (B, 1, S/2, S/2) logits."""
-    most = max(1, *(len(p.points) for p in prompts))
+    most = max(1, max(len(p.points) for p in prompts))
     points = torch.zeros(len(prompts), most, 2)
     labels = torch.full((len(prompts), most), -1, dtype=torch.long)
     boxes = torch.zeros(len(prompts), 4)
@@ -143,8 +143,10 @@ def step_loss(
         rng.random(len(full)) < recipe.corrected_share, rng.integers(1, recipe.most_corrections + 1, len(full)), 0
     )
     frozen = tuple(f.detach() for f in features)
-    for turn in range(int(rounds.max(initial=0))):
+    for turn in range(recipe.most_corrections):
         chosen = np.flatnonzero(rounds > turn)
+        if len(chosen) == 0:
+            break
         index = torch.from_numpy(chosen)
         batch = make_batch([prompts[i] for i in chosen], masks[index], has_mask[index], image_index[index])
         with torch.no_grad(), autocast:
