@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, WindowBias, outer_sum
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, WindowBias, outer_sum
 from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
 
 # bias elements made at a time by the blockwise kernel, 16 MB in float32: smaller blocks fit the caches better, but
@@ -25,7 +25,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: 
     [k, onehot(row), onehot(column)], so that one inner product holds score and bias.
     """
     if has_torch_function((q, k, v)):
-        return handle_torch_function(attend, (q, k, v), q, k, v, bias=bias, scale=scale)  # type: ignore[no-any-return]
+        return handle_torch_function(attend, (q, k, v), q, k, v, bias=bias, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if isinstance(bias, DecomposedBias):
         if runs_blockwise(q, k, v):

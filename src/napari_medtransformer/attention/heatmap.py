@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from napari_medtransformer.attention.token_grid import TokenGrid
 
@@ -14,21 +15,18 @@ from napari_medtransformer.attention.token_grid import TokenGrid
 class Heatmap:
     """Attention over the tokens of an image.
 
-    values: (heads, *grid) float32 ≥ 0; for keys without a place (prompt tokens) the grid is (n,). A row sums to 1
-    with prefix_mass and padding_mass, both (heads,): what lies on tokens without a place and on padding.
+    grid: the tokens and where they lie. values: (heads, *grid.shape) float32 ≥ 0; prompt tokens, which have no place,
+    lie on a grid of one axis. A row sums to 1 with prefix_mass and padding_mass, both (heads,): what lies on tokens
+    without a place and on padding.
     query: native coordinates or token index that asked, None for a region or the whole image.
-    scale, translate: per axis in native pixels, the size of a token and the centre of the first; empty without a
-    place. native_shape: the image's, empty without a place.
     """
 
     site: str
     query: tuple[float, ...] | int | None
+    grid: TokenGrid
     values: np.ndarray
     prefix_mass: np.ndarray
     padding_mass: np.ndarray
-    scale: tuple[float, ...]
-    translate: tuple[float, ...]
-    native_shape: tuple[int, ...]
 
     @classmethod
     def over(
@@ -42,19 +40,31 @@ class Heatmap:
     ) -> Heatmap:
         """From values over all tokens of a grid, (heads, n_tokens), and what lies on padding, (heads,)."""
         tokens = tokens.float().cpu()
-        placed = grid.has_place and grid.placement is not None
         return cls(
             site=site,
             query=query,
+            grid=grid,
             values=grid.scatter(tokens).numpy(),
             prefix_mass=tokens[:, : grid.prefix].sum(dim=1).numpy(),
             padding_mass=padding.float().cpu().numpy(),
-            scale=grid.scale if placed else (),
-            translate=grid.translate if placed else (),
-            native_shape=grid.placement.native_shape if grid.placement is not None and placed else (),
         )
 
-    def __array__(self, dtype: np.typing.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """The size of a token per axis in native pixels; empty without a place."""
+        return self.grid.scale if self.grid.has_place else ()
+
+    @property
+    def translate(self) -> tuple[float, ...]:
+        """The centre of the first token per axis in native pixels; empty without a place."""
+        return self.grid.translate if self.grid.has_place else ()
+
+    @property
+    def native_shape(self) -> tuple[int, ...]:
+        """The image's shape; empty without a place."""
+        return self.grid.placement.native_shape if self.grid.placement is not None else ()
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.values, dtype=dtype, copy=copy)
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,10 +39,16 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 class ModulePath:
-    """Which of some modules of a network is running: the innermost one's name."""
+    """Which of some modules of a network is running in the thread that made this: the innermost one's name."""
 
     def __init__(self) -> None:
         self._running: list[str] = []
+        self._thread = threading.get_ident()
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether this is the thread that is followed; another may run the same network meanwhile."""
+        return threading.get_ident() == self._thread
 
     @property
     def current(self) -> str | None:
@@ -51,19 +59,25 @@ class ModulePath:
     def follow(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
         """Follow these modules by hooks; the hooks are gone afterwards, whatever happens."""
         handles = []
+        self._thread = threading.get_ident()
         try:
             for name, module in modules.items():
-                handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name)))
+                handles.append(module.register_forward_pre_hook(partial(self._enter, name)))
                 # always_call: a forward that raises is left as well
-                handles.append(module.register_forward_hook(lambda *_: self._leave(), always_call=True))
+                handles.append(module.register_forward_hook(self._leave, always_call=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
             self._running.clear()
 
-    def _leave(self) -> None:
-        self._running.pop()
+    def _enter(self, name: str, *_: object) -> None:
+        if self.is_own_thread:
+            self._running.append(name)
+
+    def _leave(self, *_: object) -> None:
+        if self.is_own_thread:
+            self._running.pop()
 
 
 class AttentionMode(TorchFunctionMode):

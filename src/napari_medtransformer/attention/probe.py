@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite
 
 
-@runtime_checkable
 class ProbedModel(Protocol):
     """What the probe asks of a model of this package; models.base.PromptableModel is one."""
 
@@ -82,8 +81,8 @@ class AttentionProbe:
         *,
         keep_on: Literal["device", "cpu"] = "device",
     ) -> None:
-        self._model = model if isinstance(model, ProbedModel) and not isinstance(model, nn.Module) else None
-        self._network = self._model.network if self._model is not None else model
+        self._model = None if isinstance(model, nn.Module) else model
+        self._network = model if isinstance(model, nn.Module) else model.network
         self._keep_on = keep_on
         self._specs: dict[str, SiteSpec] = {}
         if self._model is not None:
@@ -132,9 +131,13 @@ class AttentionProbe:
         return {spec.name: self._network.get_submodule(spec.module) for spec in wanted}
 
     def _on_encode(self, placement: InputPlacement) -> None:
-        self._placement = placement
+        # another thread may encode an image of its own meanwhile
+        if self._path.is_own_thread:
+            self._placement = placement
 
     def _on_forward(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        if not self._path.is_own_thread:
+            return
         image = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim in (4, 5)), None)
         if image is not None:
             shape = tuple(image.shape[2:])

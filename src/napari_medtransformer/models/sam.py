@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
-from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisionAttention
+from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from napari_medtransformer.attention.bias import DecomposedBias
 from napari_medtransformer.attention.fused import attend
@@ -125,7 +125,8 @@ class SamAdapter(PromptableModel):
         windows = TokenLayout(patch, grid, window=(vision.window_size,) * 2)
         sites = []
         for i, layer in enumerate(self._sam.vision_encoder.layers):
-            layout, kind = (windows, "window") if layer.window_size > 0 else (image, "global")
+            kind: SiteKind = "window" if layer.window_size > 0 else "global"
+            layout = windows if layer.window_size > 0 else image
             module = f"vision_encoder.layers.{i}.attn"
             sites.append(SiteSpec(f"encoder.{i}", module, kind, vision.num_attention_heads, layout, layout))
         heads = decoder.num_attention_heads
@@ -167,7 +168,7 @@ class SamAdapter(PromptableModel):
             labels = torch.from_numpy(np.asarray(prompts.point_labels, np.int64)).to(self.device)[None, None]
         if prompts.box is not None:
             # half-open edges lie half a pixel before the pixel whose index they carry
-            corners = [placement.to_input(np.subtract(c, 0.5))[::-1] for c in (prompts.box[:2], prompts.box[2:])]
+            corners = [placement.to_input((c[0] - 0.5, c[1] - 0.5))[::-1] for c in (prompts.box[:2], prompts.box[2:])]
             boxes = torch.tensor(corners, dtype=torch.float32, device=self.device).reshape(1, 1, 4)
         return points, labels, boxes
 
@@ -229,11 +230,13 @@ def random_sam(config: SamConfig, seed: int) -> SamModel:
         for module in network.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm, nn.Embedding)):
                 module.reset_parameters()
-            elif isinstance(module, SamVisionAttention) and module.use_rel_pos:
-                nn.init.normal_(module.rel_pos_h, std=0.1)
-                nn.init.normal_(module.rel_pos_w, std=0.1)
-            elif isinstance(module, SamPositionalEmbedding):
-                nn.init.normal_(module.positional_embedding)
+        nn.init.normal_(network.shared_image_embedding.positional_embedding)
+        for layer in network.vision_encoder.layers:
+            # scores of unit variance, so that heads differ in where they look
+            nn.init.normal_(layer.attn.qkv.weight, std=layer.attn.qkv.in_features**-0.5)
+            if layer.attn.use_rel_pos:
+                nn.init.normal_(layer.attn.rel_pos_h, std=0.1)
+                nn.init.normal_(layer.attn.rel_pos_w, std=0.1)
         if network.vision_encoder.pos_embed is not None:
             nn.init.normal_(network.vision_encoder.pos_embed, std=0.02)
     return network
