@@ -17,6 +17,7 @@ from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.models.weights import fill
 
 _PATCH = 16  # input pixels per token and axis
+_EMPTY_PLACE = -1  # label of a place that holds no point
 _OUTSIDE_LOGIT = -8.0  # of a mask prompt on the padding; the network clamps there
 
 
@@ -99,7 +100,7 @@ class ClickModel(PromptableModel):
             box[:] = np.concatenate([np.add(placement.to_input(np.subtract(c, 0.5)), 0.5) for c in corners])
         return PromptBatch(
             points_yx=self._tensor(points)[None],
-            point_labels=torch.from_numpy(np.asarray(prompts.point_labels, np.int64)).to(self.device)[None],
+            point_labels=torch.from_numpy(labels).to(self.device)[None],
             boxes=self._tensor(box)[None],
             has_box=torch.tensor([prompts.box is not None], device=self.device),
             mask_logits=self._mask_logits(placement, prompts.mask_logits),

@@ -1,0 +1,170 @@
+"""One 2D image, any promptable model: encode once, predict as often as the prompts change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
+from napari_medtransformer.volumes.intensity import apply_window, default_window
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The chosen mask of one object, and the model's other candidates.
+
+    mask: (H, W) bool. logits: (H, W) float32, inside > 0. score: expected IoU of the chosen mask.
+    candidates: (m, H, W) float32 logits; scores: (m,) float32; chosen: which of them.
+    """
+
+    candidates: np.ndarray
+    scores: np.ndarray
+    chosen: int
+
+    @property
+    def logits(self) -> np.ndarray:
+        """(H, W) float32, inside > 0."""
+        logits: np.ndarray = self.candidates[self.chosen]
+        return logits
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool."""
+        mask: np.ndarray = self.logits > 0
+        return mask
+
+    @property
+    def score(self) -> float:
+        """Expected IoU of the chosen mask, as the model estimates it."""
+        return float(self.scores[self.chosen])
+
+    def choose(self, candidate: int) -> Prediction:
+        """The same prediction with another of its masks chosen."""
+        if not 0 <= candidate < len(self.scores):
+            raise InvalidPrompt(f"there are candidates 0 to {len(self.scores) - 1}, not {candidate}.")
+        return Prediction(self.candidates, self.scores, candidate)
+
+
+class ImagePredictor:
+    """Answers prompts on one image at a time.
+
+    Coordinates are native pixels (row, column); an integer is a pixel's centre; boxes are half-open.
+    """
+
+    def __init__(self, model: PromptableModel) -> None:
+        self.model = promptable(model)
+        self._embedding: ImageEmbedding | None = None
+        self._shape = (0, 0)
+
+    def set_image(self, image: np.ndarray, window: tuple[float, float] | None = None) -> None:
+        """Encode an image. image: (H, W) in native intensities. window: (low, high); None finds one from the image.
+
+        Raises UnsupportedVolume for anything but a non-empty 2D array of numbers.
+        """
+        image = np.asarray(image)
+        if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
+            raise UnsupportedVolume(
+                f"an image of shape {image.shape} and type {image.dtype} was given; expected one channel of numbers."
+            )
+        if window is not None and not window[0] < window[1]:
+            raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
+        windowed = apply_window(image, default_window(image) if window is None else window)
+        self._embedding = None  # a failed encoding must not leave the image before it
+        self._embedding = self.model.encode(windowed)
+        self._shape = (image.shape[0], image.shape[1])
+
+    def predict(
+        self,
+        points: Sequence[tuple[float, float]] | np.ndarray | None = None,
+        labels: Sequence[int] | np.ndarray | None = None,
+        box: Sequence[float] | np.ndarray | None = None,
+        mask_logits: np.ndarray | None = None,
+    ) -> Prediction:
+        """The mask of the object that the prompts mean.
+
+        points: (y, x) each. labels: 1 inside or 0 outside for each point; None: all inside. box: (y0, x0, y1, x1),
+        half-open. mask_logits: (H, W), the logits of an earlier prediction to refine.
+        The candidate with the best score is chosen. Raises PointOutsideVolume and InvalidPrompt.
+        """
+        if self._embedding is None:
+            raise InvalidPrompt("no image was set; call set_image(image) first.")
+        return predict(self.model, self._embedding, make_prompts(self._shape, points, labels, box, mask_logits))
+
+
+def promptable(model: object) -> PromptableModel:
+    """`model` if it takes prompts. Raises UnsupportedModel."""
+    if isinstance(model, PromptableModel):
+        return model
+    name = getattr(getattr(model, "card", None), "name", type(model).__name__)
+    raise UnsupportedModel(f"{name} takes no prompts; choose a promptable model, or segment a whole volume with it.")
+
+
+def predict(model: PromptableModel, embedding: ImageEmbedding, prompts: Prompts) -> Prediction:
+    """Decode prompts and choose the candidate with the best score."""
+    decoded = model.decode(embedding, prompts)
+    return Prediction(decoded.logits, decoded.scores, int(np.argmax(decoded.scores)))
+
+
+def make_prompts(
+    shape: tuple[int, int],
+    points: Sequence[tuple[float, float]] | np.ndarray | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
+    box: Sequence[float] | np.ndarray | None = None,
+    mask_logits: np.ndarray | None = None,
+) -> Prompts:
+    """Checked prompts for an image of `shape` (H, W). Raises PointOutsideVolume and InvalidPrompt."""
+    points_yx = _points(points)
+    point_labels = np.ones(len(points_yx), np.int64) if labels is None else np.asarray(labels).reshape(-1)
+    if len(point_labels) != len(points_yx):
+        raise InvalidPrompt(f"{len(points_yx)} points came with {len(point_labels)} labels; give one each.")
+    if not np.isin(point_labels, (0, 1)).all():
+        raise InvalidPrompt(f"a point's label is 1 (inside) or 0 (outside), not {point_labels.tolist()}.")
+    if not len(points_yx) and box is None and mask_logits is None:
+        raise InvalidPrompt("there is nothing to predict from; give points, a box or mask_logits.")
+    for y, x in points_yx:
+        # A pixel's cell reaches half a pixel around its centre.
+        if not (-0.5 <= y < shape[0] - 0.5 and -0.5 <= x < shape[1] - 0.5):
+            raise PointOutsideVolume(
+                f"the point ({y:g}, {x:g}) lies outside the image of {shape[0]} × {shape[1]} pixels; "
+                f"rows run from 0 to {shape[0] - 1}, columns from 0 to {shape[1] - 1}."
+            )
+    logits = None if mask_logits is None else np.asarray(mask_logits, np.float32)
+    if logits is not None and logits.shape != tuple(shape):
+        raise InvalidPrompt(f"mask_logits have shape {logits.shape}; expected the image's {tuple(shape)}.")
+    return Prompts(
+        points_yx.astype(np.float32),
+        point_labels.astype(np.int64),
+        None if box is None else _box(shape, box),
+        logits,
+    )
+
+
+def _points(points: Sequence[tuple[float, float]] | np.ndarray | None) -> np.ndarray:
+    if points is None or len(points) == 0:
+        return np.zeros((0, 2))
+    try:
+        array = np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidPrompt(f"points are a list of (y, x) numbers, not {points!r}.") from error
+    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
+        raise InvalidPrompt(f"points are a list of finite (y, x) numbers, not an array of shape {array.shape}.")
+    return array
+
+
+def _box(shape: tuple[int, int], box: Sequence[float] | np.ndarray) -> tuple[float, float, float, float]:
+    """The part of the box on the image."""
+    try:
+        y0, x0, y1, x1 = (float(edge) for edge in box)
+    except (TypeError, ValueError) as error:
+        raise InvalidPrompt(f"a box is four numbers (y0, x0, y1, x1), not {box!r}.") from error
+    if not (np.isfinite([y0, x0, y1, x1]).all() and y0 < y1 and x0 < x1):
+        raise InvalidPrompt(f"the box ({y0:g}, {x0:g}, {y1:g}, {x1:g}) is empty; expected y0 < y1 and x0 < x1.")
+    inside = (max(y0, 0.0), max(x0, 0.0), min(y1, float(shape[0])), min(x1, float(shape[1])))
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise PointOutsideVolume(
+            f"the box ({y0:g}, {x0:g}, {y1:g}, {x1:g}) lies outside the image of {shape[0]} × {shape[1]} pixels."
+        )
+    return inside

@@ -1,0 +1,135 @@
+"""A promptable 2D model on the slices of a volume: windowed, in true proportions, encoded once. Safe in any thread."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
+from napari_medtransformer.prompting.embeddings import EmbeddingCache
+from napari_medtransformer.prompting.fingerprints import model_fingerprint, volume_fingerprint
+from napari_medtransformer.prompting.labels import plane
+from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.predictor import Prediction, make_prompts, predict, promptable
+from napari_medtransformer.prompting.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, SliceKey
+from napari_medtransformer.volumes.intensity import apply_window
+from napari_medtransformer.volumes.volume import Volume
+
+MASK_LOGIT = 6.0  # certainty given to a mask that has no logits: sigmoid 0.998, and of the size networks give
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prediction to be made: for one object on one slice, from all of its prompts there.
+
+    revision: the session's when it was asked. prompt_id: the prompt that was added, moved or removed, if any.
+    """
+
+    key: SliceKey
+    prompts: tuple[Prompt, ...]
+    revision: int = 0
+    prompt_id: int | None = None
+
+
+@dataclass(frozen=True)
+class PackedPrediction:
+    """A prediction as a session keeps it: candidate masks, their scores, and which of them has the best."""
+
+    masks: tuple[PackedMask, ...]
+    scores: tuple[float, ...]
+    best: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What was predicted for a request: packed for the session, and with logits for who wants to show them."""
+
+    request: Request
+    prediction: Prediction
+    packed: PackedPrediction
+
+
+class SliceModel:
+    """A model, a volume, the window through which the one sees the other, and the slices encoded so far.
+
+    Raises UnsupportedModel for a model that takes no prompts, InvalidPrompt for a window that is none.
+    """
+
+    def __init__(
+        self, model: PromptableModel, volume: Volume, window: tuple[float, float] | None, embeddings_bytes: int
+    ) -> None:
+        if window is not None and not window[0] < window[1]:
+            raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
+        self.model, self.volume = promptable(model), volume
+        self.window = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
+        self.embeddings = EmbeddingCache(embeddings_bytes)
+        self._decoding = threading.Lock()
+
+    @cached_property
+    def volume_fingerprint(self) -> str:
+        """See fingerprints.volume_fingerprint."""
+        return volume_fingerprint(self.volume)
+
+    @cached_property
+    def model_fingerprint(self) -> str:
+        """See fingerprints.model_fingerprint."""
+        return model_fingerprint(self.model)
+
+    def slice_shape(self, axis: int) -> tuple[int, int]:
+        """(H, W) of the slices across `axis`."""
+        rows, columns = (n for a, n in enumerate(self.volume.shape) if a != axis)
+        return rows, columns
+
+    def image(self, axis: int, index: int) -> np.ndarray:
+        """(H, W) float32 in [0, 1]: a slice through the window."""
+        return apply_window(plane(self.volume.data, axis, index), self.window)
+
+    def embedding(self, axis: int, index: int) -> ImageEmbedding:
+        """The encoded slice, from memory if it is there."""
+        return self.embeddings.get((axis, index), lambda: self._encode(axis, index))
+
+    def decode(self, axis: int, index: int, prompts: Prompts) -> Prediction:
+        """Predict one object on a slice."""
+        embedding = self.embedding(axis, index)
+        with self._decoding:
+            return predict(self.model, embedding, prompts)
+
+    def prompts_for_model(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> Prompts:
+        """A slice's prompts as the model takes them; of several boxes, and of several masks, the last one counts.
+
+        Raises PointOutsideVolume and InvalidPrompt.
+        """
+        points = [prompt for prompt in prompts if isinstance(prompt, PointPrompt)]
+        boxes = [prompt for prompt in prompts if isinstance(prompt, BoxPrompt)]
+        masks = [prompt for prompt in prompts if isinstance(prompt, MaskPrompt)]
+        shape = self.slice_shape(key.axis)
+        if masks and masks[-1].mask.shape != shape:
+            raise InvalidPrompt(f"a mask of shape {masks[-1].mask.shape} was given for slices of {shape}.")
+        return make_prompts(
+            shape,
+            [point.on_slice() for point in points],
+            [int(point.positive) for point in points],
+            boxes[-1].on_slice() if boxes else None,
+            logits_of(masks[-1].mask.unpack()) if masks else None,
+        )
+
+    def predict(self, request: Request) -> Outcome:
+        """Encode the slice if need be and decode the request's prompts."""
+        key = request.key
+        prediction = self.decode(key.axis, key.index, self.prompts_for_model(key, request.prompts))
+        masks = tuple(PackedMask.pack(logits > 0) for logits in prediction.candidates)
+        scores = tuple(float(score) for score in prediction.scores)
+        return Outcome(request, prediction, PackedPrediction(masks, scores, prediction.chosen))
+
+    def _encode(self, axis: int, index: int) -> ImageEmbedding:
+        dy, dx = (spacing for a, spacing in enumerate(self.volume.spacing) if a != axis)
+        return self.model.encode(self.image(axis, index), (dy, dx))
+
+
+def logits_of(mask: np.ndarray) -> np.ndarray:
+    """(H, W) float32 logits that say a bool mask with certainty."""
+    return np.where(mask, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
