@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Result(Generic[T]):
     value: T
 
 
-Steps = Iterator[Progress | Partial[T] | Result[T]]
+Steps = Iterator[Progress | Partial[Any] | Result[T]]
 
 
 def run_to_end(steps: Steps[T], on_progress: Callable[[Progress], None] | None = None) -> T:
