@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_medtransformer.models.click_network import ClickConfig
+from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
 from napari_medtransformer.progress import Result
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case
 from napari_medtransformer.training.click import (
@@ -18,6 +18,7 @@ from napari_medtransformer.training.click import (
     intersection_over_union,
     learning_rate,
     mask_losses,
+    step_loss,
     train_click,
 )
 from napari_medtransformer.volumes.sample_data import sample_path
@@ -74,3 +75,24 @@ def test_the_learning_rate_warms_up_and_comes_down() -> None:
     assert rates[0] == pytest.approx(RECIPE.learning_rate / 2)
     assert max(rates) == pytest.approx(RECIPE.learning_rate)
     assert rates[-1] == pytest.approx(RECIPE.learning_rate * RECIPE.final_learning_rate)
+
+
+class PerfectNetwork(ClickNetwork):
+    """Answers every prompt with the true mask of a disc."""
+
+    def decode(self, features: tuple[torch.Tensor, ...], prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        _, scores = super().decode(features, prompts)
+        y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+        disc = (y - 12) ** 2 + (x - 20) ** 2 < 36
+        return torch.where(disc, 9.0, -9.0).expand(len(scores), 3, 32, 32), scores
+
+
+def test_a_batch_in_which_nothing_is_wrong_needs_no_correction() -> None:
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    disc = (y // 2 - 12) ** 2 + (x // 2 - 20) ** 2 < 36
+    recipe = ClickRecipe(corrected_share=1.0)
+    network = PerfectNetwork(CONFIG)
+    loss, facts = step_loss(network, disc[None, None].float(), disc[None, None], recipe, np.random.default_rng(0))
+    assert np.isnan(facts["dice_corrected"])
+    assert np.nanmax([facts["dice_box"], facts["dice_click"]]) == 1
+    assert loss.requires_grad
