@@ -79,7 +79,7 @@ def click_model() -> ClickModel:
 
 @pytest.fixture(scope="session")
 def blocks() -> Volume:
-    """A cuboid of 100 at z 3..8, y 4..11, x 5..14 and one of 60 beside it (same z and y, x 18..23), in 0; 2 × 1 × 1 mm."""
+    """A cuboid of 100 at z 3..8, y 4..11, x 5..14 and one of 60 beside it at x 18..23, in 0; voxels of 2 × 1 × 1 mm."""
     data = np.zeros((12, 20, 26), np.int16)
     data[3:9, 4:12, 5:15] = 100
     data[3:9, 4:12, 18:24] = 60

@@ -188,7 +188,7 @@ def test_listeners_hear_every_change_and_can_leave(session: PromptSession) -> No
 def test_a_click_outside_the_volume_is_refused_and_changes_nothing(
     session: PromptSession, position: tuple[float, float, float], axis: int
 ) -> None:
-    with pytest.raises(PointOutsideVolume, match="12, 20, 26|20 × 26|12 × 20"):
+    with pytest.raises(PointOutsideVolume, match=r"12, 20, 26"):
         session.add_point(position, axis=axis)
     assert (session.prompts, session.objects, session.can_undo) == ({}, (), False)
 

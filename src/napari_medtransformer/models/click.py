@@ -90,9 +90,10 @@ class ClickModel(PromptableModel):
 
     def _batch(self, placement: InputPlacement, prompts: Prompts) -> PromptBatch:
         """Prompts in native pixels as the network's batch of one."""
-        points = np.array([placement.to_input(point) for point in prompts.points_yx.tolist()], np.float32).reshape(
-            -1, 2
-        )
+        points = np.array([placement.to_input(p) for p in prompts.points_yx.tolist()], np.float32).reshape(-1, 2)
+        labels = np.asarray(prompts.point_labels, np.int64)
+        if not len(points):  # the network wants at least one place, empty or not
+            points, labels = np.zeros((1, 2), np.float32), np.array([_EMPTY_PLACE])
         box = np.zeros(4, np.float32)
         if prompts.box is not None:
             # Half-open edges lie half a pixel before the pixel whose index they carry.
