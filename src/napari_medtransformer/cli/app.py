@@ -15,6 +15,7 @@ import typer
 
 from napari_medtransformer.cli.click import click
 from napari_medtransformer.cli.demo import demo
+from napari_medtransformer.cli.inspect import inspect
 from napari_medtransformer.cli.messages import one_line, say_error, warnings_as_lines
 from napari_medtransformer.cli.models import models_app
 from napari_medtransformer.errors import MedTransformerError
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(click)
+app.command()(inspect)
 app.command()(demo)
 app.add_typer(models_app, name="models")
 

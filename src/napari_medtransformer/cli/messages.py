@@ -65,7 +65,7 @@ def warnings_as_lines() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = show  # type: ignore[assignment]  # the stubs want two unused parameters spelt out
+        warnings.showwarning = show
         yield
 
 

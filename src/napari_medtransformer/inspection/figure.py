@@ -46,6 +46,7 @@ def draw_heads(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if heatmaps.ndim != 3 or heatmaps.shape[1:] != anatomy.shape or len(titles) != len(heatmaps):
         raise ValueError(f"{len(titles)} titles and heatmaps {heatmaps.shape} do not fit an anatomy {anatomy.shape}")
@@ -57,8 +58,8 @@ def draw_heads(
     lines = textwrap.wrap(caption, width=int(columns * _PANEL_INCHES * 20))
     caption_inches = 0.17 * len(lines) + 0.15
     size = (columns * _PANEL_INCHES + 0.6, rows * (panel_height + 0.25) + caption_inches)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(rect=(0, caption_inches / size[1], 1, 1 - caption_inches / size[1]))
+    below = caption_inches / size[1]
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below)), facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False)
 
     # Pixel centres at whole millimetre multiples: the picture is in millimetres from its upper left corner.

@@ -1,0 +1,336 @@
+"""`medtransformer inspect`: what every attention head attends to from a voxel, as numbers, maps and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_medtransformer.cli.options import (
+    DEFAULT_MODEL,
+    AsJson,
+    Axis,
+    Device,
+    InputPath,
+    Millimetres,
+    ModelName,
+    WeightsOption,
+)
+
+if TYPE_CHECKING:
+    from napari_medtransformer.attention.sites import AttentionSite
+    from napari_medtransformer.inspection import SliceInspection
+    from napari_medtransformer.inspection.heads import HeadReport
+    from napari_medtransformer.volumes import Volume
+
+TABLE_SUFFIXES = (".csv", ".json")
+ROWS_SUFFIX = ".npz"
+PLANES = ("axial", "coronal", "sagittal")
+
+
+def inspect(
+    input_path: InputPath,
+    query: Annotated[
+        str, typer.Option("--query", "-q", metavar="I,J,K", help="The voxel that asks.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where the result goes: .nii or .nii.gz the site's heatmaps on the image's grid, heads last; "
+            ".npz the attention rows of every site; .csv or .json the table.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelName = DEFAULT_MODEL,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            "--site", metavar="NAME", help="One attention site, such as encoder.2; else all.", show_default=False
+        ),
+    ] = None,
+    token: Annotated[
+        int | None,
+        typer.Option(
+            "--token", metavar="N", help="Where prompt tokens ask, one of them; else their mean.", show_default=False
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Draw every head on the anatomy: .png, .svg or .pdf."),
+    ] = None,
+    axis: Axis = "0",
+    mm: Millimetres = False,
+    device: Device = "auto",
+    weights: WeightsOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what every attention head attends to from a voxel, on its slice.
+
+    The voxel is also the click with which the decoder runs. Coordinates are voxel indices in the file's own order,
+    counted from 0. Heatmaps and figure are of --site, or of the encoder's last site.
+    """
+    from napari_medtransformer.cli.coordinates import parse_axis, parse_query, point_zyx
+    from napari_medtransformer.cli.messages import say_json
+    from napari_medtransformer.inspection.figure import figure_path
+    from napari_medtransformer.models import find_card
+    from napari_medtransformer.volumes import read_volume
+
+    slice_axis = parse_axis(axis)
+    typed = parse_query(query)
+    card = find_card(model)
+    volume = read_volume(input_path)
+    query_zyx = point_zyx(typed, volume, mm=mm)
+    write = None if output is None else _writer(output, volume)
+    if figure is not None:
+        figure_path(figure)
+
+    # torch is loaded only now, when every word of the user's makes sense.
+    from napari_medtransformer.cli.loading import load
+    from napari_medtransformer.inspection import inspect_slice
+    from napari_medtransformer.inspection.heads import report_heads
+    from napari_medtransformer.prompting.predictor import make_prompts
+    from napari_medtransformer.prompting.prompts import nearest_voxel
+
+    network = load(card, weights, device)
+    image_shape = tuple(n for other, n in enumerate(volume.shape) if other != slice_axis)
+    in_slice = tuple(c for other, c in enumerate(query_zyx) if other != slice_axis)
+    inspection = inspect_slice(
+        network,
+        volume,
+        slice_axis,
+        nearest_voxel(query_zyx[slice_axis]),
+        prompts=make_prompts((image_shape[0], image_shape[1]), points=[(in_slice[0], in_slice[1])]),
+        sites=None if site is None else [site],
+    )
+    shown = inspection.probe.site(site) if site is not None else _default_site(inspection)
+    reports = report_heads(inspection, query_zyx, token=token)
+    if write is not None:
+        write(inspection, shown, query_zyx, token, reports)
+    if figure is not None:
+        _draw(inspection, shown, query_zyx, token, reports, figure, card.name)
+
+    if as_json:
+        say_json(
+            {
+                "input": str(input_path),
+                "output": output,
+                "figure": figure,
+                "model": card.name,
+                "device": str(network.device),
+                "query": _file_index(query_zyx, volume),
+                "axis": slice_axis,
+                "sites": _as_sites(reports, inspection, volume),
+            }
+        )
+    else:
+        _print_table(reports, inspection, volume)
+
+
+Writer = Callable[
+    ["SliceInspection", "AttentionSite", tuple[float, float, float], "int | None", "list[HeadReport]"], None
+]
+
+
+def _writer(output: Path, volume: Volume) -> Writer:
+    """What writes the result to `output`, by its suffix. Raises CannotWrite if it cannot be."""
+    from napari_medtransformer.errors import CannotWrite
+    from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
+
+    name = output.name.lower()
+    if name.endswith(WRITABLE_SUFFIXES):
+        writable_path(output, volume)
+        return lambda inspection, site, query, token, _: _write_heatmap(inspection, site, query, token, output)
+    if not name.endswith((ROWS_SUFFIX, *TABLE_SUFFIXES)):
+        raise CannotWrite(
+            f"{output.name or output} has no suffix that can be written; use .nii or .nii.gz for heatmaps, "
+            f"{ROWS_SUFFIX} for rows, {' or '.join(TABLE_SUFFIXES)} for the table."
+        )
+    if not output.parent.is_dir():
+        raise CannotWrite(f"{output} was not written: there is no folder {output.parent}. Create it first.")
+    if name.endswith(ROWS_SUFFIX):
+        return lambda inspection, _, query, token, __: _write_rows(inspection, query, token, output)
+    return lambda inspection, _, __, ___, reports: _write_table(reports, inspection, output)
+
+
+def _default_site(inspection: SliceInspection) -> AttentionSite:
+    """The last site at which the image attends to itself, or the last with a place."""
+    placed = [site for site in inspection.sites if site.key_grid.has_place]
+    return next((site for site in reversed(placed) if site.kind in ("global", "window")), placed[-1])
+
+
+def _write_heatmap(
+    inspection: SliceInspection,
+    site: AttentionSite,
+    query_zyx: tuple[float, float, float],
+    token: int | None,
+    output: Path,
+) -> None:
+    from napari_medtransformer.inspection.heads import site_heatmap
+    from napari_medtransformer.volumes import write_heatmap
+
+    heatmap = site_heatmap(inspection, site, query_zyx, token)
+    write_heatmap(heatmap.on_volume(smooth=False), inspection.volume, output)
+
+
+def _write_rows(
+    inspection: SliceInspection, query_zyx: tuple[float, float, float], token: int | None, output: Path
+) -> None:
+    import numpy as np
+
+    from napari_medtransformer.inspection.heads import site_rows
+    from napari_medtransformer.volumes.writing import replacing
+
+    arrays: dict[str, Any] = {}
+    for site in inspection.sites:
+        found = site_rows(inspection, site, query_zyx, token)
+        arrays[f"{site.name}.rows"] = found.rows
+        arrays[f"{site.name}.keys"] = found.keys
+    with replacing(output) as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def _write_table(reports: list[HeadReport], inspection: SliceInspection, output: Path) -> None:
+    from napari_medtransformer.volumes.writing import replacing
+
+    volume = inspection.volume
+    if output.suffix.lower() == ".json":
+        text = json.dumps(_as_sites(reports, inspection, volume), indent=2) + "\n"
+    else:
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(
+            ["site", "kind", "head", "row_sum", "entropy_nats", "distance_mm", "top_i", "top_j", "top_k", "top_share"]
+        )
+        for report in reports:
+            top = ["", "", ""] if report.top_zyx is None else _file_index(report.top_zyx, volume)
+            distance = "" if report.distance_mm is None else report.distance_mm
+            writer.writerow(
+                [
+                    report.site,
+                    report.kind,
+                    report.head,
+                    report.row_sum,
+                    report.entropy,
+                    distance,
+                    *top,
+                    report.top_share,
+                ]
+            )
+        text = table.getvalue()
+    with replacing(output) as stream:
+        stream.write(text.encode())
+
+
+def _draw(
+    inspection: SliceInspection,
+    site: AttentionSite,
+    query_zyx: tuple[float, float, float],
+    token: int | None,
+    reports: list[HeadReport],
+    figure: Path,
+    model: str,
+) -> None:
+    from napari_medtransformer.inspection.figure import draw_heads, write_figure
+    from napari_medtransformer.inspection.heads import site_heatmap
+    from napari_medtransformer.volumes import apply_window
+
+    volume, plane = inspection.volume, inspection.plane
+    heatmap = site_heatmap(inspection, site, query_zyx, token)
+    titles = []
+    for report in (report for report in reports if report.site == site.name):
+        distance = "" if report.distance_mm is None else f", {report.distance_mm:.0f} mm"
+        titles.append(f"head {report.head}: {report.entropy:.1f} nats{distance}, top {100 * report.top_share:.1f} %")
+    where = ", ".join(f"{c:g}" for c in _file_index(query_zyx, volume))
+    asks = "the voxel" if site.query_grid.has_place else "the prompt tokens of a click at the voxel"
+    size = " × ".join(f"{s * mm:.1f}" for s, mm in zip(site.key_grid.scale, inspection.spacing_mm))
+    caption = (
+        f"{model}, site {site.name} ({site.kind}, {site.heads} heads, {inspection.probe.kernel(site)}): what each head "
+        f"attends to from {asks} ({where}) of {volume.grid.path.name}, marked with a cross on the {PLANES[plane.axis]} "
+        f"slice. Each head is coloured from 0 to its own maximum; tokens measure {size} mm; window "
+        f"{volume.window.low:g} to {volume.window.high:g}. Titles: entropy of the head's row, mean distance of what it "
+        f"attends to, and the largest share that one token gets."
+    )
+    rows, columns = plane.axes
+    drawn = draw_heads(
+        apply_window(plane.of(volume.data), volume.window),
+        heatmap.on_slice(smooth=False),
+        spacing_mm=inspection.spacing_mm,
+        query=plane.in_slice(query_zyx),
+        titles=titles,
+        caption=caption,
+        letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
+    )
+    write_figure(drawn, figure)
+
+
+def _file_index(zyx: tuple[float, float, float], volume: Volume) -> list[float]:
+    from napari_medtransformer.cli.coordinates import as_file_index
+
+    return [round(c, 3) for c in as_file_index(zyx, volume)]
+
+
+def _as_sites(reports: list[HeadReport], inspection: SliceInspection, volume: Volume) -> list[dict[str, Any]]:
+    """The reports by site, coordinates in the file's own order."""
+    sites = []
+    for site in inspection.sites:
+        heads = []
+        for report in (report for report in reports if report.site == site.name):
+            values = asdict(report)
+            for key in ("site", "kind", "top_zyx"):
+                del values[key]
+            values["top"] = None if report.top_zyx is None else _file_index(report.top_zyx, volume)
+            heads.append(values)
+        sites.append(
+            {
+                "name": site.name,
+                "kind": site.kind,
+                "queries": list(site.query_grid.shape),
+                "keys": list(site.key_grid.shape),
+                "kernel": inspection.probe.kernel(site),
+                "heads": heads,
+            }
+        )
+    return sites
+
+
+def _print_table(reports: list[HeadReport], inspection: SliceInspection, volume: Volume) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("site", no_wrap=True)
+    table.add_column("head", justify="right")
+    table.add_column("entropy\n(nats)", justify="right")
+    table.add_column("distance\n(mm)", justify="right")
+    table.add_column("attends most to\nvoxel (i, j, k)", justify="right")
+    table.add_column("with\n(%)", justify="right")
+    placed = {site.name: site.key_grid.has_place for site in inspection.sites}
+    last = None
+    for report in reports:
+        if report.site != last and last is not None:
+            table.add_section()
+        name = report.site if report.kind in report.site else f"{report.site}, {report.kind}"
+        if report.top_zyx is None:
+            top = "padding" if placed[report.site] else "–"
+        else:
+            top = ", ".join(f"{c:.0f}" for c in _file_index(report.top_zyx, volume))
+        table.add_row(
+            name if report.site != last else "",
+            str(report.head),
+            f"{report.entropy:.2f}",
+            "–" if report.distance_mm is None else f"{report.distance_mm:.0f}",
+            top,
+            f"{100 * report.top_share:.1f}",
+        )
+        last = report.site
+    Console().print(table)
