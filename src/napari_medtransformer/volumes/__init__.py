@@ -1,20 +1,25 @@
 """Volumes: reading, geometry, intensities and writing, without torch and without a screen."""
 
 from napari_medtransformer.volumes.intensity import CT_PRESETS, Modality, Window, apply_window, default_window
-from napari_medtransformer.volumes.reading import read_labels, read_volume
+from napari_medtransformer.volumes.label_table import Label, read_label_table, write_label_table
+from napari_medtransformer.volumes.reading import read_label_names, read_labels, read_volume
 from napari_medtransformer.volumes.volume import FileGrid, Volume
 from napari_medtransformer.volumes.writing import write_heatmap, write_labels
 
 __all__ = [
     "CT_PRESETS",
     "FileGrid",
+    "Label",
     "Modality",
     "Volume",
     "Window",
     "apply_window",
     "default_window",
+    "read_label_names",
+    "read_label_table",
     "read_labels",
     "read_volume",
     "write_heatmap",
+    "write_label_table",
     "write_labels",
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import ArrayLike
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # The RAS axis toward which each canonical axis grows, and its sense: z to Superior, y to Posterior, x to Left.
@@ -95,7 +96,7 @@ def canonical_affine(affine_ijk: np.ndarray, shape_ijk: Sequence[int], order: Ax
     return affine_ijk @ ijk_from_zyx
 
 
-def upright_affine(shape_zyx: Sequence[int], spacing_zyx_mm: Sequence[float]) -> np.ndarray:
+def upright_affine(shape_zyx: Sequence[int], spacing_zyx_mm: ArrayLike) -> np.ndarray:
     """The (4, 4) affine to RAS mm of a straight canonical grid whose centre is the patient's origin."""
     affine = np.eye(4)
     affine[:3, :3] = _SPL_FROM_RAS.T * np.asarray(spacing_zyx_mm, dtype=np.float64)
@@ -135,7 +136,7 @@ def ras_from_lps(affine_lps: np.ndarray) -> np.ndarray:
     return LPS_FROM_RAS @ affine_lps
 
 
-def affine_from_itk(spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]) -> np.ndarray:
+def affine_from_itk(spacing: ArrayLike, origin: ArrayLike, direction: ArrayLike) -> np.ndarray:
     """The (4, 4) affine from ITK indices (i, j, k) to RAS mm, of ITK's spacing, origin and direction (LPS, 3D)."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(direction, (3, 3)) * np.asarray(spacing, dtype=np.float64)

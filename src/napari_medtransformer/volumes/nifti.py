@@ -15,21 +15,19 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes.volume import FileGrid
+from napari_medtransformer.volumes.guard import GZIP_MOST, one_line, size
+from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
-# Deflate cannot compress further than this (zlib's technical notes, "Maximum Compression Factor").
-_GZIP_MOST = 1032
 _CHUNK_BYTES = 1 << 24
 # Rests after the last voxel are read up to here, so that gzip's checksum is compared.
 _TRAILING_BYTES = 1 << 20
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid]:
+def read_nifti(path: Path) -> Decoded:
     """The array of a NIfTI file as stored, scaled by the header's slope and intercept, and its grid.
 
-    Returns the array in file order with its file's shape, and the grid of its first three axes. Uncompressed files
-    that need no scaling are mapped, not read.
+    The array has the file's own dimensions. Uncompressed files that need no scaling are mapped, not read.
     Raises UnreadableFile (damaged) or UnsupportedVolume (a dimension or type that is no volume).
     """
     image = _open(path)
@@ -38,7 +36,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid]:
     i, j, k = (*shape, 1, 1, 1)[:3]
     affine = _affine_mm(image, path)
     grid = FileGrid(path, "nifti", (i, j, k), affine, shape, header.binaryblock)
-    return _scaled(_stored_array(image, path, shape), image.dataobj.slope, image.dataobj.inter, path), grid
+    stored = _stored_array(image, path, shape)
+    return Decoded(_scaled(stored, image.dataobj.slope, image.dataobj.inter, path), grid)
 
 
 def _open(path: Path) -> Any:
@@ -48,11 +47,11 @@ def _open(path: Path) -> Any:
             warnings.simplefilter("ignore")
             image = nib.load(path, mmap="r")
     except (ImageFileError, HeaderDataError) as error:
-        raise UnreadableFile(f"{path.name} is not a NIfTI file: {_one_line(error)}. Was it renamed?") from error
+        raise UnreadableFile(f"{path.name} is not a NIfTI file: {one_line(error)}. Was it renamed?") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UnreadableFile(f"{path.name} is damaged: {_one_line(error)}. Copy or download it again.") from error
+        raise UnreadableFile(f"{path.name} is damaged: {one_line(error)}. Copy or download it again.") from error
     except (OSError, ValueError, TypeError, OverflowError, MemoryError, KeyError) as error:
-        raise UnreadableFile(f"{path.name} has a header that makes no sense: {_one_line(error)}.") from error
+        raise UnreadableFile(f"{path.name} has a header that makes no sense: {one_line(error)}.") from error
     if not isinstance(image, nib.Nifti1Pair):  # also the base of NIfTI-2
         kind = type(image).__name__
         raise UnreadableFile(f"{path.name} is not NIfTI but {kind}. Convert it to .nii.gz first.")
@@ -94,10 +93,10 @@ def _stored_array(image: Any, path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         compressed = _is_gzip(data_file)
         held = data_file.stat().st_size
-        if offset < 0 or (needed + offset > held * (_GZIP_MOST if compressed else 1)):
+        if offset < 0 or (needed + offset > held * (GZIP_MOST if compressed else 1)):
             raise UnreadableFile(
-                f"{path.name} is truncated: its header promises {_size(needed)} of voxels "
-                f"({' × '.join(map(str, shape))} {dtype}), the file has {_size(held)}{' compressed' * compressed}. "
+                f"{path.name} is truncated: its header promises {size(needed)} of voxels "
+                f"({' × '.join(map(str, shape))} {dtype}), the file has {size(held)}{' compressed' * compressed}. "
                 f"Copy or download it again."
             )
         if compressed:
@@ -106,13 +105,13 @@ def _stored_array(image: Any, path: Path, shape: tuple[int, ...]) -> np.ndarray:
         else:
             stored = np.memmap(data_file, dtype, "r", offset, shape, order="F")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UnreadableFile(f"{path.name} is damaged: {_one_line(error)}. Copy or download it again.") from error
+        raise UnreadableFile(f"{path.name} is damaged: {one_line(error)}. Copy or download it again.") from error
     except MemoryError as error:
         raise UnsupportedVolume(
-            f"{path.name} needs {_size(needed)} of memory, more than there is. Crop it, or store it as .nii."
+            f"{path.name} needs {size(needed)} of memory, more than there is. Crop it, or store it as .nii."
         ) from error
     except OSError as error:
-        raise UnreadableFile(f"{path.name} cannot be read: {_one_line(error)}.") from error
+        raise UnreadableFile(f"{path.name} cannot be read: {one_line(error)}.") from error
     return stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
 
 
@@ -127,7 +126,7 @@ def _decompressed(file: Path, offset: int, needed: int, path: Path) -> np.ndarra
             count = stream.readinto(view[done : done + _CHUNK_BYTES])
             if count == 0:
                 raise UnreadableFile(
-                    f"{path.name} is truncated: its header promises {_size(needed)} of voxels, it holds {_size(done)}. "
+                    f"{path.name} is truncated: its header promises {size(needed)} of voxels, it holds {size(done)}. "
                     f"Copy or download it again."
                 )
             done += count
@@ -175,7 +174,7 @@ def write_nifti(array: np.ndarray, grid: FileGrid, stream: BinaryIO, *, compress
     array: file order (i, j, k) or (i, j, k, heads), already of the dtype to be stored. An input that was NIfTI gives
     its header: sform, qform, their codes and the units are written back bit for bit; anything else gets its affine.
     """
-    if grid.header:
+    if grid.format == "nifti":
         image = _image_with_header(array, grid, labels=labels)
     else:
         image = nib.Nifti1Image(array, grid.affine_ijk)
@@ -211,17 +210,3 @@ def _image_with_header(array: np.ndarray, grid: FileGrid, *, labels: bool) -> An
     image = image_class(array.reshape(shape, order="F"), None, header)
     image.header["pixdim"] = pixdim
     return image
-
-
-def _size(count: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
-        count /= 1000
-    return f"{count:.4g} TB"
-
-
-def _one_line(error: BaseException) -> str:
-    """An exception's text without line breaks or a final stop."""
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

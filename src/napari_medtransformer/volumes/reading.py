@@ -11,37 +11,52 @@ import numpy as np
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes.intensity import Modality, guess_modality
-from napari_medtransformer.volumes.nifti import read_nifti
-from napari_medtransformer.volumes.volume import FileGrid, Volume
+from napari_medtransformer.volumes.label_table import Label
+from napari_medtransformer.volumes.volume import Decoded, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".hdr.gz")
-READABLE_SUFFIXES = NIFTI_SUFFIXES
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".zip")
+NUMPY_SUFFIXES = (".npy", ".npz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+READABLE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES + NUMPY_SUFFIXES + PICTURE_SUFFIXES
 # Mapped floating-point files above this are not searched for NaN on opening: it would read them whole.
 _SEARCHED_BYTES = 1 << 30
 
 
-def read_volume(path: str | os.PathLike[str], *, modality: Modality | None = None) -> Volume:
+def read_volume(
+    path: str | os.PathLike[str],
+    *,
+    modality: Modality | None = None,
+    series: int | str | None = None,
+    frame: int | None = None,
+    resample: bool = False,
+) -> Volume:
     """Read one image as a volume: (z, y, x), axes growing toward Superior, Posterior, Left.
 
-    path: NIfTI. modality: None guesses CT from its Hounsfield values. NaN and infinite voxels become the lowest and
-    highest finite values, with a warning. Uncompressed files are mapped, not read.
+    path: NIfTI, NRRD, MHA/MHD, DICOM (a folder, a file with or without suffix, a zip), .npy/.npz, PNG, JPEG or TIFF.
+    modality: None takes the header's, or guesses CT from its Hounsfield values. series: which one of a DICOM folder, by
+    its place in the list that the error gives, or by its UID. frame: which time point or channel of a 4D file, from 0.
+    resample: interpolate unevenly spaced DICOM slices instead of refusing them.
+    NaN and infinite voxels become the lowest and highest finite values, with a warning. Uncompressed NIfTI is mapped.
     Raises UnreadableFile (missing, damaged, another format) or UnsupportedVolume (dimensions, types, geometry).
     """
     file = existing(path)
-    array, grid = _read_array(file)
-    data = _without_nan(grid.to_canonical(_spatial(array, file)), file)
-    return Volume(data, grid.affine, modality or guess_modality(data), grid)
+    decoded = _decode(file, series, resample)
+    data = _without_nan(decoded.grid.to_canonical(_spatial(decoded.array, file, frame)), file)
+    modality = modality or decoded.modality or guess_modality(data)
+    return Volume(data, decoded.grid.affine, modality, decoded.grid, decoded.window)
 
 
 def read_labels(path: str | os.PathLike[str]) -> Volume:
     """Read a label file as a volume of unsigned integers (z, y, x): 0 is background.
 
-    Whole numbers stored as floating point are converted. Raises UnreadableFile, or UnsupportedVolume if the values
-    are no labels (negative or fractional).
+    path: as for read_volume, or a DICOM-SEG. Whole numbers stored as floating point are converted.
+    Raises UnreadableFile, or UnsupportedVolume if the values are no labels (negative or fractional).
     """
     file = existing(path)
-    array, grid = _read_array(file)
-    data = grid.to_canonical(_spatial(array, file))
+    decoded = _decode_labels(file)
+    data = decoded.grid.to_canonical(_spatial(decoded.array, file, None))
     low, high = data.min(), data.max()
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or (data.dtype.kind == "f" and (data % 1 != 0).any()):
         raise UnsupportedVolume(
@@ -50,7 +65,22 @@ def read_labels(path: str | os.PathLike[str]) -> Volume:
         )
     if data.dtype.kind != "u":
         data = data.astype(np.min_scalar_type(int(high)))
-    return Volume(data, grid.affine, "unknown", grid)
+    return Volume(data, decoded.grid.affine, "unknown", decoded.grid)
+
+
+def read_label_names(path: str | os.PathLike[str]) -> list[Label]:
+    """The names and colours that a label file itself holds (.seg.nrrd, DICOM-SEG); empty for other formats."""
+    file = existing(path)
+    if has_suffix(file, (".nrrd",)):
+        from napari_medtransformer.volumes.itk_formats import read_segments
+
+        return read_segments(file)
+    if file.is_file() and not has_suffix(file, NIFTI_SUFFIXES + ITK_SUFFIXES + NUMPY_SUFFIXES + PICTURE_SUFFIXES):
+        from napari_medtransformer.volumes.dicom_headers import is_dicom
+        from napari_medtransformer.volumes.dicom_seg import read_dicom_segments
+
+        return read_dicom_segments(file) if is_dicom(file) else []
+    return []
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
@@ -71,30 +101,65 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes)
 
 
-def _read_array(file: Path) -> tuple[np.ndarray, FileGrid]:
-    """The array in file order and its grid, by format."""
-    if file.is_dir():
-        raise UnreadableFile(f"{file} is a folder; expected a file: {', '.join(READABLE_SUFFIXES)}.")
-    if not has_suffix(file, READABLE_SUFFIXES):
-        raise UnreadableFile(
-            f"{file.name} is not a volume; expected a name that ends in {', '.join(READABLE_SUFFIXES)}."
-        )
-    return read_nifti(file)
+def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
+    """The file through the reader of its format. Decoders are imported when they are needed."""
+    if file.is_dir() or has_suffix(file, DICOM_SUFFIXES) or not has_suffix(file, READABLE_SUFFIXES):
+        from napari_medtransformer.volumes.dicom import read_dicom
+        from napari_medtransformer.volumes.dicom_headers import is_dicom
+
+        if not (file.is_dir() or has_suffix(file, DICOM_SUFFIXES) or is_dicom(file)):
+            raise UnreadableFile(
+                f"{file.name} is not a volume; expected a DICOM file or folder, or a name that ends in "
+                f"{', '.join(READABLE_SUFFIXES)}."
+            )
+        return read_dicom(file, series=series, resample=resample)
+    if has_suffix(file, NIFTI_SUFFIXES):
+        from napari_medtransformer.volumes.nifti import read_nifti
+
+        return read_nifti(file)
+    if has_suffix(file, ITK_SUFFIXES):
+        from napari_medtransformer.volumes.itk_formats import read_itk
+
+        return read_itk(file)
+    from napari_medtransformer.volumes.arrays import read_numpy, read_picture
+
+    return read_numpy(file) if has_suffix(file, NUMPY_SUFFIXES) else read_picture(file)
 
 
-def _spatial(array: np.ndarray, file: Path) -> np.ndarray:
-    """The array with exactly three axes: one slice for 2D, trailing axes of length 1 dropped."""
+def _decode_labels(file: Path) -> Decoded:
+    """A DICOM-SEG or any other file that holds labels."""
+    if file.is_file() and (has_suffix(file, DICOM_SUFFIXES) or not has_suffix(file, READABLE_SUFFIXES)):
+        from napari_medtransformer.volumes.dicom_headers import is_dicom
+        from napari_medtransformer.volumes.dicom_seg import read_dicom_seg
+
+        if is_dicom(file):
+            return read_dicom_seg(file)
+    return _decode(file, None, False)
+
+
+def _spatial(array: np.ndarray, file: Path, frame: int | None) -> np.ndarray:
+    """The array with exactly three axes: one slice for 2D, trailing axes of length 1 dropped, one frame of 4D."""
     shape = array.shape
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     while array.ndim < 3:
         array = array[..., np.newaxis]
-    if array.ndim > 3:
+    if array.ndim == 3 and frame in (None, 0):
+        return array
+    if array.ndim == 4 and frame is not None and 0 <= frame < array.shape[3]:
+        return array[..., frame]
+    if array.ndim == 4:
+        said = "it has time points or channels" if frame is None else f"it has no frame {frame}"
         raise UnsupportedVolume(
-            f"{file.name} has {len(shape)} dimensions {shape}; expected 3, or 2 for a single slice. "
-            f"Split it first, e.g. with nibabel.funcs.four_to_three."
+            f"{file.name} has 4 dimensions {shape}; expected 3: {said}. "
+            f"Choose one with frame=0 to {array.shape[3] - 1}."
         )
-    return array
+    if array.ndim == 3:
+        raise UnsupportedVolume(f"{file.name} has 3 dimensions {shape} and so no frame {frame}. Leave frame out.")
+    raise UnsupportedVolume(
+        f"{file.name} has {len(shape)} dimensions {shape}; expected 3, or 4 with time or channels last. "
+        f"Split it first, e.g. with nibabel.funcs.four_to_three."
+    )
 
 
 def _without_nan(data: np.ndarray, file: Path) -> np.ndarray:

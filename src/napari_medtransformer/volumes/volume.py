@@ -23,7 +23,9 @@ class FileGrid:
     or 'memory' for a volume that no file was read for.
     shape: voxels per file axis (i, j, k). affine_ijk: (4, 4), file index to RAS mm.
     file_shape: the array's shape in the file where it differs from `shape`, as in (i, j, k, 1) or (i, j).
-    header: the NIfTI header as bytes, so that codes and units are written back bit for bit; empty for other formats.
+    header: what of the file's header says where the grid lies, written back bit for bit: the whole header of NIfTI,
+    the lines on geometry of NRRD and MetaImage; empty for other formats.
+    files: the file of every slice along k for DICOM, empty for other formats.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class FileGrid:
     affine_ijk: np.ndarray
     file_shape: tuple[int, ...]
     header: bytes = b""
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         fault = geometry.geometry_fault(self.affine_ijk)
@@ -80,6 +83,20 @@ class FileGrid:
     def mm_from_zyx(self, zyx: Any) -> np.ndarray:
         """Canonical coordinates (..., 3) as patient positions in RAS mm."""
         return geometry.apply_affine(self.affine, np.asarray(zyx))
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What the reader of a format hands over.
+
+    array: file order (i, j, k), fewer axes for a picture, time or channels last. modality and window: what the header
+    says; None where it says nothing.
+    """
+
+    array: np.ndarray
+    grid: FileGrid
+    modality: Modality | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,17 +13,22 @@ from typing import BinaryIO
 import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.volumes.nifti import write_nifti
+from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table
 from napari_medtransformer.volumes.volume import Volume
 
-WRITABLE_SUFFIXES = (".nii", ".nii.gz")
+WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+# Formats of labels alone: 3D Slicer's segmentation and DICOM-SEG.
+LABEL_SUFFIXES = (*WRITABLE_SUFFIXES, ".seg.nrrd", ".dcm")
 
 
-def write_labels(labels: np.ndarray, volume: Volume, path: str | os.PathLike[str]) -> Path:
+def write_labels(
+    labels: np.ndarray, volume: Volume, path: str | os.PathLike[str], *, names: LabelNames | None = None
+) -> Path:
     """Write labels on the input's own grid: same shape, axis order and affine, bit for bit.
 
     labels: (z, y, x) integers or bool, as `volume.data`. Stored in the smallest unsigned type that holds them.
-    path: .nii or .nii.gz; an existing file is replaced in one step. Returns the path.
+    path: .nii, .nii.gz, .nrrd, .seg.nrrd (3D Slicer), .mha, or .dcm (DICOM-SEG, for a volume read from DICOM); an
+    existing file is replaced in one step. names: by label number, for the formats that keep names. Returns the path.
     Raises CannotWrite, and then leaves no new file and no damaged one.
     """
     target = writable_path(path, volume)
@@ -37,17 +42,20 @@ def write_labels(labels: np.ndarray, volume: Volume, path: str | os.PathLike[str
     if labels.max() > np.iinfo(np.uint32).max:
         raise CannotWrite(f"labels above {np.iinfo(np.uint32).max} cannot be written; the highest is {labels.max()}.")
     stored = volume.grid.to_file_order(labels).astype(np.min_scalar_type(int(labels.max())))
-    with replacing(target) as stream:
-        write_nifti(stored, volume.grid, stream, compressed=target.name.lower().endswith(".gz"), labels=True)
+    table = None
+    if target.name.lower().endswith((".seg.nrrd", ".dcm")):
+        table = label_table((int(number) for number in np.unique(stored) if number), names)
+    _write(stored, volume, target, table, labels=True)
     return target
 
 
 def write_heatmap(heatmap: np.ndarray, volume: Volume, path: str | os.PathLike[str]) -> Path:
     """Write a heatmap on the input's own grid as float32; heads become the last axis of the file.
 
-    heatmap: (z, y, x) or (heads, z, y, x). path: .nii or .nii.gz. Raises CannotWrite as write_labels does.
+    heatmap: (z, y, x) or (heads, z, y, x). path: .nii, .nii.gz, .nrrd or .mha (heads as channels).
+    Raises CannotWrite as write_labels does.
     """
-    target = writable_path(path, volume)
+    target = writable_path(path, volume, WRITABLE_SUFFIXES)
     heatmap = np.asarray(heatmap)
     if heatmap.ndim not in (3, 4) or heatmap.shape[-3:] != volume.shape:
         raise CannotWrite(
@@ -58,9 +66,29 @@ def write_heatmap(heatmap: np.ndarray, volume: Volume, path: str | os.PathLike[s
         raise CannotWrite(f"a heatmap of type {heatmap.dtype} cannot be written; expected real numbers.")
     zyx_first = np.moveaxis(heatmap, 0, -1) if heatmap.ndim == 4 else heatmap
     stored = volume.grid.to_file_order(zyx_first).astype(np.float32)
-    with replacing(target) as stream:
-        write_nifti(stored, volume.grid, stream, compressed=target.name.lower().endswith(".gz"), labels=False)
+    _write(stored, volume, target, None, labels=False)
     return target
+
+
+def _write(stored: np.ndarray, volume: Volume, target: Path, table: list[Label] | None, *, labels: bool) -> None:
+    """An array in file order in the format of the target's suffix."""
+    name = target.name.lower()
+    with replacing(target) as stream:
+        if name.endswith((".nii", ".nii.gz")):
+            from napari_medtransformer.volumes.nifti import write_nifti
+
+            write_nifti(stored, volume.grid, stream, compressed=name.endswith(".gz"), labels=labels)
+        elif name.endswith(".dcm"):
+            from napari_medtransformer.volumes.dicom_seg import write_dicom_seg
+
+            write_dicom_seg(stored, volume.grid, stream, table or [])
+        else:
+            from napari_medtransformer.volumes.itk_formats import write_meta, write_nrrd
+
+            if name.endswith(".nrrd"):
+                write_nrrd(stored, volume.grid, stream, table)
+            else:
+                write_meta(stored, volume.grid, stream)
 
 
 @contextmanager
@@ -85,20 +113,18 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def writable_path(path: str | os.PathLike[str], volume: Volume) -> Path:
+def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[str, ...] = LABEL_SUFFIXES) -> Path:
     """`path` if its name and folder allow writing what belongs to `volume`. Raises CannotWrite."""
     target = Path(path)
-    if not target.name.lower().endswith(WRITABLE_SUFFIXES):
-        raise CannotWrite(
-            f"{target.name or target} has no suffix that can be written; use {' or '.join(WRITABLE_SUFFIXES)}."
-        )
+    if not target.name.lower().endswith(suffixes):
+        raise CannotWrite(f"{target.name or target} has no suffix that can be written; use {', '.join(suffixes)}.")
     if not target.parent.is_dir():
         raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
     if target.is_dir():
         raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
     if volume.source is not None and target.exists() and volume.source.path.exists():
         with suppress(OSError):
-            if target.samefile(volume.source.path):
+            if any(target.samefile(file) for file in (volume.source.path, *volume.source.files)):
                 raise CannotWrite(f"{target} is the image itself and was left as it is. Choose another name.")
     return target
 

@@ -1,0 +1,142 @@
+"""Names and colours of labels: the record, and its CSV and JSON forms."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_medtransformer.errors import CannotWrite, UnreadableFile
+
+Color = tuple[float, float, float]
+# Successive hues that far apart never come close (the golden ratio's conjugate).
+_HUE_STEP = 0.61803398875
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of a segmentation. number: its value in the array, from 1. color: red, green, blue in [0, 1]."""
+
+    number: int
+    name: str
+    color: Color
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError(f"a label's number is 1 or more, given {self.number}; 0 is background")
+        if len(self.color) != 3 or not all(0 <= part <= 1 for part in self.color):
+            raise ValueError(f"a colour is red, green, blue in [0, 1], given {self.color}")
+
+
+LabelNames = Mapping[int, str] | Sequence[Label]
+
+
+def label_color(number: int) -> Color:
+    """A distinct colour for a label that has none of its own, always the same for the same number."""
+    return colorsys.hsv_to_rgb(number * _HUE_STEP % 1, 0.65, 0.95)
+
+
+def label_table(numbers: Iterable[int], names: LabelNames | None = None) -> list[Label]:
+    """One record per number, ascending; names and colours from `names` where it has them, made up otherwise."""
+    known = {label.number: label for label in as_labels(names)}
+    return [
+        known.get(number) or Label(number, f"label {number}", label_color(number)) for number in sorted(set(numbers))
+    ]
+
+
+def as_labels(names: LabelNames | None) -> list[Label]:
+    """Names by number, or records, as records."""
+    if names is None:
+        return []
+    if isinstance(names, Mapping):
+        return [Label(int(number), str(name), label_color(int(number))) for number, name in names.items()]
+    return list(names)
+
+
+def read_label_table(path: str | os.PathLike[str]) -> list[Label]:
+    """Labels from a CSV with columns number, name and optionally color ('#rrggbb'), or from JSON.
+
+    JSON: {"1": "liver", ...}, or a list of objects with the same keys as the CSV's columns.
+    Raises UnreadableFile that names the line or entry at fault.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        rows = _json_rows(text) if file.suffix.lower() == ".json" else _csv_rows(text)
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(f"{file} is no table of labels: {' '.join(str(error).split())}.") from error
+    labels = []
+    for place, row in enumerate(rows, 1):
+        try:
+            number = int(row["number"])
+            color = _color(row["color"]) if row.get("color") else label_color(number)
+            labels.append(Label(number, str(row["name"]), color))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableFile(
+                f"{file.name} is no table of labels: entry {place} is {row}; expected number, name and perhaps color "
+                f"as #rrggbb."
+            ) from error
+    return labels
+
+
+def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **columns: Mapping[int, Any]) -> Path:
+    """Write labels as CSV or JSON, by the suffix; `columns` are further values by label number, such as volume_ml.
+
+    Raises CannotWrite for another suffix or when the system refuses.
+    """
+    from napari_medtransformer.volumes.writing import replacing
+
+    target = Path(path)
+    rows = [
+        {"number": label.number, "name": label.name, "color": hex_color(label.color)}
+        | {column: values.get(label.number, "") for column, values in columns.items()}
+        for label in labels
+    ]
+    if target.suffix.lower() == ".json":
+        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    elif target.suffix.lower() == ".csv":
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, ["number", "name", "color", *columns], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+    else:
+        raise CannotWrite(f"{target.name} has no suffix of a table; use .csv or .json.")
+    with replacing(target) as stream:
+        stream.write(text.encode())
+    return target
+
+
+def hex_color(color: Color) -> str:
+    """'#rrggbb'."""
+    return "#" + "".join(f"{round(part * 255):02x}" for part in color)
+
+
+def _color(text: str) -> Color:
+    digits = str(text).removeprefix("#")
+    if len(digits) != 6:
+        raise ValueError(f"{text} is no colour")
+    red, green, blue = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    content = json.loads(text)
+    if isinstance(content, dict):
+        return [{"number": number, "name": name} for number, name in content.items()]
+    if not isinstance(content, list):
+        raise ValueError("expected an object or a list")
+    return content
+
+
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text))
+    if not {"number", "name"} <= set(reader.fieldnames or ()):
+        raise ValueError("expected the columns number and name in its first line")
+    return list(reader)
