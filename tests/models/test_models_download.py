@@ -221,7 +221,7 @@ def test_a_file_put_there_by_hand_is_used_offline_and_checked(
     (tmp_path / "tiny.pth").write_bytes(CONTENT)
     assert fetch(card) == tmp_path / "tiny.pth"
     (tmp_path / "tiny.pth").write_bytes(CONTENT[:-1])
-    with pytest.raises(UnreadableWeights, match="not the published file.*delete it"):
+    with pytest.raises(UnreadableWeights, match=r"not the published file.*delete it"):
         fetch(card)
 
 
@@ -253,7 +253,7 @@ def test_a_stalled_server_is_left_within_a_second(faults: Faults, card: ModelCar
 
 def test_a_server_that_says_nothing_is_given_up(faults: Faults, card: ModelCard) -> None:
     faults.stall_after = 0
-    with pytest.raises(UnreadableWeights, match="did not answer in time|no connection"):
+    with pytest.raises(UnreadableWeights, match=r"did not answer in time|no connection"):
         fetch(card, Patience(attempts=2, backoff_s=0.01, read_s=0.2))
 
 
@@ -273,7 +273,7 @@ def test_a_mirror_that_is_no_address_is_refused(
 ) -> None:
     monkeypatch.setenv("MEDT_CACHE", str(tmp_path))
     monkeypatch.setenv("MEDT_MIRROR", "mirror.example")
-    with pytest.raises(UnreadableWeights, match="MEDT_MIRROR is 'mirror.example'"):
+    with pytest.raises(UnreadableWeights, match=r"MEDT_MIRROR is 'mirror\.example'"):
         fetch(card)
 
 

@@ -64,6 +64,12 @@ class RegionModel(PromptableModel):
         return []
 
 
+@pytest.fixture(scope="session")
+def make_region_model() -> Callable[[], RegionModel]:
+    """Makes a new one for each example of a property test."""
+    return RegionModel
+
+
 @pytest.fixture
 def region_model() -> RegionModel:
     return RegionModel()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_medtransformer.errors import CannotWrite, InvalidSession, MedTransformerError, UnreadableFile
+from napari_medtransformer.errors import CannotWrite, InvalidPrompt, InvalidSession, MedTransformerError, UnreadableFile
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.prompting.history import SessionObject, SessionState, SliceState
 from napari_medtransformer.prompting.masks import PackedMask
@@ -145,7 +145,7 @@ def _matching(
         window = (float(said["window"][0]), float(said["window"][1]))
         of_volume, of_model = dict(said["volume"]), dict(said["model"])
         slices = SliceModel(model, volume, window, embeddings_bytes)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, InvalidPrompt) as error:
         raise InvalidSession(f"{source} is damaged: {error}.") from error
     if of_volume.get("fingerprint") != slices.volume_fingerprint:
         raise InvalidSession(

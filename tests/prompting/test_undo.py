@@ -1,0 +1,162 @@
+"""Undo: any sequence of steps and as many undos give the beginning, redo the end, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.progress import run_to_end
+from napari_medtransformer.prompting import BoxPrompt, PointPrompt, PromptSession
+from napari_medtransformer.prompting.history import History
+from napari_medtransformer.volumes import Volume
+
+SHAPE = (12, 20, 26)
+
+
+@given(st.lists(st.integers(), max_size=30), st.data())
+def test_a_history_is_a_line_one_walks_along(values: list[int], data: st.DataObject) -> None:
+    history = History(-1)
+    for value in values:
+        history.push(value)
+    line, at = [-1, *values], len(values)
+    for step in data.draw(st.lists(st.sampled_from([-1, 1]), max_size=60)):
+        moved = history.undo() if step < 0 else history.redo()
+        assert moved is (0 <= at + step < len(line))
+        at = min(max(at + step, 0), len(line) - 1)
+        assert history.present == line[at]
+        assert (history.can_undo, history.can_redo) == (at > 0, at < len(values))
+
+
+def position(number: int) -> tuple[float, float, float]:
+    z, y, x = np.unravel_index(number % int(np.prod(SHAPE)), SHAPE)
+    return float(z), float(y), float(x)
+
+
+def act(session: PromptSession, kind: int, a: int, b: int) -> None:
+    """One change of a session, chosen by three numbers; what cannot be done in its state is left."""
+    object_id, axis = 1 + a % 3, b % 3
+    prompts = session.prompts
+    chosen = sorted(prompts)[a % len(prompts)] if prompts else None
+    if kind == 0:
+        session.add_point(position(a), positive=bool(b % 4), object_id=object_id, axis=axis)
+    elif kind == 1:
+        start = np.array(position(a))
+        stop = np.minimum(start + 1 + b % 9, SHAPE)
+        start[axis] = stop[axis] = min(start[axis], SHAPE[axis] - 1)
+        session.add_box(tuple(start), tuple(stop), object_id=object_id, axis=axis)
+    elif kind == 2 and chosen is not None:
+        request = session.remove_prompt(chosen)
+        if request is not None:
+            session.accept(session.predict(request))
+    elif kind == 3 and chosen is not None:
+        request = session.move_prompt(chosen, PointPrompt(position(b), object_id=object_id, axis=axis))
+        session.accept(session.predict(request))
+        session.predict_pending()
+    elif kind == 4 and prompts:
+        key = list(prompts.values())[b % len(prompts)].key
+        session.cycle_candidate(key)
+    elif kind == 5 and session.objects:
+        one = session.objects[a % len(session.objects)].object_id
+        [session.remove_object, session.clear_object, lambda n: session.rename_object(n, f"object {b}")][b % 3](one)
+    elif kind == 6:
+        session.new_object(f"object {a}")
+    elif kind == 7 and any(prompt.object_id == object_id for prompt in prompts.values()):
+        run_to_end(session.propagate(object_id))
+
+
+def seen(session: PromptSession) -> tuple[Any, ...]:
+    return session.state, session.prompts, session.objects, session.labels.tobytes()
+
+
+STEPS = st.tuples(st.integers(0, 7), st.integers(0, 10**6), st.integers(0, 10**6))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STEPS, max_size=25))
+def test_any_steps_and_as_many_undos_give_the_beginning_and_redos_the_end(
+    make_region_model: Callable[[], PromptableModel], blocks: Volume, steps: list[tuple[int, int, int]]
+) -> None:
+    walk(PromptSession(make_region_model(), blocks, window=(0, 100)), steps)
+
+
+def walk(session: PromptSession, steps: list[tuple[int, int, int]]) -> int:
+    """Do the steps, take all of them back and do them again, comparing every moment; returns how many there were."""
+    moments = [seen(session)]
+    for step in steps:
+        act(session, *step)
+        if session.state != moments[-1][0]:
+            moments.append(seen(session))
+    for moment in reversed(moments[:-1]):
+        session.undo()
+        assert seen(session) == moment
+    assert not session.can_undo
+    assert session.undo() == []
+    for moment in moments[1:]:
+        session.redo()
+        assert seen(session) == moment
+    assert not session.can_redo
+    return len(moments) - 1
+
+
+def test_a_thousand_random_steps_are_undone_and_redone(region_model: PromptableModel, blocks: Volume) -> None:
+    dice = random.Random(11)
+    kinds = (0, 0, 0, 1, 1, 2, 3, 4, 5, 6)
+    steps = [(dice.choice(kinds), dice.randrange(10**6), dice.randrange(10**6)) for _ in range(1000)]
+    assert walk(PromptSession(region_model, blocks, window=(0, 100)), steps) > 800
+
+
+def test_the_labels_after_many_steps_are_those_of_a_session_that_only_has_the_end(
+    region_model: PromptableModel, blocks: Volume
+) -> None:
+    """The repainted slices add up to what painting everything at once gives."""
+    dice = random.Random(5)
+    session = PromptSession(region_model, blocks, window=(0, 100))
+    for _ in range(60):
+        act(session, dice.choice((0, 0, 1, 2, 3, 4)), dice.randrange(10**6), dice.randrange(10**6))
+    masks = session._timeline.masks()
+    expected = np.zeros(SHAPE, np.uint16)
+    for one in session.objects:
+        own = np.zeros(SHAPE, bool)
+        for key, (_, mask) in sorted(masks.items(), key=lambda item: (item[1][0], item[0])):
+            if key.object_id == one.object_id:
+                own[(slice(None),) * key.axis + (key.index,)] = mask.unpack()
+        expected[own] = one.object_id
+    assert np.array_equal(session.labels, expected)
+
+
+def test_a_new_step_after_undo_forgets_what_was_undone(region_model: PromptableModel, blocks: Volume) -> None:
+    session = PromptSession(region_model, blocks, window=(0, 100))
+    session.add_point((5, 8, 10))
+    session.undo()
+    session.add_point((5, 8, 20))
+    assert not session.can_redo
+    before = session.labels
+    assert session.redo() == []
+    assert np.array_equal(session.labels, before)
+
+
+def test_boxes_and_points_keep_their_numbers_over_undo(region_model: PromptableModel, blocks: Volume) -> None:
+    session = PromptSession(region_model, blocks, window=(0, 100))
+    point = session.add_point((5, 8, 10))
+    box = session.add_prompt(BoxPrompt((5.0, 4.0, 5.0), (5.0, 12.0, 15.0))).prompt_id
+    session.undo()
+    session.redo()
+    assert list(session.prompts) == [point, box]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_undo_of_a_propagation_is_one_step(region_model: PromptableModel, blocks: Volume, axis: int) -> None:
+    session = PromptSession(region_model, blocks, window=(0, 100))
+    session.add_point((5, 8, 10), axis=axis)
+    before = session.labels
+    run_to_end(session.propagate(1))
+    assert session.labels.sum() > before.sum()
+    session.undo()
+    assert np.array_equal(session.labels, before)
