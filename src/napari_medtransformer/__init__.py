@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_medtransformer.errors import MedTransformerError as MedTransformerError
+    from napari_medtransformer.inspection import AttentionProbe as AttentionProbe
+    from napari_medtransformer.inspection import AttentionSite as AttentionSite
+    from napari_medtransformer.models import ModelCard as ModelCard
+    from napari_medtransformer.models import list_models as list_models
+    from napari_medtransformer.models import load_model as load_model
+    from napari_medtransformer.prompting import ImagePredictor as ImagePredictor
+    from napari_medtransformer.prompting import PromptSession as PromptSession
+    from napari_medtransformer.volumes import Volume as Volume
+    from napari_medtransformer.volumes import read_volume as read_volume
+    from napari_medtransformer.volumes import write_labels as write_labels
 
 try:
     __version__ = version("napari-medtransformer")
