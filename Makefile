@@ -31,7 +31,7 @@ lint: $(STAMP) ## Format, lint, types, layers, manifest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/npe2 validate --imports napari-medtransformer
 
 test: lint ## Lint, then every test, on a virtual screen
