@@ -47,8 +47,8 @@ class MaskPrediction:
 class PromptableModel(ABC):
     """A segmentation transformer that answers prompts on a 2D image.
 
-    `network` is the torch module that runs; `on_encode` is called with the placement of every image encoded, which
-    is how a probe learns where tokens lie.
+    `network` is the torch module that runs; `on_encode` is called with the placement of every image before it is
+    encoded or decoded, which is how a probe learns where tokens lie.
     """
 
     card: ModelCard

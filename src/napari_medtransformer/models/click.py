@@ -51,6 +51,8 @@ class ClickModel(PromptableModel):
     def decode(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
         """Predict the candidate masks of one object, at the image's native pixels."""
         placement = embedding.placement
+        for listener in self.on_encode:
+            listener(placement)
         logits, scores = self._click.decode(embedding.features, self._batch(placement, prompts))
         whole = F.interpolate(logits.float(), size=(self._size, self._size), mode="bilinear", align_corners=False)
         rows, columns = placement.resized_shape
@@ -98,7 +100,7 @@ class ClickModel(PromptableModel):
         if prompts.box is not None:
             # Half-open edges lie half a pixel before the pixel whose index they carry.
             corners = [prompts.box[:2], prompts.box[2:]]
-            box[:] = np.concatenate([np.add(placement.to_input(np.subtract(c, 0.5)), 0.5) for c in corners])
+            box[:] = np.concatenate([np.add(placement.to_input([edge - 0.5 for edge in c]), 0.5) for c in corners])
         return PromptBatch(
             points_yx=self._tensor(points)[None],
             point_labels=torch.from_numpy(labels).to(self.device)[None],

@@ -103,6 +103,8 @@ class SamAdapter(PromptableModel):
     def decode(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
         """Predict one object: three candidates for a single click, which is ambiguous, one for anything clearer."""
         placement, sam = embedding.placement, self._sam
+        for listener in self.on_encode:
+            listener(placement)
         points, labels, boxes = self._points_and_boxes(placement, prompts)
         sparse, dense = sam.prompt_encoder(points, labels, boxes, self._mask_input(placement, prompts.mask_logits))
         masks, scores = sam.mask_decoder(

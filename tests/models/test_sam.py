@@ -1,0 +1,226 @@
+"""The SAM adapter against transformers' own eager network and against Meta's published names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import SamConfig, SamModel
+
+from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
+from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel
+from napari_medtransformer.models import ModelCard, find_card
+from napari_medtransformer.models.base import Prompts
+from napari_medtransformer.models.sam import FusedSamAttention, SamAdapter, build, random_sam, relative_table
+from napari_medtransformer.models.sam_names import transformers_names
+
+IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
+MASK = np.random.default_rng(1).normal(size=(50, 77)).astype(np.float32)
+NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+
+
+def config_of(size=128, window=3):
+    return SamConfig(
+        vision_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": size,
+            "window_size": window,
+            "global_attn_indexes": [1],
+        },
+        prompt_encoder_config={"image_size": size},
+    )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Our adapter and transformers' eager network with the same weights."""
+    ours = SamAdapter(find_card("sam-vit-b"), random_sam(config_of(), 0), torch.device("cpu"), torch.float32)
+    config = config_of()
+    config._attn_implementation = "eager"
+    theirs = SamModel(config).eval()
+    theirs.load_state_dict(ours.network.state_dict())
+    assert not isinstance(theirs.vision_encoder.layers[0].attn, FusedSamAttention)
+    return ours, theirs
+
+
+def their_input():
+    """The image as SAM's own preprocessing makes it: longest side 128, normalised, padded by zeros."""
+    grey = F.interpolate(torch.from_numpy(IMAGE)[None, None], size=(83, 128), mode="bilinear", antialias=True)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    colour = (255 * grey - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    return F.pad(colour, (0, 0, 0, 128 - 83))
+
+
+@pytest.mark.parametrize("kernel", ["low-rank", "blockwise"])
+def test_the_encoder_equals_transformers_eager_encoder(pair, kernel):
+    ours, theirs = pair
+    with use_policy(AttentionPolicy(None, kernel)):
+        embedding = ours.encode(IMAGE)
+    with torch.no_grad():
+        expected = theirs.get_image_embeddings(their_input())
+    assert torch.allclose(embedding.features[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        Prompts(np.array([[20.0, 30.0]], np.float32), np.array([1])),
+        Prompts(np.array([[20.0, 30.0], [3.0, 70.0]], np.float32), np.array([1, 0])),
+        Prompts(*NO_POINTS, box=(10, 20, 40, 60)),
+        Prompts(np.array([[20.0, 30.0]], np.float32), np.array([0]), box=(10, 20, 40, 60)),
+        Prompts(np.array([[20.0, 30.0]], np.float32), np.array([1]), mask_logits=MASK),
+        Prompts(*NO_POINTS, mask_logits=MASK),
+    ],
+    ids=["click", "clicks", "box", "click and box", "click and mask", "mask"],
+)
+def test_masks_equal_those_of_transformers_for_the_same_prompts(pair, prompts):
+    ours, theirs = pair
+    predicted = ours.decode(ours.encode(IMAGE), prompts)
+    # native pixel centres and box edges in the 83 × 128 resized image; SAM adds half a pixel by itself
+    scale = np.array([128 / 77, 83 / 50])
+    given = {}
+    if len(prompts.points_yx):
+        given["input_points"] = torch.tensor((prompts.points_yx[:, ::-1] + 0.5) * scale - 0.5).float()[None, None]
+        given["input_labels"] = torch.tensor(prompts.point_labels)[None, None]
+    if prompts.box is not None:
+        y0, x0, y1, x1 = prompts.box
+        corners = np.array([[x0, y0], [x1, y1]]) * scale - 0.5
+        given["input_boxes"] = torch.tensor(corners).float().reshape(1, 1, 4)
+    if prompts.mask_logits is not None:
+        resized = F.interpolate(torch.from_numpy(MASK)[None, None], size=(83, 128), mode="bilinear", antialias=True)
+        whole = F.pad(resized, (0, 0, 0, 45), value=-8.0)
+        given["input_masks"] = F.interpolate(whole, size=(32, 32), mode="bilinear", antialias=True)
+    several = len(prompts.points_yx) == 1 and prompts.box is None and prompts.mask_logits is None
+    with torch.no_grad():
+        out = theirs(pixel_values=their_input(), multimask_output=several, **given)
+    whole = F.interpolate(out.pred_masks[0], size=(128, 128), mode="bilinear")[..., :83, :]
+    expected = F.interpolate(whole, size=(50, 77), mode="bilinear", antialias=True)[0]
+    assert predicted.logits.shape == ((3 if several else 1), 50, 77)
+    assert np.allclose(predicted.logits, expected.numpy(), atol=1e-4)
+    assert np.allclose(predicted.scores, out.iou_scores[0, 0].numpy(), atol=1e-4)
+
+
+def test_relative_positions_are_interpolated_as_transformers_does(pair):
+    _, theirs = pair
+    attention = theirs.vision_encoder.layers[1].attn
+    trained = attention.rel_pos_h.detach()
+    for size in (8, 5, 13):
+        assert torch.allclose(relative_table(trained, size), attention.get_rel_pos(size, size, trained), atol=1e-6)
+
+
+def test_bfloat16_encodes_to_nearly_the_same(pair):
+    ours, _ = pair
+    exact = ours.encode(IMAGE).features[0]
+    ours.dtype = torch.bfloat16
+    try:
+        coarse = ours.encode(IMAGE).features[0]
+    finally:
+        ours.dtype = torch.float32
+    assert coarse.dtype == torch.float32
+    assert 0 < (coarse - exact).norm() / exact.norm() < 2e-2
+
+
+def test_random_weights_come_from_their_seed_and_make_heads_look_somewhere(pair):
+    ours, _ = pair
+    again, other = random_sam(config_of(), 0).state_dict(), random_sam(config_of(), 1).state_dict()
+    own = ours.network.state_dict()
+    assert all(torch.equal(own[name], again[name]) for name in own)
+    assert not torch.equal(
+        own["vision_encoder.layers.0.attn.qkv.weight"], other["vision_encoder.layers.0.attn.qkv.weight"]
+    )
+    assert not any(value.isnan().any() for value in own.values())
+    from napari_medtransformer.attention.probe import AttentionProbe
+
+    with AttentionProbe(ours) as probe:
+        ours.encode(IMAGE)
+    for summary in probe.summary():
+        assert (summary.entropy_fraction < 0.97).all()
+
+
+def meta_names(depth, global_width, hyper=4):
+    """The tensor names of Meta's checkpoints, from its published modules."""
+    names = ["image_encoder.pos_embed", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
+    pairs = ["image_encoder.patch_embed.proj"]
+    for i in range(depth):
+        block = f"image_encoder.blocks.{i}"
+        names += [f"{block}.attn.rel_pos_h", f"{block}.attn.rel_pos_w"]
+        pairs += [f"{block}.{part}" for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.lin1", "mlp.lin2")]
+    names += ["image_encoder.neck.0.weight", "image_encoder.neck.2.weight"]
+    pairs += ["image_encoder.neck.1", "image_encoder.neck.3"]
+    names += [f"prompt_encoder.point_embeddings.{i}.weight" for i in range(4)]
+    names += ["prompt_encoder.not_a_point_embed.weight", "prompt_encoder.no_mask_embed.weight"]
+    pairs += [f"prompt_encoder.mask_downscaling.{i}" for i in (0, 1, 3, 4, 6)]
+    projections = [f"{side}_proj" for side in ("q", "k", "v", "out")]
+    for i in range(2):
+        layer = f"mask_decoder.transformer.layers.{i}"
+        for module in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"):
+            pairs += [f"{layer}.{module}.{p}" for p in projections]
+        pairs += [f"{layer}.norm{n}" for n in (1, 2, 3, 4)] + [f"{layer}.mlp.lin1", f"{layer}.mlp.lin2"]
+    pairs += [f"mask_decoder.transformer.final_attn_token_to_image.{p}" for p in projections]
+    pairs += ["mask_decoder.transformer.norm_final_attn"]
+    names += ["mask_decoder.iou_token.weight", "mask_decoder.mask_tokens.weight"]
+    pairs += [f"mask_decoder.output_upscaling.{i}" for i in (0, 1, 3)]
+    pairs += [f"mask_decoder.output_hypernetworks_mlps.{i}.layers.{j}" for i in range(hyper) for j in range(3)]
+    pairs += [f"mask_decoder.iou_prediction_head.layers.{j}" for j in range(3)]
+    return names + [f"{name}.{part}" for name in pairs for part in ("weight", "bias")]
+
+
+def test_meta_names_become_transformers_names_one_to_one(pair):
+    ours, _ = pair
+    names = meta_names(depth=3, global_width=32)
+    renamed = transformers_names({name: torch.zeros(()) for name in names})
+    assert sorted(renamed) == sorted(ours.network.state_dict())
+    assert len(renamed) == len(names) + 1  # the Fourier matrix has two names in transformers
+    vit_b = meta_names(depth=12, global_width=768)
+    assert len(vit_b) == 314  # as many tensors as sam_vit_b_01ec64.pth has
+
+
+def test_meta_layers_of_perceptrons_keep_their_order():
+    value = {f"mask_decoder.iou_prediction_head.layers.{i}.weight": torch.tensor(float(i)) for i in range(3)}
+    renamed = transformers_names({"image_encoder.pos_embed": torch.zeros(()), **value})
+    head = "mask_decoder.iou_prediction_head"
+    assert [renamed[f"{head}.{part}.weight"].item() for part in ("proj_in", "layers.0", "proj_out")] == [0, 1, 2]
+
+
+def test_a_checkpoint_fills_the_network_by_either_naming(tmp_path):
+    card = find_card("sam-vit-b")
+    state = random_sam(SamConfig(), 3).state_dict()
+    model = build(card, state, seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    loaded = model.network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+    state.pop("vision_encoder.pos_embed")
+    with pytest.raises(UnreadableWeights, match=r"vision_encoder\.pos_embed"):
+        build(card, state, seed=0, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_an_unknown_architecture_is_refused():
+    from dataclasses import replace
+
+    card: ModelCard = replace(find_card("sam-vit-b"), name="sam-vit-x", architecture="vit-x")
+    with pytest.raises(UnsupportedModel, match="vit-x"):
+        build(card, None, seed=0, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_medsam_sees_intensities_as_they_are():
+    sam, medsam = (
+        SamAdapter(find_card(name), random_sam(config_of(), 0), torch.device("cpu"), torch.float32)
+        for name in ("sam-vit-b", "medsam")
+    )
+    seen = []
+    for model in (sam, medsam):
+        hook = model.network.vision_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        model.encode(np.full((40, 40), 0.5, np.float32))
+        hook.remove()
+    assert torch.allclose(seen[1], torch.full((1, 3, 128, 128), 0.5))
+    assert torch.allclose(
+        seen[0][0, :, 0, 0], torch.tensor([(0.5 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.5 - 0.406) / 0.225])
+    )
+
+
+def test_pixels_that_are_no_squares_keep_their_proportions(pair):
+    ours, _ = pair
+    embedding = ours.encode(np.zeros((20, 100), np.float32), (5.0, 1.0))
+    assert embedding.placement.resized_shape == (128, 128)
