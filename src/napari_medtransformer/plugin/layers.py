@@ -37,9 +37,6 @@ def image_layer(volume: Volume) -> LayerData:
     return volume.data, kwargs | grid_kwargs(volume), "image"
 
 
-def labels_layer(labels: np.ndarray, volume: Volume, name: str, features: dict[str, Any] | None = None) -> LayerData:
-    """Labels (z, y, x) on the volume's grid. features: columns with one row per label, background first."""
-    kwargs: dict[str, Any] = {"name": name} | grid_kwargs(volume)
-    if features is not None:
-        kwargs["features"] = features
-    return labels, kwargs, "labels"
+def labels_layer(labels: np.ndarray, volume: Volume, name: str, **kwargs: Any) -> LayerData:
+    """Labels (z, y, x) on the volume's grid. kwargs: such as features (one row per label, background first)."""
+    return labels, {"name": name} | grid_kwargs(volume) | kwargs, "labels"

@@ -7,10 +7,19 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from napari_medtransformer.errors import UnsupportedVolume
 from napari_medtransformer.plugin.layers import LayerData, image_layer, labels_layer
-from napari_medtransformer.volumes.reading import READABLE_SUFFIXES, has_suffix, read_labels, read_volume
+from napari_medtransformer.volumes.label_table import Label, label_color
+from napari_medtransformer.volumes.reading import (
+    DICOM_SUFFIXES,
+    READABLE_SUFFIXES,
+    has_suffix,
+    read_frames,
+    read_label_names,
+    read_labels,
+)
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -20,24 +29,26 @@ _LABEL_FOLDERS = {"labels", "labelstr", "labelsts", "masks", "segmentations"}
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
-    """The reader for one path or several, or None if any of them is not ours. Looks at names only and never raises."""
+    """The reader for one path or several, or None if any of them is not ours. Never raises.
+
+    Looks at names; at the first bytes of files without a known suffix, and at the first files of folders and zips.
+    """
     try:
         paths = _as_paths(path)
     except TypeError:
         return None
-    if not paths or not all(has_suffix(one, READABLE_SUFFIXES) for one in paths):
-        return None
-    return read_layers
+    return read_layers if paths and all(map(_is_ours, paths)) else None
 
 
 def read_layers(path: Paths) -> list[LayerData]:
-    """One layer per path: labels for a file that is named as one (`*_seg`, `*-label`, `labelsTr/*`), else an image.
+    """One layer per path: labels for a DICOM-SEG or a file named as labels (`*_seg`, `*-label`, `labelsTr/*`), else an
+    image; one layer per time point or channel of a 4D file.
 
     `viewer.open(path, layer_type="labels")` overrides that, as napari's "convert to labels" does later. A file named
-    as labels that holds fractional values is shown as the image it is.
-    Raises UnreadableFile or UnsupportedVolume, which napari shows as a notification.
+    as labels that holds fractional values is shown as the image it is. Of several DICOM series in a folder the user
+    chooses one. Raises UnreadableFile or UnsupportedVolume, which napari shows as a notification.
     """
-    return [_read_layer(one) for one in _as_paths(path)]
+    return [layer for one in _as_paths(path) for layer in _read_layers(one)]
 
 
 def names_labels(path: Path) -> bool:
@@ -45,12 +56,78 @@ def names_labels(path: Path) -> bool:
     return bool(_LABEL_WORD.search(path.name.lower())) or path.parent.name.lower() in _LABEL_FOLDERS
 
 
-def _read_layer(path: Path) -> LayerData:
-    if names_labels(path):
-        with suppress(UnsupportedVolume):  # fractional or negative values: an image after all, or read_volume says why
+def _is_ours(path: Path) -> bool:
+    """By name where the name tells, by content where it does not."""
+    if path.name == "":
+        return False
+    if has_suffix(path, READABLE_SUFFIXES) and not has_suffix(path, (".zip",)):
+        return True
+    from napari_medtransformer.volumes.dicom import holds_dicom
+
+    return holds_dicom(path)
+
+
+def _read_layers(path: Path) -> list[LayerData]:
+    if names_labels(path) or _is_dicom_seg(path):
+        with suppress(UnsupportedVolume):  # fractional or negative values: an image after all, or read_frames says why
             labels = read_labels(path)
-            return labels_layer(labels.data, labels, labels.name)
-    return image_layer(read_volume(path))
+            names = read_label_names(path)
+            return [labels_layer(labels.data, labels, labels.name, **_named(names))]
+    frames = read_frames(path, series=_chosen_series(path))
+    layers = [image_layer(frame) for frame in frames]
+    if len(layers) > 1:
+        for place, (_, kwargs, _) in enumerate(layers):
+            kwargs["name"] += f" [frame {place}]"
+            kwargs["visible"] = place == 0
+    return layers
+
+
+def _is_dicom_seg(path: Path) -> bool:
+    if not path.is_file() or (has_suffix(path, READABLE_SUFFIXES) and not has_suffix(path, DICOM_SUFFIXES)):
+        return False
+    from napari_medtransformer.volumes.dicom_headers import is_dicom, is_segmentation, read_header
+    from napari_medtransformer.volumes.guard import decoding
+
+    if not is_dicom(path):
+        return False
+    with decoding(path):
+        return is_segmentation(read_header(path))
+
+
+def _chosen_series(path: Path) -> int | None:
+    """Which series of a DICOM folder to open: asked in a dialog if there are several and there is a window.
+
+    Without a window, or when the dialog is cancelled, None: reading then says which series there are.
+    """
+    if not path.is_dir():
+        return None
+    from napari_medtransformer.volumes.dicom import list_series
+
+    found = list_series(path)
+    if len(found) < 2:
+        return None
+    from qtpy.QtWidgets import QApplication, QInputDialog  # only here: importing this module must not need Qt
+
+    if QApplication.instance() is None:
+        return None
+    items = [f"{place}: {series}" for place, series in enumerate(found, 1)]
+    item, accepted = QInputDialog.getItem(
+        QApplication.activeWindow(), "Open DICOM", f"{path.name} holds {len(found)} series:", items, 0, False
+    )
+    return items.index(item) + 1 if accepted else None
+
+
+def _named(labels: list[Label]) -> dict[str, Any]:
+    """Features and colours of a labels layer by its labels' names; empty if they have none."""
+    if not labels:
+        return {}
+    by_number = {label.number: label for label in labels}
+    numbers = range(max(by_number) + 1)
+    names = ["background", *(by_number[n].name if n in by_number else "" for n in numbers[1:])]
+    colors = {label.number: (*label.color, 1.0) for label in labels}
+    # None is the colour of any other number: one that the user draws later must be seen.
+    colors |= {0: (0.0, 0.0, 0.0, 0.0), None: (*label_color(max(by_number) + 1), 1.0)}
+    return {"features": {"index": list(numbers), "name": names}, "colormap": colors}
 
 
 def _as_paths(path: Paths) -> list[Path]:

@@ -41,4 +41,5 @@ def _labels(file: str, name: str, group: str) -> LayerData:
     names = sample_label_names(group)
     highest = max(names)
     column = ["background", *(names.get(number, "") for number in range(1, highest + 1))]
-    return labels_layer(labels.data, labels, name, {"index": list(range(highest + 1)), "name": column})
+    features = {"index": list(range(highest + 1)), "name": column}
+    return labels_layer(labels.data, labels, name, features=features)

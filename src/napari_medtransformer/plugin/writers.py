@@ -8,7 +8,8 @@ import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
 from napari_medtransformer.plugin.layers import VOLUME_KEY
-from napari_medtransformer.volumes import Volume, write_heatmap, write_labels
+from napari_medtransformer.volumes import Label, Volume, write_heatmap, write_labels
+from napari_medtransformer.volumes.label_table import label_color
 
 
 def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
@@ -18,13 +19,29 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     (a layer made with napari's own button). Raises CannotWrite.
     """
     volume = _volume_of(data, attributes)
-    return [str(write_labels(np.asarray(data), volume, path))]
+    return [str(write_labels(np.asarray(data), volume, path, names=label_names(attributes)))]
 
 
 def write_image_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save an image layer, (z, y, x) or (heads, z, y, x), as float32 on its volume's own grid. Raises CannotWrite."""
     volume = _volume_of(data, attributes)
     return [str(write_heatmap(np.asarray(data), volume, path))]
+
+
+def label_names(attributes: dict[str, Any]) -> list[Label]:
+    """Names and colours of a labels layer's labels, of its features ('index', 'name') and its colormap."""
+    features = attributes.get("features")
+    if features is None or not {"index", "name"} <= set(features):
+        return []
+    colormap = attributes.get("colormap")
+    labels = []
+    for number, name in zip(features["index"], features["name"]):
+        if int(number) < 1 or not isinstance(name, str) or not name:
+            continue
+        mapped = None if colormap is None else colormap.map(int(number))
+        red, green, blue = label_color(int(number)) if mapped is None else (float(part) for part in mapped[:3])
+        labels.append(Label(int(number), name, (red, green, blue)))
+    return labels
 
 
 def _volume_of(data: Any, attributes: dict[str, Any]) -> Volume:

@@ -2,7 +2,7 @@
 
 from napari_medtransformer.volumes.intensity import CT_PRESETS, Modality, Window, apply_window, default_window
 from napari_medtransformer.volumes.label_table import Label, read_label_table, write_label_table
-from napari_medtransformer.volumes.reading import read_label_names, read_labels, read_volume
+from napari_medtransformer.volumes.reading import read_frames, read_label_names, read_labels, read_volume
 from napari_medtransformer.volumes.volume import FileGrid, Volume
 from napari_medtransformer.volumes.writing import write_heatmap, write_labels
 
@@ -15,6 +15,7 @@ __all__ = [
     "Window",
     "apply_window",
     "default_window",
+    "read_frames",
     "read_label_names",
     "read_label_table",
     "read_labels",

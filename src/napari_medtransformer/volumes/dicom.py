@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from napari_medtransformer.volumes.volume import Decoded, FileGrid
 _EVEN = 0.05
 # Degrees between the stack's direction and the slices' normal above which the gantry counts as tilted.
 _TILT_DEGREES = 0.5
+# Files looked at to tell whether a folder or zip is DICOM: the first is one unless a report or index comes first.
+_LOOKED_AT = 20
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR"}
 
 
@@ -42,6 +46,23 @@ def read_dicom(path: Path, *, series: int | str | None = None, resample: bool = 
             _unpack(path, Path(folder))
             return _read(path, list_series(Path(folder)), series, resample)
     return _read(path, list_series(path), series, resample)
+
+
+def holds_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, or a zip or folder holds some, by a look at its first files. Never raises."""
+    try:
+        if path.is_dir():
+            return any(map(is_dicom, itertools.islice((one for one in path.rglob("*") if one.is_file()), _LOOKED_AT)))
+        if not zipfile.is_zipfile(path):
+            return is_dicom(path)
+        with zipfile.ZipFile(path) as archive:
+            for member in itertools.islice((one for one in archive.infolist() if not one.is_dir()), _LOOKED_AT):
+                with archive.open(member) as stream:
+                    if stream.read(132)[128:] == b"DICM":
+                        return True
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        pass  # not ours, then: reading it says why
+    return False
 
 
 def _unpack(archive: Path, folder: Path) -> None:

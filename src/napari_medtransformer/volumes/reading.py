@@ -43,9 +43,18 @@ def read_volume(
     """
     file = existing(path)
     decoded = _decode(file, series, resample)
-    data = _without_nan(decoded.grid.to_canonical(_spatial(decoded.array, file, frame)), file)
-    modality = modality or decoded.modality or guess_modality(data)
-    return Volume(data, decoded.grid.affine, modality, decoded.grid, decoded.window)
+    return _volume(_spatial(decoded.array, file, frame), decoded, file, modality)
+
+
+def read_frames(path: str | os.PathLike[str], *, series: int | str | None = None) -> list[Volume]:
+    """Every time point or channel of a file as a volume, in order; a single one for a 3D file. Arguments and errors
+    as for read_volume."""
+    file = existing(path)
+    decoded = _decode(file, series, False)
+    array = decoded.array
+    if array.ndim != 4 or array.shape[3] == 1:
+        return [_volume(_spatial(array, file, None), decoded, file, None)]
+    return [_volume(array[..., frame], decoded, file, None) for frame in range(array.shape[3])]
 
 
 def read_labels(path: str | os.PathLike[str]) -> Volume:
@@ -135,6 +144,13 @@ def _decode_labels(file: Path) -> Decoded:
         if is_dicom(file):
             return read_dicom_seg(file)
     return _decode(file, None, False)
+
+
+def _volume(array_ijk: np.ndarray, decoded: Decoded, file: Path, modality: Modality | None) -> Volume:
+    """The canonical volume of an array with three axes in file order."""
+    data = _without_nan(decoded.grid.to_canonical(array_ijk), file)
+    modality = modality or decoded.modality or guess_modality(data)
+    return Volume(data, decoded.grid.affine, modality, decoded.grid, decoded.window)
 
 
 def _spatial(array: np.ndarray, file: Path, frame: int | None) -> np.ndarray:
