@@ -22,7 +22,7 @@ from napari_medtransformer.cli.options import (
 def click(
     input_path: InputPath,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Where the labels go: .nii or .nii.gz.")
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Where the labels go, such as labels.nii.gz.")
     ],
     model: ModelName = DEFAULT_MODEL,
     point: Annotated[

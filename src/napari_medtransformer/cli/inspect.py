@@ -45,7 +45,7 @@ def inspect(
             "--output",
             "-o",
             metavar="OUT",
-            help="Where the result goes: .nii or .nii.gz the site's heatmaps on the image's grid, heads last; "
+            help="Where the result goes: .nii.gz the site's heatmaps on the image's grid, heads last; "
             ".npz the attention rows of every site; .csv or .json the table.",
             show_default=False,
         ),
@@ -147,11 +147,11 @@ def _writer(output: Path, volume: Volume) -> Writer:
 
     name = output.name.lower()
     if name.endswith(WRITABLE_SUFFIXES):
-        writable_path(output, volume)
+        writable_path(output, volume, WRITABLE_SUFFIXES)
         return lambda inspection, site, query, token, _: _write_heatmap(inspection, site, query, token, output)
     if not name.endswith((ROWS_SUFFIX, *TABLE_SUFFIXES)):
         raise CannotWrite(
-            f"{output.name or output} has no suffix that can be written; use .nii or .nii.gz for heatmaps, "
+            f"{output.name or output} has no suffix that can be written; use {', '.join(WRITABLE_SUFFIXES)} for heatmaps, "
             f"{ROWS_SUFFIX} for rows, {' or '.join(TABLE_SUFFIXES)} for the table."
         )
     if not output.parent.is_dir():
