@@ -100,7 +100,7 @@ class SessionActions(QObject):
         labels, volume = session.live_labels, workspace.volume
         controller.queue.submit(
             lambda: object_volumes_ml(labels, volume.spacing),
-            label="Measuring…",
+            label="",
             key="measure",
             on_done=self._measured,
         )

@@ -8,7 +8,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QBoxLayout, QCheckBox, QComboBox, QLabel, QSizePolicy, QSlider, QVBoxLayout, QWidget
 
-from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.controller import controller_of
 from napari_medtransformer.plugin.head_grid import HeadGrid
 from napari_medtransformer.plugin.pictures import COLOUR_MAPS
@@ -29,8 +28,7 @@ class AttentionDock(QWidget):
         super().__init__()
         self.controller = controller_of(napari_viewer)
         self.controller.attach(self)
-        self.state = AttentionState(self.controller)
-        self.destroyed.connect(self.state.close)
+        self.state = self.controller.attention
         self.setMinimumWidth(DOCK_WIDTH)
 
         self.message = quiet_label()
@@ -59,7 +57,7 @@ class AttentionDock(QWidget):
         self._box.addWidget(heads_frame, 1)
 
         self.state.changed.connect(self._refresh)
-        self.controller.changed.connect(self._refresh)
+        self.controller.changed.connect(self._refresh_message)
         self._refresh()
 
     # ------------------------------------------------------------------ building
@@ -77,23 +75,23 @@ class AttentionDock(QWidget):
         return frame
 
     def _layer_section(self) -> QWidget:
-        self.shown = QCheckBox("show in viewer")
+        self.shown = QCheckBox("show")
         self.shown.setChecked(True)
         self.shown.setToolTip("Draw the chosen head as a layer on the anatomy")
         self.shown.toggled.connect(self.state.set_shown)
-        frame, layout = section("Heatmap", self.shown)
         style = self.state.style
+        self.smooth = QCheckBox("smooth")
+        self.smooth.setChecked(style.smooth)
+        self.smooth.setToolTip("On: interpolated between tokens. Off: every token as the tile it is")
+        self.smooth.toggled.connect(lambda on: self.state.restyle(smooth=on))
+        frame, layout = section("Heatmap", self.smooth, self.shown)
         self.colours = _combo("Perceptually uniform colour maps only")
         self.colours.addItems(COLOUR_MAPS)
         self.colours.activated.connect(lambda: self.state.restyle(colour_map=self.colours.currentText()))
         self.blend = _combo("Translucent hides the anatomy where attention is high; additive brightens it")
         self.blend.addItems(("Translucent", "Additive"))
         self.blend.activated.connect(lambda place: self.state.restyle(additive=place == 1))
-        self.smooth = QCheckBox("Smooth")
-        self.smooth.setChecked(style.smooth)
-        self.smooth.setToolTip("On: interpolated between tokens. Off: every token as the tile it is")
-        self.smooth.toggled.connect(lambda on: self.state.restyle(smooth=on))
-        layout.addLayout(row(self.colours, self.blend, self.smooth))
+        layout.addLayout(row(self.colours, self.blend))
         self.opacity, line = _slider("Opacity", round(100 * style.opacity), "How much the heatmap covers the anatomy")
         self.opacity.valueChanged.connect(lambda value: self.state.restyle(opacity=value / 100))
         layout.addLayout(line)
@@ -105,16 +103,21 @@ class AttentionDock(QWidget):
 
     # ------------------------------------------------------------------ showing
 
-    def _refresh(self) -> None:
-        state = self.state
-        obstacle = state.obstacle
+    def _refresh_message(self) -> None:
+        """Only what can change without a new answer; this runs often."""
+        obstacle = self.state.obstacle
         self.message.setText(obstacle)
         self.message.setVisible(bool(obstacle))
         self.heads.setVisible(not obstacle)
+        self.live.setEnabled(self.controller.session is not None)
+
+    def _refresh(self) -> None:
+        state = self.state
+        obstacle = state.obstacle
+        self._refresh_message()
         self.query.setText(state.query_line)
         self.numbers.setText("" if obstacle else state.numbers_line)
         self.numbers.setVisible(bool(self.numbers.text()))
-        self.live.setEnabled(self.controller.session is not None)
         self._show_sites()
         if not obstacle:
             self.heads.show_tiles(state.tiles(), state.head)
@@ -131,7 +134,7 @@ class AttentionDock(QWidget):
         self.sites.setEnabled(bool(sites))
         self.sites.setPlaceholderText("sites appear with the first click")
 
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+    def resizeEvent(self, event: QResizeEvent) -> None:
         """Put the controls beside the heads where there is room."""
         wide = event.size().width() >= WIDE
         direction = QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom
@@ -140,11 +143,11 @@ class AttentionDock(QWidget):
             self._controls.setMaximumWidth(CONTROLS_WIDTH if wide else 16777215)  # Qt's "no limit"
         super().resizeEvent(event)
 
-    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+    def showEvent(self, event: QShowEvent) -> None:
         self.state.set_awake(True)
         super().showEvent(event)
 
-    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
+    def hideEvent(self, event: QHideEvent) -> None:
         self.state.set_awake(False)
         super().hideEvent(event)
 

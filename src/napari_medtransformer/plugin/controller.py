@@ -14,6 +14,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.actions import SessionActions
+from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.canvas import CanvasTools, Tool
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.model_slot import ModelSlot
@@ -59,6 +60,7 @@ class SessionController(QObject):
         self.models.loaded.connect(self._on_model)
         self.models.changed.connect(self.changed)
         self.actions = SessionActions(self)
+        self.attention = AttentionState(self)
         self.tool = Tool.POINT
         self.positive = True
         self.follows_cursor = False
@@ -365,6 +367,11 @@ class SessionController(QObject):
         index = int(workspace.layer.world_to_data(world)[axis] + 0.5)
         return (axis, index) if 0 <= index < workspace.volume.shape[axis] else None
 
+    def prompts_on(self, point: SlicePoint) -> tuple[Prompt, ...]:
+        """The current object's prompts on the slice of a point, oldest first."""
+        key = SliceKey(self._current.current_object, point.axis, point.voxel[point.axis])
+        return tuple(prompt for prompt in self.session.prompts.values() if prompt.key == key)
+
     def _step_in_history(self, direction: str) -> None:
         session = self.session
         if session is None:
@@ -425,6 +432,7 @@ class SessionController(QObject):
         self._workspaces.pop(layer, None)
         for workspace in self._workspaces.values():
             workspace.forget(layer)
+        self.attention.layers.forget(layer)
 
     def _on_slice_changed(self) -> None:
         self._schedule_prefetch()

@@ -59,13 +59,17 @@ def run_demo(headless: bool = False, screenshots: Path | None = None) -> list[Pa
 def open_demo(viewer: Any) -> SessionController:
     """The sample CT and both docks in a viewer: Prompt at the right, Attention as a strip below the canvas."""
     data, options, _ = image_layer(read_volume(sample_path("example_ct.nii.gz")))
-    viewer.add_layer(Image(data, **options))
+    viewer.add_layer(Image(data, interpolation2d="linear", **options))
     prompt = viewer.window.add_dock_widget(PromptDock(viewer), name="Prompt", area="right")
     attention = viewer.window.add_dock_widget(AttentionDock(viewer), name="Attention", area="bottom")
     viewer.window.resize(*WINDOW)
     main = prompt.parent()
+    # The strip of heads lies below the canvas alone; the docks at the sides keep the window's whole height.
+    main.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
+    main.setCorner(Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea)
     main.resizeDocks([prompt], [PROMPT_WIDTH], Qt.Orientation.Horizontal)
     main.resizeDocks([attention], [ATTENTION_HEIGHT], Qt.Orientation.Vertical)
+    QApplication.processEvents()  # the canvas gets its size, which the view is fitted to
     set_plane(viewer, 0)
     go_to(viewer, organ_centre("liver"))
     return controller_of(viewer)

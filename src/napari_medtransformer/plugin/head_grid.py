@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QImage, QPainter, QPen, QPixmap
+from qtpy.QtCore import QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QImage, QPainter, QPen, QPixmap, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QListView, QListWidget, QListWidgetItem
 
 from napari_medtransformer.plugin.icons import theme_colour
 from napari_medtransformer.plugin.style import QUERY
 
-TILE = 92
-"""Pixels of a thumbnail's longer side: three in a row in the narrowest dock."""
+PICTURE = 208
+"""Pixels of the longer side of the pictures that are handed in; shown at that size or smaller."""
+SMALLEST = 80
+"""Pixels below which a thumbnail says nothing; then the grid scrolls."""
+_MARGIN, _CAPTION = 6, 22
 _KEY = Qt.ItemDataRole.UserRole
 
 
@@ -40,12 +43,10 @@ class HeadGrid(QListWidget):
         self.setResizeMode(QListView.ResizeMode.Adjust)
         self.setMovement(QListView.Movement.Static)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setUniformItemSizes(True)
-        self.setIconSize(QSize(TILE, TILE))
-        self.setSpacing(2)
+        self._tallest = self._widest = PICTURE
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumHeight(TILE + 40)
+        self.setMinimumHeight(SMALLEST + 2 * _CAPTION)
         self.setStyleSheet(
             f"QListWidget {{ background: {theme_colour('background')}; border-radius: 4px; font-size: 10px; }}"
             "QListWidget::item { border-radius: 4px; padding: 2px; }"
@@ -61,10 +62,9 @@ class HeadGrid(QListWidget):
             self.clear()
             for _ in tiles:
                 self.addItem(QListWidgetItem())
-        tallest = max((tile.picture.shape[0] for tile in tiles), default=TILE)
-        widest = max((tile.picture.shape[1] for tile in tiles), default=TILE)
-        self.setIconSize(QSize(widest, tallest))
-        self.setGridSize(QSize(widest + 6, tallest + 24))
+        self._tallest = max((tile.picture.shape[0] for tile in tiles), default=PICTURE)
+        self._widest = max((tile.picture.shape[1] for tile in tiles), default=PICTURE)
+        self._fit()
         for place, tile in enumerate(tiles):
             item = self.item(place)
             item.setData(_KEY, tile.key)
@@ -74,6 +74,30 @@ class HeadGrid(QListWidget):
             if tile.key == chosen:
                 self.setCurrentItem(item)
         self.blockSignals(False)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Make the thumbnails as large as lets all of them be seen."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        width, height = self.viewport().width() - 4, self.viewport().height() - 4
+        side = next((s for s in range(PICTURE, SMALLEST, -4) if self._all_fit(s, width, height)), SMALLEST)
+        icon, grid = self._sizes(side)
+        self.setIconSize(icon)
+        self.setGridSize(grid)
+        for place in range(self.count()):
+            self.item(place).setSizeHint(grid)
+
+    def _all_fit(self, side: int, width: int, height: int) -> bool:
+        _, grid = self._sizes(side)
+        columns = width // grid.width()
+        return columns > 0 and -(-self.count() // columns) * grid.height() <= height
+
+    def _sizes(self, side: int) -> tuple[QSize, QSize]:
+        scale = side / max(self._tallest, self._widest)
+        icon = QSize(round(scale * self._widest), round(scale * self._tallest))
+        return icon, QSize(icon.width() + _MARGIN, icon.height() + _CAPTION)
 
     def _on_current(self, item: QListWidgetItem | None) -> None:
         if item is not None and item.data(_KEY) is not None:
@@ -88,10 +112,9 @@ def _icon(tile: Tile) -> QIcon:
         painter = QPainter(pixmap)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         y, x = tile.mark[0] * rows, tile.mark[1] * columns
-        for colour, width in (("#000000", 3.0), (QUERY, 1.4)):
+        for colour, width in (("#000000", 5.0), (QUERY, 2.4)):
             painter.setPen(QPen(QColor(colour), width))
-            painter.drawEllipse(QRectF(x - 4, y - 4, 8, 8))
-            painter.drawPoint(QPointF(x, y))
+            painter.drawEllipse(QRectF(x - 7, y - 7, 14, 14))
         painter.end()
     result = QIcon()
     for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):  # else Qt tints the chosen one

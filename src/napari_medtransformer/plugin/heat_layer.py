@@ -13,25 +13,21 @@ from napari.utils.colormaps import Colormap, ensure_colormap
 
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.layer_volume import same_place
+from napari_medtransformer.plugin.pictures import limits
+from napari_medtransformer.plugin.prompt_layers import OUTLINE_PIXELS, marker_size
 from napari_medtransformer.plugin.style import QUERY
 from napari_medtransformer.plugin.workspace import Workspace
 
 HEAT_NAME = "attention"
 QUERY_NAME = "attention query"
-QUERY_PIXELS = 15
+QUERY_PIXELS = 20
 
 
 @dataclass(frozen=True)
 class SliceHeat:
-    """A heatmap on one slice of a volume.
-
-    values: (h, w) ≥ 0. pixel: (rows, columns) voxels per value. origin: (row, column) of the first value's centre, in
-    voxels of the slice. axis, index: the slice.
-    """
+    """A heatmap on one slice of a volume. values: (H, W) ≥ 0, one per pixel of the slice. axis, index: the slice."""
 
     values: np.ndarray
-    pixel: tuple[float, float]
-    origin: tuple[float, float]
     axis: int
     index: int
 
@@ -69,7 +65,7 @@ class HeatLayers:
         layer.blending = "additive" if style.additive else "translucent_no_depth"
         layer.opacity = style.opacity
         layer.interpolation2d = "linear" if style.smooth else "nearest"
-        layer.contrast_limits = _limits(np.asarray(layer.data), style.percentile)
+        layer.contrast_limits = limits(np.asarray(layer.data), style.percentile)
 
     def remove(self) -> None:
         """Take both layers out of the viewer."""
@@ -88,13 +84,14 @@ class HeatLayers:
 
     def _show_heat(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
         image = workspace.layer
-        data, scale, origin = _as_volume(heat)
+        data = np.expand_dims(np.asarray(heat.values, dtype=np.float32), heat.axis)
         ndim = image.ndim
-        data = data[0] if ndim == 2 else data
-        scale, origin = scale[-ndim:], origin[-ndim:]
+        first = np.zeros(3)
+        first[heat.axis] = heat.index
         place = same_place(image)
-        place["scale"] = np.asarray(image.scale) * scale
-        place["translate"] = np.asarray(image.translate) + np.asarray(image.scale) * origin
+        # The slice's place in the world is linear in its index, so the layer is the image's, moved along that axis.
+        place["translate"] = np.asarray(image.translate) + np.asarray(image.scale) * first[-ndim:]
+        data = data[0] if ndim == 2 else data
         if self.heat is not None and self.heat.ndim != ndim:
             self.remove()
         if self.heat is None:
@@ -103,8 +100,8 @@ class HeatLayers:
         else:
             layer = self.heat
             layer.data = data
-            if not (np.allclose(layer.scale, place["scale"]) and np.allclose(layer.translate, place["translate"])):
-                layer.scale, layer.translate = place["scale"], place["translate"]
+            if not np.allclose(layer.translate, place["translate"]):
+                layer.translate = place["translate"]
         self.restyle(style)
 
     def _show_query(self, workspace: Workspace, query_zyx: Sequence[float]) -> None:
@@ -116,11 +113,12 @@ class HeatLayers:
             self.query = Points(
                 position,
                 name=QUERY_NAME,
-                symbol="ring",
-                size=QUERY_PIXELS,
-                canvas_size_limits=(QUERY_PIXELS, QUERY_PIXELS),
-                face_color=QUERY,
-                border_color="#00000000",
+                symbol="disc",
+                size=1.6 * marker_size(image),
+                canvas_size_limits=(2 * OUTLINE_PIXELS, QUERY_PIXELS),
+                face_color="transparent",
+                border_width=0.05,
+                border_color=QUERY,
                 metadata={HEATMAP_KEY: True},
                 **same_place(image),
             )
@@ -136,18 +134,3 @@ def fading_colour_map(name: str) -> Colormap:
     colours = np.array(ensure_colormap(name).map(shares))
     colours[:, 3] = np.clip(3 * shares, 0, 1)
     return Colormap(colours, name=f"{name} fading", display_name=f"{name} (fading)")
-
-
-def _as_volume(heat: SliceHeat) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Data (z, y, x) with one slice along the heat's axis, voxels per value and the first value's place, per axis."""
-    data = np.expand_dims(np.asarray(heat.values, dtype=np.float32), heat.axis)
-    scale = np.insert(np.asarray(heat.pixel, dtype=float), heat.axis, 1.0)
-    origin = np.insert(np.asarray(heat.origin, dtype=float), heat.axis, float(heat.index))
-    return data, scale, origin
-
-
-def _limits(values: np.ndarray, percentile: float) -> tuple[float, float]:
-    """Contrast limits from the percentile to the maximum; what lies below is clear."""
-    high = float(values.max())
-    low = float(np.percentile(values, percentile)) if percentile > 0 else 0.0
-    return (low, high) if high > low else (low, low + max(abs(low), 1e-6))

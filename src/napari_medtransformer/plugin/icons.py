@@ -15,7 +15,7 @@ ICON_SIZE = 18
 _DRAWN = {
     "point": '<circle cx="12" cy="12" r="4.5" fill="{c}"/>'
     '<path d="M12 1.5v5M12 17.5v5M1.5 12h5M17.5 12h5" stroke="{c}" stroke-width="2"/>',
-    "box": '<rect x="3" y="5" width="18" height="14" fill="none" stroke="{c}" stroke-width="2" stroke-dasharray="4 2"/>',
+    "box": '<path d="M3 5h18v14H3z" fill="none" stroke="{c}" stroke-width="2" stroke-dasharray="4 2"/>',
     "undo": '<path d="M8 4 3 9l5 5M3.5 9H14a6 6 0 0 1 0 12h-4" fill="none" stroke="{c}" stroke-width="2.2"/>',
     "redo": '<path d="M16 4l5 5-5 5M20.500 9H10a6 6 0 0 0 0 12h4" fill="none" stroke="{c}" stroke-width="2.2"/>',
     "masks": '<rect x="3" y="3" width="12" height="12" rx="2" fill="none" stroke="{c}" stroke-width="2"/>'

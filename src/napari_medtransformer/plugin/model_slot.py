@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
@@ -11,6 +11,9 @@ from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.registry import find_card, list_models, load_model
 from napari_medtransformer.plugin.notify import report, reported
 from napari_medtransformer.plugin.work import Job, WorkQueue
+
+if TYPE_CHECKING:
+    from napari_medtransformer.models.base import PromptableModel
 
 DEFAULT_MODEL = "medt-click-tiny"
 
@@ -33,7 +36,7 @@ class ModelSlot(QObject):
         self._job: Job | None = None
         self._weights: str | Path | None = None
         self.card: ModelCard | None = None
-        self.model: Any = None
+        self.model: PromptableModel | None = None
         self.device = "auto"
         self.fault = ""
 
@@ -48,6 +51,11 @@ class ModelSlot(QObject):
             self.card = find_card(name)
             self._weights = weights
             self._start()
+
+    def use(self, model: PromptableModel) -> None:
+        """Take a model that is loaded already."""
+        self.card, self.fault = model.card, ""
+        self._done(model)
 
     def set_device(self, device: str) -> None:
         """Load the model anew on another device."""
@@ -68,7 +76,7 @@ class ModelSlot(QObject):
         )
         self.changed.emit()
 
-    def _done(self, model: Any) -> None:
+    def _done(self, model: PromptableModel) -> None:
         self._job, self.model = None, model
         self.loaded.emit()
         self.changed.emit()

@@ -14,15 +14,15 @@ OPACITY = 0.85
 
 
 def thumbnail(
-    anatomy: np.ndarray, heat: np.ndarray, *, size: tuple[int, int], colour_map: str, upside_down: bool = False
+    grey: np.ndarray, heat: np.ndarray, *, colour_map: str, percentile: float = 0.0, upside_down: bool = False
 ) -> np.ndarray:
-    """A heatmap on anatomy. anatomy: (H, W) in [0, 1]. heat: (h, w) ≥ 0 over the same field, any number of pixels.
+    """A heatmap on anatomy. grey: (rows, columns) in [0, 1]. heat: (h, w) ≥ 0 over the same field, on any grid.
 
-    size: (rows, columns) of the picture. Heat is coloured from 0 to its own maximum, and the anatomy shows through
+    Heat is coloured from its percentile to its maximum, as the layer in the viewer is, and the anatomy shows through
     where it is low. upside_down: the first row comes out at the bottom. Returns (rows, columns, 3) uint8.
     """
-    grey = resampled(anatomy, size)
-    share = resampled(share_of_maximum(heat), size)
+    rows, columns = grey.shape
+    share = resampled(share_of_maximum(heat, percentile), (rows, columns))
     table = np.asarray(ensure_colormap(colour_map).map(np.linspace(0, 1, 256, dtype=np.float32)))[:, :3]
     colours = table[(share * 255).astype(np.uint8)]
     opacity = (OPACITY * np.sqrt(share))[..., np.newaxis]  # the root keeps faint attention visible
@@ -31,10 +31,17 @@ def thumbnail(
     return np.ascontiguousarray((picture * 255).astype(np.uint8))
 
 
-def share_of_maximum(heat: np.ndarray) -> np.ndarray:
-    """Heat as a share of its maximum, in [0, 1]; zeros if there is none."""
-    highest = float(heat.max())
-    return np.clip(heat / highest, 0, 1) if highest > 0 else np.zeros_like(heat)
+def share_of_maximum(heat: np.ndarray, percentile: float = 0.0) -> np.ndarray:
+    """Heat between its percentile (0: zero) and its maximum, as a share in [0, 1]; zeros where it is all the same."""
+    low, high = limits(heat, percentile)
+    return np.clip((heat - low) / (high - low), 0, 1)
+
+
+def limits(values: np.ndarray, percentile: float) -> tuple[float, float]:
+    """Contrast limits of a heatmap: from its percentile, or 0 for the 0th, to its maximum; always apart."""
+    high = float(values.max())
+    low = float(np.percentile(values, percentile)) if percentile > 0 else 0.0
+    return (low, high) if high > low else (low, low + max(abs(low), 1e-6))
 
 
 def resampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

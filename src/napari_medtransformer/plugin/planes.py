@@ -40,8 +40,8 @@ def turn_upright(viewer: Any) -> None:
     """Superior is up wherever z runs down the screen; anterior is up in axial slices."""
     vertical = viewer.dims.order[-2] - (viewer.dims.ndim - 3)
     upward = viewer.dims.ndisplay == 2 and vertical == 0 and viewer.dims.ndim >= 3
-    depth, _, horizontal = viewer.camera.orientation
-    viewer.camera.orientation = (depth, "up" if upward else "down", horizontal)
+    depth, _, horizontal = viewer.scene.camera.orientation
+    viewer.scene.camera.orientation = (depth, "up" if upward else "down", horizontal)
 
 
 def show_directions(viewer: Any, volume: Volume | None, layer: Layer | None) -> None:
@@ -66,6 +66,6 @@ def _edge_letters(viewer: Any, volume: Volume | None) -> dict[str, str]:
         return {}
     offset = viewer.dims.ndim - 3
     vertical, horizontal = (volume.direction_letters[d - offset] for d in viewer.dims.order[-2:])
-    upward = str(viewer.camera.orientation[1]) == "up"
+    upward = str(viewer.scene.camera.orientation[1]) == "up"
     top, bottom = reversed(vertical) if upward else vertical
     return {"top": top, "bottom": bottom, "left": horizontal[0], "right": horizontal[1]}

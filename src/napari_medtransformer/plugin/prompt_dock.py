@@ -58,7 +58,6 @@ class PromptDock(QWidget):
         self.controller.attach(self)
         self.actions_of_session = self.controller.actions
         bind_shortcuts(napari_viewer, self.controller)
-        self.setMinimumWidth(DOCK_WIDTH)
 
         body = QWidget()
         column = QVBoxLayout(body)
@@ -72,6 +71,8 @@ class PromptDock(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(body)
+        scroll_bar = scroll.verticalScrollBar().sizeHint().width()
+        self.setMinimumWidth(max(DOCK_WIDTH, body.minimumSizeHint().width() + scroll_bar))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
@@ -150,10 +151,13 @@ class PromptDock(QWidget):
             self._tool_buttons[tool] = button
         layout.addLayout(row(*self._tool_buttons.values()))
         self.signs = QButtonGroup(self)
-        self.inside = tool_button("plus", "Points mark the structure (T switches; Shift-click: the other)", text="Inside",
-                                  checkable=True, colour=POSITIVE)  # fmt: skip
-        self.outside = tool_button("minus", "Points mark what is not the structure (T switches; Shift-click: the other)",
-                                   text="Outside", checkable=True, colour=NEGATIVE)  # fmt: skip
+        switch = "(T switches; Shift-click: the other)"
+        self.inside = tool_button(
+            "plus", f"Points mark the structure {switch}", text="Inside", checkable=True, colour=POSITIVE
+        )
+        self.outside = tool_button(
+            "minus", f"Points mark what is not the structure {switch}", text="Outside", checkable=True, colour=NEGATIVE
+        )
         for positive, button in ((True, self.inside), (False, self.outside)):
             self.signs.addButton(button)
             button.clicked.connect(lambda _=False, positive=positive: self.controller.set_positive(positive))

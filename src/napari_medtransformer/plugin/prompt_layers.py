@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from napari.layers import Layer, Points, Shapes
 
-from napari_medtransformer.plugin.layer_volume import SlicePoint, same_place
+from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
 from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE
 from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt
 
-POINT_PIXELS = 13
-"""Size of a point on screen, at any zoom."""
+POINT_PIXELS = 12
+"""Largest size of a point on screen."""
+OUTLINE_PIXELS = 1.5
+"""Of its outline: napari draws half of the smallest size a layer allows, at least."""
 BOX_EDGE_PIXELS = 2.0
 
 
@@ -103,9 +105,10 @@ class PromptLayers:
         layer = Points(
             ndim=self._image.ndim,
             name="prompt points",
-            size=POINT_PIXELS,
-            canvas_size_limits=(POINT_PIXELS, POINT_PIXELS),
-            border_width=0,
+            size=marker_size(self._image),
+            canvas_size_limits=(2 * OUTLINE_PIXELS, POINT_PIXELS),
+            border_width=0.05,
+            border_color="white",
             **same_place(self._image),
         )
         layer.events.data.connect(self._on_points_edited)
@@ -139,6 +142,11 @@ class PromptLayers:
         corners[:, rows] = [start[rows], start[rows], stop[rows], stop[rows]]
         corners[:, columns] = [start[columns], stop[columns], stop[columns], start[columns]]
         return corners[:, -self._image.ndim :]
+
+
+def marker_size(image: Layer) -> float:
+    """The size of a point in voxels: a fitted view shows it at its largest, and picking it needs an aimed click."""
+    return max(layer_shape(image)) / 40
 
 
 def box_between(a: SlicePoint, b: SlicePoint, object_id: int) -> BoxPrompt:

@@ -22,7 +22,7 @@ def status_line(controller: SessionController) -> tuple[Mood, str]:
     if controller.models.loading:
         name = controller.models.card.name if controller.models.card is not None else "the model"
         return "busy", f"Loading {name}… Clicks are kept and answered when it is there."
-    if controller.busy and controller.busy != "Measuring…":
+    if controller.busy:
         return "busy", controller.busy
     return "ready", _answer(controller) or _hint(controller)
 

@@ -20,7 +20,7 @@ class Job:
     """Work that was asked for. `cancel` stops it before it starts, or at the next yield of its generator.
 
     key: of several waiting jobs with one key only the newest runs; None runs in any case. label: what the user reads
-    while it runs.
+    while it runs; empty for quick work that is not worth a word.
     """
 
     label: str
@@ -37,7 +37,7 @@ class WorkQueue(QObject):
     Handlers of a cancelled job, and of any job after `close`, are not called; `on_end` always is, unless closed.
     """
 
-    busy_changed = Signal(str)  # the label of the job that runs; empty when idle
+    busy_changed = Signal(str)  # the label of the job that runs; empty when none with a label is left
     _report = Signal(object, object)
 
     def __init__(self) -> None:
@@ -114,7 +114,8 @@ class WorkQueue(QObject):
     def _run(self, job: Job, work: Callable[[], None], on_error: Handler | None, on_end: Any) -> None:
         """In the worker thread."""
         if not job.cancelled.is_set():
-            self._tell(None, lambda: self.busy_changed.emit(job.label))
+            if job.label:
+                self._tell(None, lambda: self.busy_changed.emit(job.label))
             try:
                 work()
             except Exception as error:  # whatever it is, it is shown in the window's thread, never lost in this one
@@ -158,7 +159,7 @@ class WorkQueue(QObject):
             self._open.remove(job)
         if job.key is not None and self._newest.get(job.key) is job:
             del self._newest[job.key]
-        if not self._open:
+        if job.label and not any(waiting.label for waiting in self._open):
             self.busy_changed.emit("")
         if on_end is not None:
             on_end()

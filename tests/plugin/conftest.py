@@ -1,0 +1,125 @@
+"""A real viewer on a screen, real mouse events on its canvas, and the bundled model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+PATIENCE_MS = 60_000  # a loaded machine may take long; what is tested is that it comes, benchmarks say how fast
+
+
+@pytest.fixture(scope="session")
+def click_model() -> Any:
+    """The bundled model with its own weights, loaded once."""
+    from napari_medtransformer.models.registry import load_model
+
+    return load_model("medt-click-tiny", device="cpu")
+
+
+@dataclass
+class Desk:
+    """A viewer with a controller, and a hand on the mouse."""
+
+    viewer: Any
+    controller: Any
+    qtbot: Any
+
+    @property
+    def canvas(self) -> Any:
+        return self.viewer.window._qt_viewer.canvas
+
+    def wait(self) -> None:
+        """Until the worker has nothing left to do and everything it reported is shown."""
+        self.qtbot.waitUntil(lambda: self.controller.queue.pending == 0, timeout=PATIENCE_MS)
+        self.qtbot.wait(20)
+
+    def pixel_of(self, layer: Any, zyx: tuple[float, ...]) -> tuple[int, int]:
+        """Where a voxel of a layer lies on the canvas: (x, y) in widget pixels. Oracle: the view's corners."""
+        displayed = list(self.viewer.dims.displayed)
+        world = np.asarray(layer.data_to_world(zyx), dtype=float)[displayed]
+        (top, left), (bottom, right) = np.asarray(self.canvas._viewbox_corners_in_world)[:, displayed]
+        width, height = self.canvas.view.rect.size
+        x = (world[1] - left) / (right - left) * width
+        y = (world[0] - top) / (bottom - top) * height
+        return round(x), round(y)
+
+    def click(self, layer: Any, zyx: tuple[float, ...], *, shift: bool = False) -> None:
+        """Press and release the left button over a voxel."""
+        from qtpy.QtCore import QPoint, Qt
+
+        x, y = self.pixel_of(layer, zyx)
+        modifier = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+        self.qtbot.mouseClick(self.canvas.native, Qt.MouseButton.LeftButton, modifier, QPoint(x, y))
+
+    def drag(self, layer: Any, start: tuple[float, ...], stop: tuple[float, ...]) -> None:
+        """Press over one voxel, move in steps, release over another."""
+        from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+        from qtpy.QtGui import QMouseEvent
+        from qtpy.QtWidgets import QApplication
+
+        a, b = (np.array(self.pixel_of(layer, zyx), dtype=float) for zyx in (start, stop))
+        native, left, none = self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        self.qtbot.mousePress(native, left, none, QPoint(*a.astype(int)))
+        for share in np.linspace(0.1, 1, 10):
+            point = QPointF(*(a + share * (b - a)))
+            QApplication.sendEvent(
+                native, QMouseEvent(QEvent.Type.MouseMove, point, native.mapToGlobal(point), left, left, none)
+            )
+            self.qtbot.wait(5)
+        self.qtbot.mouseRelease(native, left, none, QPoint(*b.astype(int)))
+
+    def key(self, key: Any, modifier: Any = None) -> None:
+        """Press a key while the canvas has the focus."""
+        from qtpy.QtCore import Qt
+
+        self.qtbot.keyClick(self.canvas.native, key, modifier or Qt.KeyboardModifier.NoModifier)
+
+
+@pytest.fixture
+def open_desk(make_napari_viewer: Any, qtbot: Any, click_model: Any) -> Iterator[Callable[..., Desk]]:
+    """A function that opens a viewer on layers, with the controller and, unless model=None, the bundled model."""
+    from napari_medtransformer.plugin.controller import controller_of
+
+    desks: list[Desk] = []
+
+    def open_it(*layers: Any, model: Any = click_model) -> Desk:
+        viewer = make_napari_viewer(show=True)
+        viewer.window.resize(1000, 800)
+        for layer in layers:
+            viewer.add_layer(layer)
+        controller = controller_of(viewer)
+        if model is not None:
+            controller.models.use(model)
+        images = [layer for layer in layers if layer.__class__.__name__ == "Image"]
+        if images:
+            controller.set_layer(images[-1])
+        desk = Desk(viewer, controller, qtbot)
+        desks.append(desk)
+        qtbot.wait(100)
+        viewer.reset_view()
+        qtbot.wait(100)
+        desk.wait()
+        return desk
+
+    yield open_it
+    for desk in desks:
+        desk.controller.close()
+        desk.controller.queue.wait()
+    desks.clear()
+
+
+@pytest.fixture
+def notifications() -> Iterator[list[Any]]:
+    """Everything that napari would show as a notification."""
+    from napari.utils.notifications import notification_manager
+
+    before = len(notification_manager.records)
+    heard: list[Any] = []
+    notification_manager.notification_ready.connect(heard.append)
+    yield heard
+    notification_manager.notification_ready.disconnect(heard.append)
+    del notification_manager.records[before:]
