@@ -151,8 +151,9 @@ def _writer(output: Path, volume: Volume) -> Writer:
         return lambda inspection, site, query, token, _: _write_heatmap(inspection, site, query, token, output)
     if not name.endswith((ROWS_SUFFIX, *TABLE_SUFFIXES)):
         raise CannotWrite(
-            f"{output.name or output} has no suffix that can be written; use {', '.join(WRITABLE_SUFFIXES)} for heatmaps, "
-            f"{ROWS_SUFFIX} for rows, {' or '.join(TABLE_SUFFIXES)} for the table."
+            f"{output.name or output} has no suffix that can be written; use "
+            f"{', '.join(WRITABLE_SUFFIXES)} for heatmaps, {ROWS_SUFFIX} for rows, "
+            f"{' or '.join(TABLE_SUFFIXES)} for the table."
         )
     if not output.parent.is_dir():
         raise CannotWrite(f"{output} was not written: there is no folder {output.parent}. Create it first.")
