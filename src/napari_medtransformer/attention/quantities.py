@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napari_medtransformer.attention.bias import Bias
+from napari_medtransformer.attention.bias import Bias, DenseBias
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.errors import QueryOutOfGrid
 
@@ -53,8 +53,10 @@ def attention_scores(
         if bias is None:
             scores = torch.bmm(chosen * scale, keys.transpose(1, 2))
         else:
-            rows = bias.rows(chosen, batch, queries)
-            scores = torch.baddbmm(rows.expand(*chosen.shape[:2], keys.shape[1]), chosen * scale, keys.transpose(1, 2))
+            rows = bias.rows(chosen, batch, queries).expand(*chosen.shape[:2], keys.shape[1])
+            # a dense bias may be the mask itself; the others make their rows for this call
+            scores = rows.clone() if isinstance(bias, DenseBias) else rows
+            scores.baddbmm_(chosen * scale, keys.transpose(1, 2))
         if causal:
             later = torch.arange(keys.shape[1], device=q.device)[None, :] > queries.to(q.device)[:, None]
             scores.masked_fill_(later, float("-inf"))
@@ -196,19 +198,19 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
         spacing = spacing or (1.0,) * len(grid.shape)
         query_mm, key_mm = (_centres(g.centres_mm(spacing), g.prefix).to(device) for g in (grid, key_grid))
     for scores, masked, queries, keys in captured.score_blocks():
-        shift = scores.logsumexp(dim=-1)
-        rows = torch.exp(scores - shift[..., None])
+        # in place throughout: each pass over a block costs as much as its arithmetic
+        scores.sub_(scores.amax(dim=-1, keepdim=True))
         if masked:
             # 0 · -inf has no value, its limit is 0
             scores.clamp_(min=-1e30)
-        entropy[:, queries] = (shift - torch.linalg.vecdot(rows, scores)).clamp(min=0).cpu()
+        weights = scores.exp()
+        total = weights.sum(dim=-1)
+        entropy[:, queries] = (total.log() - scores.mul_(weights).sum(dim=-1) / total).clamp_(min=0).cpu()
         if placed:
-            apart = torch.cdist(query_mm[queries], key_mm[keys.clamp(min=0)])
-            known = ((keys >= 0).to(device) & ~apart.isnan().any(dim=0)).float()
-            apart = apart.nan_to_num_(0.0) * known
-            moment = torch.einsum("hnk,nk->hn", rows, apart)
-            mass = torch.einsum("hnk,k->hn", rows, known)
-            distance[:, queries] = (moment / mass).cpu()
+            known = ((keys >= 0).to(device) & ~key_mm[keys].isnan().any(dim=1)).float()
+            apart = torch.cdist(query_mm[queries], key_mm[keys].nan_to_num(0.0)).mul_(known)
+            mass = total if bool(known.all()) else weights @ known
+            distance[:, queries] = (weights.mul_(apart).sum(dim=-1) / mass).cpu()
     return entropy, distance
 
 
