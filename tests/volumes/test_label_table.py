@@ -1,0 +1,97 @@
+"""Names and colours of labels: CSV, JSON and 3D Slicer's .seg.nrrd."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_medtransformer.errors import CannotWrite, UnreadableFile
+from napari_medtransformer.volumes import (
+    Label,
+    Volume,
+    read_label_names,
+    read_label_table,
+    read_labels,
+    write_label_table,
+    write_labels,
+)
+from napari_medtransformer.volumes.itk_formats import header_fields
+from napari_medtransformer.volumes.label_table import label_color, label_table
+
+LABELS = [Label(1, "liver", (1.0, 0.0, 0.2)), Label(5, "Milz, “groß”", (0.0, 0.4, 0.6))]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_a_table_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    path = write_label_table(LABELS, tmp_path / name, volume_ml={1: 1500.5})
+    assert read_label_table(path) == LABELS
+    rows = json.loads(path.read_text()) if name.endswith("json") else list(csv.DictReader(path.open(encoding="utf-8")))
+    assert [str(row["volume_ml"]) for row in rows] == ["1500.5", ""]
+
+
+def test_plain_names_by_number_are_a_table(tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text('{"3": "aorta"}')
+    assert read_label_table(tmp_path / "names.json") == [Label(3, "aorta", label_color(3))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "value,name\n1,x\n"),
+        ("a.csv", "number,name\nx,liver\n"),
+        ("a.csv", "number,name,color\n1,liver,red\n"),
+        ("a.json", "{"),
+        ("a.json", "3"),
+        ("a.json", "[1]"),
+        ("a.json", '{"0": "background"}'),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UnreadableFile, match="is no table of labels"):
+        read_label_table(tmp_path / name)
+
+
+def test_a_table_of_another_suffix_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match=r"use \.csv or \.json"):
+        write_label_table(LABELS, tmp_path / "labels.txt")
+
+
+@given(st.sets(st.integers(1, 200), max_size=40))
+def test_labels_without_names_get_distinct_colours(numbers) -> None:
+    table = label_table(numbers, LABELS)
+    assert [label.number for label in table] == sorted(numbers)
+    made_up = [label.color for label in table if label not in LABELS]
+    assert len(set(made_up)) == len(made_up)
+
+
+def test_a_seg_nrrd_carries_what_slicer_reads(tmp_path: Path) -> None:
+    labels = np.zeros((4, 5, 6), np.uint8)
+    labels[1:3, 2:4, 0:5], labels[3, 4, 5] = 1, 5
+    path = write_labels(labels, Volume.from_array(labels), tmp_path / "organs.seg.nrrd", names=LABELS)
+    assert np.array_equal(read_labels(path).data, labels)
+    assert read_label_names(path) == LABELS
+    fields = header_fields(path)
+    assert fields["Segment0_ID"] == "Segment_1"
+    assert fields["Segment0_Extent"] == "0 4 2 3 1 2"  # first and last voxel along i, j, k
+    assert fields["Segment1_Extent"] == "5 5 4 4 3 3"
+    assert fields["Segment1_LabelValue"] == "5"
+    assert fields["Segmentation_MasterRepresentation"] == "Binary labelmap"
+
+
+def test_a_plain_nrrd_has_no_names(tmp_path: Path) -> None:
+    labels = np.ones((2, 2, 2), np.uint8)
+    assert read_label_names(write_labels(labels, Volume.from_array(labels), tmp_path / "plain.nrrd")) == []
+    assert read_label_names(write_labels(labels, Volume.from_array(labels), tmp_path / "plain.nii")) == []
+
+
+@pytest.mark.parametrize(("number", "color"), [(0, (0, 0, 0)), (1, (0, 0, 2)), (1, (0, 0))])
+def test_a_label_needs_a_number_and_a_colour(number, color) -> None:
+    with pytest.raises(ValueError):
+        Label(number, "x", color)
