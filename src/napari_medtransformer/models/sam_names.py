@@ -42,7 +42,7 @@ def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint of SAM under transformers' names, whichever of the two namings it comes in."""
     named = dict(state)
     if any(name.startswith("image_encoder.") for name in state):
-        depth = {}
+        depth: dict[str, int] = {}
         for name in state:
             if part := _PERCEPTRON.match(name):
                 depth[part[1]] = max(depth.get(part[1], 0), int(part[2]))
