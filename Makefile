@@ -41,9 +41,8 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## Run the benchmarks
-	@test -d benchmarks || { echo "there are no benchmarks yet"; exit 0; }; \
-	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+bench: $(STAMP) ## Compare attention with other implementations; writes docs/benchmarks.md
+	$(BIN)/python benchmarks/attention.py
 
 clean: ## Remove caches and build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(SHOTS)
