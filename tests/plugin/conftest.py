@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -18,6 +20,44 @@ def click_model() -> Any:
     from napari_medtransformer.models.registry import load_model
 
     return load_model("medt-click-tiny", device="cpu")
+
+
+UPPER_SLICES = slice(96, 112)
+"""Of the sample CT: those about the liver's largest slice. A small volume keeps the tests short."""
+
+
+@pytest.fixture(scope="session")
+def torso_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The upper slices of the sample CT as a file of their own."""
+    from napari_medtransformer.volumes.sample_data import sample_path
+
+    path = tmp_path_factory.mktemp("torso") / "torso_ct.nii.gz"
+    nib.save(nib.load(sample_path("example_ct.nii.gz")).slicer[:, :, UPPER_SLICES], path)
+    return path
+
+
+@pytest.fixture
+def torso(torso_file: Path) -> Callable[[], Any]:
+    """A function that makes an image layer of the torso, as the reader does."""
+    from napari.layers import Image
+
+    from napari_medtransformer.plugin.layers import image_layer
+    from napari_medtransformer.volumes import read_volume
+
+    def make() -> Image:
+        data, options, _ = image_layer(read_volume(torso_file))
+        return Image(data, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def liver() -> tuple[int, int, int]:
+    """The torso's voxel at the centre of the liver on its largest slice, known from the sample's labels."""
+    from napari_medtransformer.plugin.demo import organ_centre
+
+    z, y, x = organ_centre("liver")
+    return z - UPPER_SLICES.start, y, x
 
 
 @dataclass
@@ -71,6 +111,19 @@ class Desk:
             )
             self.qtbot.wait(5)
         self.qtbot.mouseRelease(native, left, none, QPoint(*b.astype(int)))
+
+    def show(self, zyx: tuple[float, ...]) -> None:
+        """Show the slices through a voxel of the controller's layer."""
+        for axis, position in enumerate(self.controller.layer.data_to_world(zyx)):
+            self.viewer.dims.set_point(axis, float(position))
+        self.qtbot.wait(50)
+
+    def prompt(self, zyx: tuple[float, ...], axis: int = 0, *, other_sign: bool = False) -> None:
+        """What a click on a voxel calls."""
+        from napari_medtransformer.plugin.layer_volume import SlicePoint
+
+        z, y, x = (float(p) for p in zyx)
+        self.controller.clicked(SlicePoint((z, y, x), axis), other_sign=other_sign)
 
     def key(self, key: Any, modifier: Any = None) -> None:
         """Press a key while the canvas has the focus."""

@@ -25,7 +25,7 @@ def layer_of(path: Path) -> Image:
 
 def ct_in(orientation: str, folder: Path) -> Path:
     """The slices of the sample CT about its liver, stored in another orientation: same patient, other file."""
-    ct = nib.load(sample_path("example_ct.nii.gz")).slicer[:, :, 95:112]
+    ct = nib.load(sample_path("example_ct.nii.gz")).slicer[:, :, 96:112]
     turn = nib.orientations.ornt_transform(
         nib.io_orientation(ct.affine), nib.orientations.axcodes2ornt(tuple(orientation))
     )

@@ -67,9 +67,7 @@ def test_steps_report_progress_and_partial_results_before_the_result(qtbot, queu
         yield Partial("half")
         yield Result("whole")
 
-    queue.submit_steps(
-        steps, label="steps", on_progress=heard.append, on_partial=heard.append, on_done=heard.append
-    )
+    queue.submit_steps(steps, label="steps", on_progress=heard.append, on_partial=heard.append, on_done=heard.append)
     qtbot.waitUntil(lambda: queue.pending == 0)
     assert heard == [Progress(0, 2), "half", "whole"]
 

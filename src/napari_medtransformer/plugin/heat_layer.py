@@ -61,10 +61,17 @@ class HeatLayers:
         layer = self.heat
         if layer is None:
             return
-        layer.colormap = fading_colour_map(style.colour_map)
-        layer.blending = "additive" if style.additive else "translucent_no_depth"
-        layer.opacity = style.opacity
-        layer.interpolation2d = "linear" if style.smooth else "nearest"
+        wanted = {
+            "blending": "additive" if style.additive else "translucent_no_depth",
+            "opacity": style.opacity,
+            "interpolation2d": "linear" if style.smooth else "nearest",
+        }
+        # Every setter redraws, even to the value it has; while a cursor is followed that would be felt.
+        for name, value in wanted.items():
+            if str(getattr(layer, name)) != str(value):
+                setattr(layer, name, value)
+        if layer.colormap.name != fading_name(style.colour_map):
+            layer.colormap = fading_colour_map(style.colour_map)
         layer.contrast_limits = limits(np.asarray(layer.data), style.percentile)
 
     def remove(self) -> None:
@@ -123,9 +130,14 @@ class HeatLayers:
                 **same_place(image),
             )
             workspace.add_layer(self.query)
-        else:
-            self.query.data = position
+        elif not np.array_equal(self.query.data, position):
             self.query.selected_data = set()
+            self.query.data = position
+
+
+def fading_name(name: str) -> str:
+    """What `fading_colour_map(name)` is called."""
+    return f"{name} fading"
 
 
 def fading_colour_map(name: str) -> Colormap:
@@ -133,4 +145,4 @@ def fading_colour_map(name: str) -> Colormap:
     shares = np.linspace(0, 1, 64, dtype=np.float32)
     colours = np.array(ensure_colormap(name).map(shares))
     colours[:, 3] = np.clip(3 * shares, 0, 1)
-    return Colormap(colours, name=f"{name} fading", display_name=f"{name} (fading)")
+    return Colormap(colours, name=fading_name(name), display_name=f"{name} (fading)")

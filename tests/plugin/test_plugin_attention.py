@@ -1,0 +1,184 @@
+"""The Attention dock: its layer lies where the array says, its numbers are the engine's; empty, it says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_medtransformer.inspection import AttentionProbe
+from napari_medtransformer.plugin import head_maps
+from napari_medtransformer.plugin.attention_dock import AttentionDock
+from napari_medtransformer.plugin.layer_volume import SlicePoint
+from napari_medtransformer.plugin.pictures import fitting_size, resampled, thumbnail
+from napari_medtransformer.plugin.planes import set_plane
+from napari_medtransformer.prompting.prompts import PointPrompt
+from napari_medtransformer.volumes import apply_window, read_volume
+
+
+@pytest.fixture
+def asked(open_desk, torso, liver):
+    """A desk with the dock open and the liver's centre asked about, in the plane across `axis`."""
+
+    def ask(axis: int = 0):
+        layer = torso()
+        desk = open_desk(layer)
+        dock = AttentionDock(desk.viewer)
+        desk.viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
+        set_plane(desk.viewer, axis)
+        desk.show(liver)
+        desk.prompt(liver, axis)
+        desk.wait()
+        return desk, dock
+
+    return ask
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_drawn_maximum_lies_at_the_voxel_where_the_array_has_it(asked, axis, liver) -> None:
+    desk, _dock = asked(axis)
+    state = desk.controller.attention
+    state.restyle(smooth=False)
+    state.choose_head("2")
+    heat = state.layers.heat
+    # The oracle: the engine's row, reshaped by hand to the token grid and looked up through its own pixel table.
+    probe, site = state._probed.probe, state.maps.site
+    grid = probe.site(site).key_grid
+    here = [liver[a] for a in range(3) if a != axis]
+    row = probe.rows(site, [grid.token_of(here)])[2, 0].numpy().reshape(grid.shape)
+    expected = row[np.ix_(*grid.pixel_tokens)]
+
+    drawn = np.squeeze(np.asarray(heat.data), axis=axis)
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5)
+    peak = np.unravel_index(np.argmax(np.asarray(heat.data)), heat.data.shape)
+    volume_voxel = np.asarray(desk.controller.layer.world_to_data(heat.data_to_world(peak)))
+    in_slice = tuple(round(float(volume_voxel[a])) for a in range(3) if a != axis)
+    assert expected[in_slice] == expected.max()
+    assert round(float(volume_voxel[axis])) == liver[axis]
+
+
+def test_every_head_has_a_thumbnail_and_choosing_one_draws_it(asked) -> None:
+    desk, dock = asked()
+    state = desk.controller.attention
+    heads = state.maps.heatmap.heads
+    assert [dock.heads.item(i).text().split(" ")[0] for i in range(heads)] == [str(i) for i in range(heads)]
+    assert dock.heads.count() == heads + 2
+    dock.heads.setCurrentRow(1)
+    assert state.head == "1"
+    np.testing.assert_allclose(
+        np.squeeze(np.asarray(state.layers.heat.data)), state.maps.heatmap.on_pixels(smooth=True)[1]
+    )
+    assert "Head 1" in dock.numbers.text()
+
+
+def test_another_site_answers_for_the_same_voxel(asked, liver) -> None:
+    desk, _dock = asked()
+    state = desk.controller.attention
+    names = [name for name, _ in state.sites]
+    assert names[0] == "encoder.0"
+    assert any(name.endswith("prompt-to-image") for name in names)
+    state.choose_site("encoder.0")
+    desk.wait()
+    assert state.maps.site == "encoder.0"
+    assert state.maps.query.voxel == liver
+
+
+def test_a_slice_is_encoded_for_the_probe_once(asked, monkeypatch, liver) -> None:
+    desk, _ = asked()
+    encoded = []
+    real = desk.controller.model.encode
+    monkeypatch.setattr(desk.controller.model, "encode", lambda *a, **k: encoded.append(1) or real(*a, **k))
+    state = desk.controller.attention
+    z, y, x = liver
+    for step in range(4):
+        desk.controller.queried.emit(SlicePoint((float(z), float(y + step), float(x)), 0), False)
+        desk.wait()
+    assert encoded == []
+    assert state.maps.query.voxel == (z, y + 3, x)
+
+
+def test_the_numbers_are_the_engines(click_model, liver, torso_file) -> None:
+    volume = read_volume(torso_file)
+    z, y, x = liver
+    window = (volume.window.low, volume.window.high)
+    probed = head_maps.probe_slice(click_model, volume, window, 0, z)
+    maps = head_maps.ask(probed, None, "encoder.1", SlicePoint((float(z), float(y), float(x)), 0))
+
+    with AttentionProbe(click_model) as probe:
+        click_model.encode(apply_window(volume.data[z], volume.window), volume.spacing[1:])
+    token = probe.site("encoder.1").query_grid.token_of((y, x))
+    entropy, distance = probe.entropy_and_distance("encoder.1", volume.spacing[1:])
+    np.testing.assert_allclose(maps.entropy_nats, entropy[:, token], rtol=1e-4)
+    # The engine measures from the centre of the query's token, the dock from the voxel: half a token apart at most.
+    token_mm = max(s * mm for s, mm in zip(maps.heatmap.scale, volume.spacing[1:]))
+    np.testing.assert_allclose(maps.distance_mm, distance[:, token], atol=token_mm)
+
+
+def test_at_the_decoder_the_newest_click_asks(click_model, liver, torso_file) -> None:
+    volume = read_volume(torso_file)
+    z, y, x = liver
+    first = PointPrompt((float(z), 30.0, 90.0), True, 1, 0)
+    newest = PointPrompt((float(z), float(y), float(x)), True, 1, 0)
+    probed = head_maps.probe_slice(click_model, volume, (volume.window.low, volume.window.high), 0, z)
+    decoded = head_maps.probe_prompts(probed, (first, newest))
+    site = next(name for name, _ in head_maps.sites_of(probed, decoded) if name.endswith("prompt-to-image"))
+    maps = head_maps.ask(probed, decoded, site, SlicePoint((float(z), 5.0, 5.0), 0))
+    assert maps.asked_at == (y, x)
+    # Tokens: the model's own, then the points in order, then two of the box. Two points: the newest is third to last.
+    tokens = decoded.probe.site(site).query_grid.n_tokens
+    expected = decoded.probe.heatmap(site, tokens - 3).values
+    np.testing.assert_array_equal(maps.heatmap.values, expected)
+
+
+def test_an_empty_dock_says_what_to_do(open_desk, torso) -> None:
+    desk = open_desk(model=None)
+    dock = AttentionDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(dock, name="Attention")
+    assert "Open a CT or MR volume" in dock.message.text()
+    desk.viewer.add_layer(torso())
+    desk.controller.set_layer(desk.viewer.layers[0])
+    assert "model" in dock.message.text()
+
+
+def test_hiding_the_map_takes_its_layers_away_and_showing_brings_them_back(asked) -> None:
+    desk, dock = asked()
+    layers = desk.viewer.layers
+    assert {"attention", "attention query"} <= {layer.name for layer in layers}
+    dock.shown.setChecked(False)
+    assert not {"attention", "attention query"} & {layer.name for layer in layers}
+    dock.shown.setChecked(True)
+    assert {"attention", "attention query"} <= {layer.name for layer in layers}
+
+
+def test_the_user_may_delete_the_map_and_the_next_click_draws_it_again(asked, liver) -> None:
+    desk, _ = asked()
+    desk.viewer.layers.remove("attention")
+    z, y, x = liver
+    desk.prompt((z, y + 3, x))
+    desk.wait()
+    assert "attention" in desk.viewer.layers
+
+
+def test_a_thumbnail_is_grey_anatomy_where_there_is_no_heat_and_its_brightest_where_heat_is() -> None:
+    grey = np.full((40, 60), 0.5)
+    heat = np.zeros((4, 6))
+    heat[1, 4] = 2.0
+    picture = thumbnail(grey, heat, colour_map="inferno")
+    assert (picture[30:, :20] == 127).all()
+    brightest = np.unravel_index(picture.sum(axis=2).argmax(), picture.shape[:2])
+    assert (brightest[0] // 10, brightest[1] // 10) == (1, 4)
+    upside_down = thumbnail(grey, heat, colour_map="inferno", upside_down=True)
+    np.testing.assert_array_equal(upside_down, picture[::-1])
+
+
+def test_resampling_keeps_a_ramp_and_its_ends_in_place() -> None:
+    ramp = np.tile(np.linspace(0, 1, 50), (30, 1))
+    small = resampled(ramp, (6, 10))
+    # Each of the ten columns is the mean of five: the ramp at the centre of that five.
+    np.testing.assert_allclose(small[2], ramp[0].reshape(10, 5).mean(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("extent", "expected"), [((100, 200), (50, 100)), ((200, 100), (100, 50)), ((5, 5), (100, 100))]
+)
+def test_pictures_keep_true_proportions(extent, expected) -> None:
+    assert fitting_size(extent, 100, 100) == expected
