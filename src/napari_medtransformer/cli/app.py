@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -61,9 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every error becomes one line on stderr."""
     # transformers and huggingface_hub log advice about files that a user here never chose.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # The first word that is no option is the command; what follows belongs to it.
-    own = [word for word in arguments[: _command_position(arguments)] if word == "--debug"]
-    if own:
+    if "--debug" in _before_the_command(arguments):
         return _call(arguments)
     try:
         return _call(arguments)
@@ -71,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         say_error(str(error))
         return 2
     except typer.TyperException as error:
-        say_error(_usage_message(error, arguments))
+        say_error(_usage_message(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
         say_error("interrupted; nothing was written")
@@ -94,14 +93,12 @@ def _call(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _command_position(arguments: Sequence[str]) -> int:
-    for position, word in enumerate(arguments):
-        if not word.startswith("-"):
-            return position
-    return len(arguments)
+def _before_the_command(arguments: Sequence[str]) -> Sequence[str]:
+    """The program's own options; the first word that is none is the command, and what follows belongs to it."""
+    return list(takewhile(lambda word: word.startswith("-"), arguments))
 
 
-def _usage_message(error: typer.TyperException, arguments: Sequence[str]) -> str:
+def _usage_message(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     program = "medtransformer" if context is None else context.command_path
     message = one_line(error.format_message()).rstrip(".")

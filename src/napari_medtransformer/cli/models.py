@@ -40,7 +40,7 @@ def list_models(as_json: AsJson = False) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "task", "trained on", "weights", "licence"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for card in cards:
         trained = ", ".join((*card.modalities, *card.anatomy)) or "–"
         table.add_row(card.name, f"{card.task}, {card.dimensions}D", trained, _weights_in_words(card), card.licence)
