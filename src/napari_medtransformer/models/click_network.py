@@ -234,7 +234,7 @@ class Decoder(nn.Module):
         self.norm2 = _norm(finest)
         self.hyper = nn.ModuleList(MLP(width, width, finest) for _ in range(config.masks))
         self.bias = nn.Linear(width, 1)
-        self.score = MLP(width, width, config.masks)
+        self.score = MLP(2 * width + 2 * mid + 2, width, 1)
 
     def position(self, yx: Tensor) -> Tensor:
         """Random Fourier features of input pixel coordinates (..., 2) (Tancik et al. 2020)."""
@@ -295,7 +295,9 @@ class Decoder(nn.Module):
         masks = self.config.masks
         weights = torch.stack([head(prompt[:, i]) for i, head in enumerate(self.hyper)], dim=1)
         logits = torch.einsum("bmc,bchw->bmhw", weights, y2) + self.bias(prompt[:, :masks])[..., None]
-        score = self.score(prompt[:, masks]).sigmoid()
+        tokens = torch.cat([prompt[:, :masks], prompt[:, masks : masks + 1].expand(-1, masks, -1)], dim=2)
+        evidence = mask_evidence(logits.detach().float(), y8)
+        score = self.score(torch.cat([tokens, evidence.to(tokens.dtype)], dim=2))[..., 0].sigmoid()
         return logits.float(), score.float()
 
 
@@ -349,6 +351,23 @@ def click_similarity(embedding: Tensor, prompts: PromptBatch, stride: int) -> Te
         best = likeness.masked_fill(~chosen, -2).amax(dim=1)
         maps.append(torch.where(best > -1.5, best, torch.zeros_like(best)))
     return torch.stack(maps, dim=1)
+
+
+def mask_evidence(logits: Tensor, features: Tensor) -> Tensor:
+    """What tells a good mask from a bad one: features inside and just outside, its size, and how sure it is.
+
+    logits: (B, m, S/2, S/2); features: (B, C, S/8, S/8). Returns (B, m, 2C + 2).
+    """
+    chance = logits.sigmoid()
+    inside = F.avg_pool2d(chance, 4)
+    rim = (F.max_pool2d(inside, 5, stride=1, padding=2) - inside).clamp(min=0)
+    area = inside.sum(dim=(2, 3))
+    means = [
+        torch.einsum("bmhw,bchw->bmc", part, features.float()) / (part.sum(dim=(2, 3))[..., None] + 1e-3)
+        for part in (inside, rim)
+    ]
+    sure = (chance * (2 * chance - 1).abs()).sum(dim=(2, 3)) / (chance.sum(dim=(2, 3)) + 1e-3)
+    return torch.cat([*means, (area + 0.1).log()[..., None] / 4, sure[..., None]], dim=2)
 
 
 class ClickNetwork(nn.Module):

@@ -27,6 +27,8 @@ from napari_medtransformer.training.clicks import (
 )
 from napari_medtransformer.training.slices import draw_slice
 
+SCORE_WEIGHT = 3.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -163,7 +165,7 @@ def step_loss(
     best = losses.min(dim=1)
     true_iou = intersection_over_union(logits, target)
     score_loss = F.mse_loss(scores, true_iou)
-    loss = best.values.mean() + 0.1 * losses.mean() + score_loss
+    loss = best.values.mean() + 0.1 * losses.mean() + SCORE_WEIGHT * score_loss
     shown_iou = true_iou[torch.arange(len(logits)), scores.argmax(dim=1)]
     dice = 2 * shown_iou / (1 + shown_iou)
     first = torch.from_numpy(rounds == 0)
