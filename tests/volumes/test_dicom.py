@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
@@ -178,6 +180,54 @@ def test_compressed_slices_hold_the_same_values(dicom_series, syntax) -> None:
     folder = dicom_series(STORED, change=lambda ds, _: ds.compress(syntax, generate_instance_uid=False))
     volume = read_volume(folder)
     assert np.array_equal(volume.source.to_file_order(volume.data).transpose(2, 1, 0), STORED - 1000)
+
+
+_LOSSLESS_JPEG = """
+import sys
+import numpy as np
+import SimpleITK as sitk
+for place, image in enumerate(np.load(sys.argv[1])):
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(f"{sys.argv[1]}.{place}.dcm")
+    writer.SetUseCompression(True)
+    writer.SetCompressor("JPEG")
+    writer.Execute(sitk.GetImageFromArray(image[None]))
+"""
+
+
+def test_lossless_jpeg_is_decoded(dicom_series, tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 2000, (3, 32, 48)).astype(np.uint16)
+    np.save(tmp_path / "stored.npy", stored)
+    # GDCM is the encoder at hand; in a process of its own, since its encoder is less careful with memory.
+    subprocess.run([sys.executable, "-c", _LOSSLESS_JPEG, str(tmp_path / "stored.npy")], check=True)
+
+    def packed(ds, place: int) -> None:
+        jpeg = pydicom.dcmread(tmp_path / f"stored.npy.{place}.dcm")
+        assert jpeg.file_meta.TransferSyntaxUID in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+        ds.file_meta.TransferSyntaxUID, ds.PixelRepresentation = jpeg.file_meta.TransferSyntaxUID, 0
+        ds["PixelData"] = jpeg["PixelData"]
+
+    volume = read_volume(dicom_series(stored, change=packed))
+    assert np.array_equal(volume.source.to_file_order(volume.data).transpose(2, 1, 0), stored.astype(int) - 1000)
+
+
+def test_bits_above_those_stored_are_no_part_of_the_value(dicom_series) -> None:
+    values = np.array([[-2048, -1], [2047, 5]], np.int16)
+    garbage = (values & 0x0FFF) | np.array([[0x1000, 0x6000], [0x5000, 0]], np.int16)  # old overlays live there
+
+    def twelve_bits(ds, _) -> None:
+        ds.BitsStored, ds.HighBit = 12, 11
+
+    volume = read_volume(dicom_series(garbage[np.newaxis], change=twelve_bits))
+    assert np.array_equal(volume.data[0], values - 1000)
+
+
+def test_deflated_files_are_read(dicom_series) -> None:
+    stored = np.zeros((2, 100, 100), np.int16)
+    folder = dicom_series(
+        stored, change=lambda ds, _: setattr(ds.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian)
+    )
+    assert (read_volume(folder).data == -1000).all()
 
 
 def test_a_fractional_slope_gives_floats(dicom_series) -> None:

@@ -21,8 +21,8 @@ from napari_medtransformer.volumes import (
     write_label_table,
     write_labels,
 )
-from napari_medtransformer.volumes.itk_formats import header_fields
 from napari_medtransformer.volumes.label_table import label_color, label_table
+from napari_medtransformer.volumes.nrrd import header_fields
 
 LABELS = [Label(1, "liver", (1.0, 0.0, 0.2)), Label(5, "Milz, “groß”", (0.0, 0.4, 0.6))]
 

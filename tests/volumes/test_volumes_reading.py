@@ -175,6 +175,13 @@ def test_a_loop_of_links_is_an_error(tmp_path: Path) -> None:
         read_volume(tmp_path / "a.nii")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii")
+    with pytest.raises(UnreadableFile, match="neither a file nor a folder"):
+        read_volume(tmp_path / "pipe.nii")
+
+
 def test_four_dimensions_are_refused_with_the_way_out(nifti) -> None:
     with pytest.raises(UnsupportedVolume, match=r"4 dimensions \(2, 3, 4, 5\).*expected 3"):
         read_volume(nifti(np.ones((2, 3, 4, 5), np.int16)))

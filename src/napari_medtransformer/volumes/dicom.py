@@ -15,7 +15,8 @@ import numpy as np
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.dicom_headers import Frame, Series, dicom_files, is_dicom, read_series
-from napari_medtransformer.volumes.guard import GZIP_MOST, check_promise, decoding, size
+from napari_medtransformer.volumes.dicom_pixels import dicom_pixels
+from napari_medtransformer.volumes.guard import GZIP_MOST, decoding, size
 from napari_medtransformer.volumes.intensity import Modality, Window
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
@@ -91,7 +92,7 @@ def _read(path: Path, found: list[Series], series: int | str | None, resample: b
             f"{path.name} holds {chosen.photometric} colours; expected one value per pixel. Export it as greyscale."
         )
     frames, affine_lps, places = _arranged(chosen, path, resample)
-    array = _pixels(frames, path)
+    array = dicom_pixels(frames, path)
     if chosen.photometric == "MONOCHROME1":
         warnings.warn(f"{path.name} stores low values as bright (MONOCHROME1); its values were inverted.", stacklevel=4)
     if places is not None:
@@ -235,74 +236,6 @@ def _check_line(positions: np.ndarray, gap: float, path: Path) -> None:
             f"{path.name} has slices shifted sideways by up to {off:.2f} mm: they make no regular grid. "
             f"Resample it first."
         )
-
-
-def _pixels(frames: list[Frame], path: Path) -> np.ndarray:
-    """The values of all frames (slice, row, column), rescaled, in the smallest type that all share."""
-    volume: np.ndarray | None = None
-    several = len({frame.rescale for frame in frames if frame.frames_in_file > 1}) > 1
-    decoded: tuple[Path, np.ndarray] | None = None
-    for place, frame in enumerate(frames):
-        if decoded is None or decoded[0] != frame.file:
-            with decoding(frame.file):
-                decoded = frame.file, _decode(frame, rescaled=not several)
-        image = decoded[1][frame.index]
-        if several:
-            image = (image * frame.rescale[0] + frame.rescale[1]).astype(np.float32)
-        if image.shape != frame.shape:
-            raise UnreadableFile(f"{frame.file.name} is damaged: its header says {frame.shape}, it has {image.shape}.")
-        if volume is None:
-            volume = np.zeros((len(frames), *frame.shape), image.dtype)
-        elif image.dtype != volume.dtype:
-            volume = volume.astype(np.promote_types(volume.dtype, image.dtype), copy=False)
-        volume[place] = image
-    if volume is None:
-        raise UnreadableFile(f"{path.name} holds no images.")
-    return volume.astype(np.float32) if volume.dtype == np.float64 else volume
-
-
-def _decode(frame: Frame, *, rescaled: bool) -> np.ndarray:
-    """All frames of a file (frame, row, column), with the file's slope and intercept, or as stored."""
-    import pydicom
-    from pydicom.uid import RLELossless
-
-    header = pydicom.dcmread(frame.file, stop_before_pixels=True, force=True)
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    rows, columns = frame.shape
-    if syntax is None or not syntax.is_compressed:
-        needed = rows * columns * frame.frames_in_file * int(header.get("BitsAllocated") or 16) // 8
-        check_promise(frame.file, needed, frame.file.stat().st_size, compressed=False)
-    if rescaled and syntax != RLELossless:  # GDCM fails on small images in that syntax
-        return _by_gdcm(frame.file)
-    dataset = pydicom.dcmread(frame.file, force=True)
-    stored = dataset.pixel_array.reshape(-1, rows, columns)
-    if header.get("PhotometricInterpretation") == "MONOCHROME1":  # as GDCM does it
-        stored = ~stored if dataset.PixelRepresentation else 2 ** int(dataset.BitsStored) - 1 - stored
-    if not rescaled or frame.rescale == (1.0, 0.0):
-        return stored
-    slope, intercept = frame.rescale
-    if slope.is_integer() and intercept.is_integer():
-        return stored.astype(np.int32) * int(slope) + int(intercept)
-    return stored * slope + intercept
-
-
-def _by_gdcm(file: Path) -> np.ndarray:
-    """All frames of a file (frame, row, column), rescaled; MONOCHROME1 comes inverted."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(file))
-    warned = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK would print them
-    try:
-        image = reader.Execute()
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warned)
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise UnsupportedVolume(f"{file.name} is a colour image; expected one value per pixel.")
-    array = sitk.GetArrayFromImage(image)
-    return array.reshape(-1, *array.shape[-2:])
 
 
 def _interpolated(array: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -140,9 +140,11 @@ def read_series(files: Iterable[Path]) -> list[Series]:
                 key = (frame.series, frame.shape, orientation)
                 frames[key].append(frame)
                 headers.setdefault(key, header)
-    series = [
-        _series(headers[key], part, detail) for key, group in frames.items() for detail, part in _without_repeats(group)
-    ]
+    series = []
+    for key, group in frames.items():
+        for detail, part in _without_repeats(group):
+            with decoding(part[0].file):
+                series.append(_series(headers[key], part, detail))
     return sorted(series, key=lambda one: (one.number, one.uid, one.detail))
 
 
@@ -240,7 +242,7 @@ def _repeats(frames: list[Frame]) -> bool:
 
 
 def _series(header: Any, frames: list[Frame], detail: str) -> Series:
-    level, width = (_first_number(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    level, width = (_first_number(header, name) for name in ("WindowCenter", "WindowWidth"))
     window = (level, width) if level is not None and width is not None and width > 0 else None
     return Series(
         uid=frames[0].series,
@@ -254,10 +256,12 @@ def _series(header: Any, frames: list[Frame], detail: str) -> Series:
     )
 
 
-def _first_number(value: Any) -> float | None:
-    """The first of one or several numbers; None if there is none."""
-    if value is None or value == "":
+def _first_number(header: Any, name: str) -> float | None:
+    """The first of one or several numbers; None if there is none, or none that can be read: a window is only a wish."""
+    try:
+        value = header.get(name)
+        first = value[0] if hasattr(value, "__len__") and not isinstance(value, str) else value
+        number = float(first)
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    first = value[0] if hasattr(value, "__len__") and not isinstance(value, str) and len(value) else value
-    number = float(first)
     return number if np.isfinite(number) else None

@@ -33,6 +33,11 @@ _SNOMED_WORDS = {
     "hippocampusanterior": "Hippocampus",
     "hippocampusposterior": "Hippocampus",
 }
+# Attributes that every object has to have, if only empty (type 2 of the patient and study modules).
+_REQUIRED = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 # How a segment written here remembers the number of its label.
 _TRACKING = "napari-medtransformer label "
 _SNOMED_STARTS = {"vertebrae": "Vertebra", "rib": "Rib", "lung": "Lung"}
@@ -164,7 +169,7 @@ def _sources(grid: FileGrid) -> list[Any]:
             if not source.get(keyword):
                 filled = True
                 setattr(source, keyword, generate_uid(entropy_srcs=[keyword, str(grid.path.resolve())]))
-        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
+        for keyword in _REQUIRED:
             if keyword not in source:
                 setattr(source, keyword, "")
         if not source.get("SpecificCharacterSet", "ISO_IR 100"):

@@ -81,7 +81,7 @@ def read_label_names(path: str | os.PathLike[str]) -> list[Label]:
     """The names and colours that a label file itself holds (.seg.nrrd, DICOM-SEG); empty for other formats."""
     file = existing(path)
     if has_suffix(file, (".nrrd",)):
-        from napari_medtransformer.volumes.itk_formats import read_segments
+        from napari_medtransformer.volumes.nrrd import read_segments
 
         return read_segments(file)
     if file.is_file() and not has_suffix(file, NIFTI_SUFFIXES + ITK_SUFFIXES + NUMPY_SUFFIXES + PICTURE_SUFFIXES):
@@ -102,6 +102,8 @@ def existing(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:  # no permission, a loop of links, a null character
         reason = getattr(error, "strerror", None) or error
         raise UnreadableFile(f"{file} cannot be opened: {reason}.") from error
+    if not (file.is_file() or file.is_dir()):
+        raise UnreadableFile(f"{file} is neither a file nor a folder. Choose an image file or a DICOM folder.")
     return file
 
 
@@ -127,9 +129,10 @@ def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
 
         return read_nifti(file)
     if has_suffix(file, ITK_SUFFIXES):
-        from napari_medtransformer.volumes.itk_formats import read_itk
+        from napari_medtransformer.volumes.metaimage import read_meta
+        from napari_medtransformer.volumes.nrrd import read_nrrd
 
-        return read_itk(file)
+        return read_nrrd(file) if has_suffix(file, (".nrrd", ".nhdr")) else read_meta(file)
     from napari_medtransformer.volumes.arrays import read_numpy, read_picture
 
     return read_numpy(file) if has_suffix(file, NUMPY_SUFFIXES) else read_picture(file)

@@ -83,7 +83,8 @@ def _write(stored: np.ndarray, volume: Volume, target: Path, table: list[Label] 
 
             write_dicom_seg(stored, volume.grid, stream, table or [])
         else:
-            from napari_medtransformer.volumes.itk_formats import write_meta, write_nrrd
+            from napari_medtransformer.volumes.metaimage import write_meta
+            from napari_medtransformer.volumes.nrrd import write_nrrd
 
             if name.endswith(".nrrd"):
                 write_nrrd(stored, volume.grid, stream, table)
