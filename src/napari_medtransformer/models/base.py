@@ -38,7 +38,7 @@ class ImageEmbedding:
 
 @dataclass(frozen=True)
 class MaskPrediction:
-    """Candidate masks of one object. logits: (m, H, W) float32, native pixels, inside > 0. scores: (m,) expected IoU."""
+    """Candidate masks of an object. logits: (m, H, W) float32, native pixels, inside > 0. scores: (m,) expected IoU."""
 
     logits: np.ndarray
     scores: np.ndarray
