@@ -1,31 +1,39 @@
 """One object from its prompted slices to the others, each slice prompted by the mask of the one before.
 
 Model-agnostic: the box around the mask before, widened a little, its most interior point, and its logits are the
-prompts for the next slice. Between two prompted slices both directions are followed and blended by nearness.
+prompts for the next slice. What comes back is added to a prior of motion (an outline moves by about as much as the
+slices are apart), reduced to what hangs together with the mask before, and taken for the object's end when it shrinks,
+leaks, jumps, or no longer looks like what was marked. Between two prompted slices both directions are followed and
+blended by nearness.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
+from napari_medtransformer.prompting.appearance import Appearance, bounding_box
 from napari_medtransformer.prompting.masks import PackedMask
 from napari_medtransformer.prompting.predictor import Prediction, make_prompts
 from napari_medtransformer.prompting.prompts import Prompt, SliceKey
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
 
-_MARGIN = 0.08  # of the mask's extent: how much further than on the slice before the object may reach
-_MARGIN_PIXELS = 2.0
+_MARGIN = 0.05  # of the mask's extent: how much further than on the slice before the object may reach
+_MARGIN_PIXELS = 1.5
+_REACH_PIXELS = 2.0  # an outline may move by that much, or by the distance of the slices if that is more
+_LOGIT = 6.0  # the network's certainty is cut there, so that the prior of motion can speak against it
+_FAR = 3.0  # the most that the prior speaks against a pixel, in logits: three reaches outside the mask before
 _SMALLEST_PIXELS = 6  # a mask below that is noise
 _SHRINK = 0.2  # of the area before: an object that vanishes faster than that has ended
 _GROW = 2.5  # times the area before: a mask that grows faster has leaked
 _OVERLAP = 0.35  # IoU with the slice before, below which it is another object
 _SCORE = 0.4  # expected IoU below which the model itself does not believe in the mask
+_EVIDENCE = 0.0  # nats per pixel, below which it looks like what is beside the object rather than like it
 _ABSENT_LOGIT = -6.0  # of a slice that one direction of two did not reach
 
 
@@ -61,42 +69,47 @@ class Propagation:
     predicted: tuple[Outcome, ...]
 
 
+Found = tuple[np.ndarray, float]
+"""(H, W) logits of a slice, and the expected IoU."""
+
+
 def follow(slices: SliceModel, object_id: int, axis: int, seeds: Mapping[int, Seed]) -> Steps[Propagation]:
     """Follow an object from its prompted slices (by index, ascending) until it ends on both sides.
 
-    Yields Progress and a Partial[PropagatedSlice] per slice, then the Result. Lee et al. propagate SAM by boxes in
-    the same way (micro-sam, Archit et al. 2025); the memory of SAM 2 replaces this where a model has one.
+    Yields Progress and a Partial[PropagatedSlice] per slice, then the Result. Boxes and masks are projected as
+    micro-sam does (Archit et al. 2025).
     """
     total = slices.volume.shape[axis]
-    predicted = {
-        index: slices.predict(Request(SliceKey(object_id, axis, index), seed.prompts)) for index, seed in seeds.items()
-    }
+    predicted: dict[int, Outcome] = {}
+    for index, seed in seeds.items():
+        yield Progress(len(predicted), None, f"slice {index}, as prompted")
+        predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seed.prompts))
     starts = {index: _chosen(predicted[index].prediction, seed) for index, seed in seeds.items()}
     order = sorted(starts)
     done = len(order)
     masks: dict[int, PackedMask] = {}
-
-    def decode(index: int, before: np.ndarray) -> tuple[np.ndarray, float] | None:
-        return _next(slices, axis, index, before)
 
     def reached(index: int, logits: np.ndarray, score: float) -> PropagatedSlice:
         masks[index] = PackedMask.pack(logits > 0)
         return PropagatedSlice(SliceKey(object_id, axis, index), logits > 0, score)
 
     for end, indices in ((order[0], range(order[0] - 1, -1, -1)), (order[-1], range(order[-1] + 1, total))):
-        for index, logits, score in _walk(decode, starts[end], indices):
+        for index, found in _walk(slices, axis, end, starts[end], indices):
             done += 1
             yield Progress(done, None, f"slice {index}")
-            yield Partial(reached(index, logits, score))
+            yield Partial(reached(index, *found))
     for first, last in itertools.pairwise(order):
-        backward: dict[int, tuple[np.ndarray, float]] = {}
-        for index, logits, score in _walk(decode, starts[last], range(last - 1, first, -1)):
-            backward[index] = (logits, score)
-            yield Progress(done, None, f"slice {index}, from {last}")
-        forward = {i: (lo, s) for i, lo, s in _walk(decode, starts[first], range(first + 1, last))}
+        forward: dict[int, Found] = {}
+        backward: dict[int, Found] = {}
+        for start, indices, side in (
+            (first, range(first + 1, last), forward),
+            (last, range(last - 1, first, -1), backward),
+        ):
+            for index, found in _walk(slices, axis, start, starts[start], indices):
+                side[index] = found
+                yield Progress(done, None, f"slice {index}, from {start}")
         for index in range(first + 1, last):
-            nearness = (last - index) / (last - first)  # of the first one
-            blended = _blend(forward.get(index), backward.get(index), nearness)
+            blended = _blend(forward.get(index), backward.get(index), (last - index) / (last - first))
             done += 1
             yield Progress(done, None, f"slice {index}")
             if blended is not None and (blended[0] > 0).any():
@@ -104,51 +117,68 @@ def follow(slices: SliceModel, object_id: int, axis: int, seeds: Mapping[int, Se
     yield Result(Propagation(object_id, axis, dict(sorted(masks.items())), dict(seeds), tuple(predicted.values())))
 
 
-Decode = Callable[[int, np.ndarray], tuple[np.ndarray, float] | None]
-
-
-def _walk(decode: Decode, start: np.ndarray, indices: range) -> Iterator[tuple[int, np.ndarray, float]]:
-    """(index, logits, score) of slice after slice until the object ends. start: (H, W) logits of the slice before."""
-    before = start
+def _walk(slices: SliceModel, axis: int, start: int, logits: np.ndarray, indices: range) -> Iterator[tuple[int, Found]]:
+    """Slice after slice until the object ends. logits: (H, W), of the slice `start` that it begins at."""
+    if not (logits > 0).any():
+        return
+    appearance = Appearance(slices.image(axis, start), logits > 0)
+    before = logits
     for index in indices:
-        found = decode(index, before) if (before > 0).sum() >= _SMALLEST_PIXELS else None
+        found = _next(slices, axis, index, before, appearance)
         if found is None:
             return
         before = found[0]
-        yield index, *found
+        yield index, found
 
 
-def _next(slices: SliceModel, axis: int, index: int, before: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Logits and score on the next slice, or None if the object has ended. before: (H, W) logits."""
+def _next(slices: SliceModel, axis: int, index: int, before: np.ndarray, appearance: Appearance) -> Found | None:
+    """The object on the next slice, or None if it has ended. before: (H, W) logits of the slice before."""
     mask = before > 0
-    rows, columns = (np.flatnonzero(mask.any(axis=a)) for a in (1, 0))
-    edges = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1], float)
-    reach = np.maximum(_MARGIN_PIXELS, _MARGIN * np.array([len(rows), len(columns)]))
-    box = edges + np.array([-reach[0], -reach[1], reach[0], reach[1]])
-    inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    centre = np.unravel_index(int(np.argmax(inside)), mask.shape)
-    prompts = make_prompts(slices.slice_shape(axis), [(float(centre[0]), float(centre[1]))], [1], box, before)
+    if np.count_nonzero(mask) < _SMALLEST_PIXELS:
+        return None
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]  # the image's edge bounds the object too
+    inside = np.unravel_index(int(np.argmax(depth)), mask.shape)
+    y0, x0, y1, x1 = bounding_box(mask)
+    rows, columns = (max(_MARGIN_PIXELS, _MARGIN * extent) for extent in (y1 - y0, x1 - x0))
+    prompts = make_prompts(
+        slices.slice_shape(axis),
+        [(float(inside[0]), float(inside[1]))],
+        [1],
+        (y0 - rows, x0 - columns, y1 + rows, x1 + columns),
+        before,
+    )
     prediction = slices.decode(axis, index, prompts)
-    overlaps = np.array([_iou(candidate > 0, mask) for candidate in prediction.candidates])
+    pixel_mm = min(spacing for a, spacing in enumerate(slices.volume.spacing) if a != axis)
+    reach = max(_REACH_PIXELS, slices.volume.spacing[axis] / pixel_mm)
+    motion = np.clip((depth - ndimage.distance_transform_edt(~mask)) / reach, -_FAR, 1.0)
+    candidates = [_connected(np.clip(logits, -_LOGIT, _LOGIT) + motion, mask) for logits in prediction.candidates]
+    overlaps = np.array([_iou(candidate > 0, mask) for candidate in candidates])
     best = int(np.argmax(overlaps + prediction.scores))
-    logits, score, overlap = prediction.candidates[best], float(prediction.scores[best]), float(overlaps[best])
-    area, area_before = int((logits > 0).sum()), int(mask.sum())
+    logits, score = candidates[best], float(prediction.scores[best])
+    area, area_before = np.count_nonzero(logits > 0), np.count_nonzero(mask)
     ended = (
         area < max(_SMALLEST_PIXELS, _SHRINK * area_before)
         or area > _GROW * area_before
-        or overlap < _OVERLAP
+        or overlaps[best] < _OVERLAP
         or score < _SCORE
+        or appearance.evidence(slices.image(axis, index), logits > 0) < _EVIDENCE
     )
     return None if ended else (logits, score)
+
+
+def _connected(logits: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """`logits` with everything made negative that does not hang together with the mask before."""
+    parts, _ = ndimage.label(logits > 0)
+    kept = np.unique(parts[before])
+    astray = (parts > 0) & ~np.isin(parts, kept[kept > 0])
+    return np.where(astray, -np.abs(logits), logits).astype(np.float32)
 
 
 def _chosen(prediction: Prediction, seed: Seed) -> np.ndarray:
     return prediction.logits if seed.candidate is None else prediction.choose(seed.candidate).logits
 
 
-def _blend(
-    forward: tuple[np.ndarray, float] | None, backward: tuple[np.ndarray, float] | None, nearness: float
-) -> tuple[np.ndarray, float] | None:
+def _blend(forward: Found | None, backward: Found | None, nearness: float) -> Found | None:
     """Both directions' logits, weighted by how near their prompted slices are; a missing one speaks against."""
     known = forward or backward
     if known is None:
