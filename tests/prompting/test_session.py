@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import SamConfig
 
 from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, UnsupportedModel
 from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.models.registry import find_card
+from napari_medtransformer.models.sam import SamAdapter, random_sam
 from napari_medtransformer.prompting import BoxPrompt, PointPrompt, PromptSession, SliceKey
 from napari_medtransformer.volumes import Volume
 
@@ -268,3 +272,23 @@ def test_a_box_and_points_work_together_on_a_real_network(click_model: Promptabl
     request = session.add_prompt(BoxPrompt((5.0, 4.0, 5.0), (5.0, 12.0, 16.0)))
     assert len(request.prompts) == 3
     assert session.predict(request).prediction.logits.shape == (20, 26)
+
+
+def test_sam_answers_clicks_boxes_and_undo_in_a_session(blocks: Volume) -> None:
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64}
+    config = SamConfig(
+        vision_config={**vision, "window_size": 2, "global_attn_indexes": [1]}, prompt_encoder_config={"image_size": 64}
+    )
+    sam = SamAdapter(find_card("sam-vit-b"), random_sam(config, 0), torch.device("cpu"), torch.float32)
+    session = PromptSession(sam, blocks)
+    session.add_point((5, 8, 10), axis=1)
+    candidates = session.candidates(SliceKey(1, 1, 8))
+    assert candidates is not None
+    assert candidates.masks.shape == (3, 12, 26)
+    first = session.labels
+    session.add_box((3, 8, 5), (9, 8, 15), axis=1)
+    sharper = session.candidates(SliceKey(1, 1, 8))
+    assert sharper is not None
+    assert sharper.masks.shape == (1, 12, 26)  # a click with a box is not ambiguous
+    assert session.undo() == []
+    assert np.array_equal(session.labels, first)
