@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from transformers import SamConfig, SamModel
 
 from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
+from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel
 from napari_medtransformer.models import ModelCard, find_card
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.sam import FusedSamAttention, SamAdapter, build, random_sam, relative_table
+from napari_medtransformer.models.sam import FusedSamAttention, SamAdapter, build, random_sam
 from napari_medtransformer.models.sam_names import transformers_names
 
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)

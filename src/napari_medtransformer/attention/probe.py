@@ -65,10 +65,11 @@ Query = Sequence[float] | int
 class AttentionProbe:
     """Records queries and keys of a model's attention sites during a `with` block, and answers from them.
 
-    model: a model of this package, or any torch module, whose sites are then found where it calls attention.
-    sites: names of the sites to keep, None for all. keep_on: "device" leaves queries and keys where they are, "cpu"
-    moves them off. Each site keeps its queries, keys and the bias in its cheapest form, nothing of tokens × tokens;
-    of several calls of a site the last one stays. The model must run in the thread that entered the block.
+    model: a model of this package, or any torch module, whose sites are found where it calls attention, unless they
+    are declared. sites: the sites to keep, None for all: names or, of a torch module, their SiteSpecs.
+    keep_on: "device" leaves queries and keys where they are, "cpu" moves them off. Each site keeps its queries, keys
+    and the bias in its cheapest form, nothing of tokens × tokens; of several calls of a site the last one stays. The
+    model must run in the thread that entered the block.
 
     Leaving the block restores everything it touched. Raises UnknownSite for a name the model does not have and, when
     the block ends, NothingCaptured if none of the sites ran.
@@ -77,19 +78,20 @@ class AttentionProbe:
     def __init__(
         self,
         model: ProbedModel | nn.Module,
-        sites: Sequence[str] | None = None,
+        sites: Sequence[str | SiteSpec] | None = None,
         *,
         keep_on: Literal["device", "cpu"] = "device",
     ) -> None:
         self._model = None if isinstance(model, nn.Module) else model
         self._network = model if isinstance(model, nn.Module) else model.network
         self._keep_on = keep_on
-        self._specs: dict[str, SiteSpec] = {}
-        if self._model is not None:
-            self._specs = {spec.name: spec for spec in self._model.attention_sites()}
-            for name in sites or ():
+        given = [site for site in sites or () if isinstance(site, SiteSpec)]
+        declared = given if self._model is None else self._model.attention_sites()
+        self._specs = {spec.name: spec for spec in declared}
+        self._wanted = None if sites is None else frozenset(s if isinstance(s, str) else s.name for s in sites)
+        if self._specs:
+            for name in self._wanted or ():
                 self._check_known(name, self._specs)
-        self._wanted = None if sites is None else frozenset(sites)
         self._calls: dict[str, AttentionCall] = {}
         self._placement: InputPlacement | None = None
         self._path = ModulePath()
@@ -125,7 +127,7 @@ class AttentionProbe:
             self._require_calls()
 
     def _followed(self) -> dict[str, nn.Module]:
-        if self._model is None:
+        if not self._specs:
             return {path or "network": module for path, module in self._network.named_modules()}
         wanted = [s for s in self._specs.values() if self._wanted is None or s.name in self._wanted]
         return {spec.name: self._network.get_submodule(spec.module) for spec in wanted}
@@ -158,7 +160,7 @@ class AttentionProbe:
     @property
     def sites(self) -> list[AttentionSite]:
         """The sites that ran, in the order in which they are declared or, of an unknown network, ran."""
-        names = [n for n in self._specs if n in self._calls] if self._model is not None else list(self._calls)
+        names = [n for n in self._specs if n in self._calls] if self._specs else list(self._calls)
         return [self.captured(name).site for name in names]
 
     def site(self, name: str) -> AttentionSite:
@@ -176,7 +178,7 @@ class AttentionProbe:
                 )
             self._check_known(name, self._calls)
         call = self._calls[name]
-        spec = self._specs[name] if self._model is not None else guess_spec(name, call, self._placement)
+        spec = self._specs[name] if self._specs else guess_spec(name, call, self._placement)
         grids = [
             self._grid(layout, tensor.shape[2]) for layout, tensor in ((spec.queries, call.q), (spec.keys, call.k))
         ]

@@ -15,6 +15,7 @@ from transformers.models.sam.modeling_sam import SamVisionAttention
 from napari_medtransformer.attention.bias import DecomposedBias
 from napari_medtransformer.attention.fused import attend
 from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
@@ -58,18 +59,6 @@ class FusedSamAttention(nn.Module):
         out = attend(q, k, v, bias=bias)
         out = self.proj(out.transpose(1, 2).reshape(batch, rows, columns, -1))
         return out, None
-
-
-def relative_table(positions: Tensor, size: int) -> Tensor:
-    """Learned relative positions (2·trained size − 1, head_dim) as a table (size, size, head_dim).
-
-    Entry [query, key] is the position of offset query − key, interpolated if the grid is not the one trained on.
-    """
-    if positions.shape[0] != 2 * size - 1:
-        resized = F.interpolate(positions.float().T[None], size=2 * size - 1, mode="linear")[0].T
-        positions = resized.to(positions.dtype)
-    index = torch.arange(size, device=positions.device)
-    return positions[index[:, None] - index[None, :] + size - 1]
 
 
 class SamAdapter(PromptableModel):
