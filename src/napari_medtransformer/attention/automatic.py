@@ -38,3 +38,16 @@ def plain_layout(tokens: int, input_shape: Sequence[int]) -> TokenLayout:
         if side and all(n % side == 0 for n in input_shape) and math.prod(grid) == placed:
             return TokenLayout((side,) * axes, grid, prefix)
     return FREE_TOKENS
+
+
+def plain_grid(tokens: int) -> tuple[tuple[int, ...], int]:
+    """The square, else the cube, that tokens fill after no or one prefix token, and how many those are.
+
+    Along one axis if there is none.
+    """
+    for axes in (2, 3):
+        for prefix in (0, 1):
+            side = round((tokens - prefix) ** (1 / axes))
+            if side > 1 and side**axes == tokens - prefix:
+                return (side,) * axes, prefix
+    return (tokens,), 0
