@@ -12,6 +12,7 @@ Modality = Literal["CT", "MR", "unknown"]
 
 # At most this many values are looked at for statistics, so that a mapped volume of gigabytes opens at once.
 _SAMPLE_SIZE = 500_000
+_SAMPLE_PLANES = 48
 # Hounsfield bands, Hounsfield 1973 and any CT textbook: air is -1000 by definition, scanners pad with -1024 or less.
 _AIR_HU = (-1100, -850)
 _PADDING_HU = -1500
@@ -134,17 +135,19 @@ def apply_window(image: np.ndarray, window: Window | tuple[float, float]) -> np.
 def sample_values(image: np.ndarray) -> np.ndarray:
     """Finite values of `image` on a regular grid, about _SAMPLE_SIZE at most, as a flat float64 array.
 
-    Whole planes are skipped along the first axis before the others are thinned: a mapped file is read where it must be.
+    A few planes across the axis that is slowest in memory, thinned in themselves: of a mapped file of gigabytes only
+    those planes are read.
     """
     if image.size == 0:
         return np.empty(0)
-    excess = image.size / _SAMPLE_SIZE
-    if excess > 1:
-        # The cube root along every axis keeps the sample even; the rest falls on the first, cheapest axis.
-        steps = [max(1, min(n, math.floor(excess ** (1 / image.ndim)))) for n in image.shape]
-        taken = math.prod(-(-n // step) for n, step in zip(image.shape, steps))
-        steps[0] *= max(1, math.ceil(taken / _SAMPLE_SIZE))
-        image = image[tuple(slice(min(step // 2, n - 1), None, step) for n, step in zip(image.shape, steps))]
+    if image.size > _SAMPLE_SIZE:
+        slowest = int(np.argmax(np.abs(image.strides)))
+        planes = min(image.shape[slowest], _SAMPLE_PLANES)
+        excess = image.size / image.shape[slowest] * planes / _SAMPLE_SIZE
+        step = max(1, math.ceil(excess ** (1 / max(1, image.ndim - 1))))
+        index: list[slice | np.ndarray] = [slice(min(step // 2, n - 1), None, step) for n in image.shape]
+        index[slowest] = np.unique(np.linspace(0, image.shape[slowest] - 1, planes).astype(int))
+        image = image[tuple(index)]
     values = np.asarray(image, dtype=np.float64).ravel()
     return values[np.isfinite(values)]
 
