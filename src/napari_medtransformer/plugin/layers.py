@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,19 @@ def image_layer(volume: Volume) -> LayerData:
     window = volume.window
     kwargs = {"name": volume.name, "colormap": "gray", "contrast_limits": (window.low, window.high)}
     return volume.data, kwargs | grid_kwargs(volume), "image"
+
+
+def series_layer(frames: Sequence[Volume]) -> LayerData:
+    """Many volumes on one grid as a layer (frame, z, y, x). No volume is attached: "Split Stack" makes 3D layers."""
+    first = frames[0]
+    kwargs = image_layer(first)[1] | {
+        "scale": (1.0, *first.placement.scale),
+        "translate": (0.0, *first.placement.translate),
+        "units": ("pixel", "mm", "mm", "mm"),
+        "axis_labels": ("frame", *AXIS_LABELS),
+        "metadata": {},
+    }
+    return np.stack([frame.data for frame in frames]), kwargs, "image"
 
 
 def labels_layer(labels: np.ndarray, volume: Volume, name: str, **kwargs: Any) -> LayerData:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_medtransformer.errors import UnsupportedVolume
-from napari_medtransformer.plugin.layers import LayerData, image_layer, labels_layer
+from napari_medtransformer.plugin.layers import LayerData, image_layer, labels_layer, series_layer
 from napari_medtransformer.volumes.label_table import Label, label_color
 from napari_medtransformer.volumes.reading import (
     DICOM_SUFFIXES,
@@ -20,6 +20,9 @@ from napari_medtransformer.volumes.reading import (
     read_label_names,
     read_labels,
 )
+
+# More time points or channels than this become one layer with a slider.
+_MOST_LAYERS = 12
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -42,7 +45,7 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
 
 def read_layers(path: Paths) -> list[LayerData]:
     """One layer per path: labels for a DICOM-SEG or a file named as labels (`*_seg`, `*-label`, `labelsTr/*`), else an
-    image; one layer per time point or channel of a 4D file.
+    image; one layer per time point or channel of a 4D file, or a single one with a slider if they are many.
 
     `viewer.open(path, layer_type="labels")` overrides that, as napari's "convert to labels" does later. A file named
     as labels that holds fractional values is shown as the image it is. Of several DICOM series in a folder the user
@@ -74,6 +77,8 @@ def _read_layers(path: Path) -> list[LayerData]:
             names = read_label_names(path)
             return [labels_layer(labels.data, labels, labels.name, **_named(names))]
     frames = read_frames(path, series=_chosen_series(path))
+    if len(frames) > _MOST_LAYERS:
+        return [series_layer(frames)]
     layers = [image_layer(frame) for frame in frames]
     if len(layers) > 1:
         for place, (_, kwargs, _) in enumerate(layers):

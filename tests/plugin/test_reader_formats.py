@@ -1,0 +1,109 @@
+"""DICOM, 4D and named labels in the viewer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QInputDialog
+
+from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.plugin.readers import get_reader, read_layers
+from napari_medtransformer.volumes import Label, Volume, read_label_names, read_labels, write_labels
+
+PLUGIN = "napari-medtransformer"
+
+
+def test_a_dicom_folder_opens_upright_with_the_window_it_asks_for(make_napari_viewer, shared_data: Path) -> None:
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(shared_data / "totalsegmentator" / "dicom", plugin=PLUGIN)
+    assert layer.data.shape == (20, 512, 512)
+    assert tuple(layer.contrast_limits) == (-110, 190)
+    assert layer.name == "dicom"
+
+
+def test_one_dicom_file_without_a_suffix_opens_by_its_content(make_napari_viewer, shared_data: Path) -> None:
+    path = sorted((shared_data / "totalsegmentator" / "dicom").iterdir())[0]
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(path, plugin=PLUGIN)
+    assert layer.data.shape == (1, 512, 512)
+
+
+def test_folders_and_files_without_images_are_left_to_others(tmp_path: Path) -> None:
+    assert get_reader(tmp_path) is None
+    (tmp_path / "report00").write_text("nothing")
+    assert get_reader(tmp_path) is None
+    assert get_reader(tmp_path / "report00") is None
+
+
+def test_a_dicom_seg_opens_as_labels_named_and_coloured_on_its_ct(make_napari_viewer, shared_data: Path) -> None:
+    viewer = make_napari_viewer()
+    (ct,) = viewer.open(shared_data / "dcmqi_ct", plugin=PLUGIN)
+    (seg,) = viewer.open(shared_data / "dcmqi_ct" / "liver.dcm", plugin=PLUGIN)
+    assert seg._type_string == "labels"
+    np.testing.assert_allclose(seg.extent.world, ct.extent.world, atol=1e-4)
+    assert seg.features["name"].tolist() == ["background", "Liver"]
+    (liver,) = read_label_names(shared_data / "dcmqi_ct" / "liver.dcm")
+    np.testing.assert_allclose(seg.get_color(1)[:3], liver.color, atol=1e-6)
+    assert seg.get_color(2)[3] == 1  # a label drawn later is seen
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_of_several_series_the_user_chooses_one(
+    make_napari_viewer, shared_data, tmp_path, monkeypatch, accepted
+) -> None:
+    shutil.copytree(shared_data / "totalsegmentator" / "dicom", tmp_path / "study" / "a")
+    shutil.copytree(shared_data / "dcmqi_ct", tmp_path / "study" / "b")
+    asked = []
+
+    def answer(parent, title, text, items, *_) -> tuple[str, bool]:
+        asked.append(items)
+        return next(item for item in items if "3 × 512" in item), accepted
+
+    monkeypatch.setattr(QInputDialog, "getItem", answer)
+    viewer = make_napari_viewer()
+    if not accepted:
+        with pytest.raises(UnsupportedVolume, match="holds 2 series"):
+            read_layers(tmp_path / "study")
+        return
+    (layer,) = viewer.open(tmp_path / "study", plugin=PLUGIN)
+    assert layer.data.shape == (3, 512, 512)
+    assert len(asked[0]) == 2
+
+
+def test_every_channel_of_a_4d_file_is_a_layer_of_its_own(make_napari_viewer, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 99, (4, 5, 6, 3)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([1, 2, 3, 1])), tmp_path / "channels.nii")
+    viewer = make_napari_viewer()
+    layers = viewer.open(tmp_path / "channels.nii", plugin=PLUGIN)
+    assert [layer.name for layer in layers] == [f"channels [frame {place}]" for place in range(3)]
+    assert [layer.visible for layer in layers] == [True, False, False]
+    for place, layer in enumerate(layers):
+        volume = layer.metadata["medt_volume"]
+        assert isinstance(volume, Volume)
+        assert np.array_equal(volume.source.to_file_order(np.asarray(layer.data)), values[..., place])
+
+
+def test_names_and_colours_survive_from_file_to_viewer_to_file(make_napari_viewer, tmp_path: Path) -> None:
+    data = np.zeros((4, 5, 6), np.uint8)
+    data[1, 2, 3], data[2, 2, 2] = 1, 4
+    names = [Label(1, "liver", (1.0, 0.0, 0.0)), Label(4, "spleen", (0.0, 0.0, 1.0))]
+    write_labels(data, Volume.from_array(data), tmp_path / "organs.seg.nrrd", names=names)
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(tmp_path / "organs.seg.nrrd", plugin=PLUGIN)
+    (saved,) = layer.save(str(tmp_path / "again.seg.nrrd"), plugin=PLUGIN)
+    assert read_label_names(saved) == names
+    assert np.array_equal(read_labels(saved).data, data)
+
+
+def test_many_time_points_are_one_layer_with_a_slider(make_napari_viewer, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 99, (4, 5, 6, 20)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([1, 2, 3, 1])), tmp_path / "time.nii")
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(tmp_path / "time.nii", plugin=PLUGIN)
+    assert layer.data.shape == (20, 6, 5, 4)
+    assert layer.axis_labels == ("frame", "z", "y", "x")
+    np.testing.assert_array_equal(layer.data[7], values[..., 7].transpose(2, 1, 0)[:, ::-1, ::-1])
