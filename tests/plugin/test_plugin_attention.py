@@ -129,6 +129,21 @@ def test_at_the_decoder_the_newest_click_asks(click_model, liver, torso_file) ->
     np.testing.assert_array_equal(maps.heatmap.values, expected)
 
 
+def test_find_chooses_the_head_with_the_largest_share_on_the_object(asked) -> None:
+    desk, dock = asked()
+    state = desk.controller.attention
+    mask = desk.controller.workspace.masks.data[state.query.voxel[0]] == 1
+    shares = {}
+    for site in (name for name, _ in state.sites if name.startswith("encoder")):
+        pixels = state._probed.probe.heatmap(site, state.maps.asked_at).on_pixels(smooth=False)
+        for head, over in enumerate(pixels):
+            shares[site, str(head)] = over[mask].sum() / over.sum()
+    dock.find.click()
+    desk.wait()
+    assert (state.site, state.head) == max(shares, key=shares.get)
+    assert f"{max(shares.values()):.0%} inside object 1" in dock.numbers.text()
+
+
 def test_an_empty_dock_says_what_to_do(open_desk, torso) -> None:
     desk = open_desk(model=None)
     dock = AttentionDock(desk.viewer)

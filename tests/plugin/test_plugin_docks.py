@@ -34,21 +34,37 @@ def click_on(desk, liver) -> None:
     desk.wait()
 
 
+@pytest.mark.parametrize("height", [300, 900])
 @pytest.mark.parametrize("make", [PromptDock, AttentionDock])
-def test_nothing_in_a_dock_of_least_width_is_cut_off(open_desk, make, torso) -> None:
+def test_nothing_in_a_dock_of_least_width_is_cut_off(open_desk, torso, make, height) -> None:
     desk = open_desk(torso())
     dock = make(desk.viewer)
-    desk.viewer.window.add_dock_widget(dock, name="dock", area="right")
+    docked = desk.viewer.window.add_dock_widget(dock, name="dock", area="right")
+    docked.setFloating(True)
     desk.qtbot.wait(50)
-    assert dock.minimumWidth() <= 360
-    for widget in dock.findChildren((QAbstractButton, QComboBox)[0]) + dock.findChildren(QComboBox):
-        if not widget.isVisible():
-            continue
+    docked.resize(dock.minimumSizeHint().width(), height)
+    desk.qtbot.wait(50)
+    assert dock.width() <= 380
+    shown = [w for w in (*dock.findChildren(QAbstractButton), *dock.findChildren(QComboBox)) if w.isVisible()]
+    assert len(shown) > 3
+    for widget in shown:
         right = widget.mapTo(dock, widget.rect().topRight()).x()
-        assert right <= dock.width(), f"{widget.toolTip()!r} ends at {right} of {dock.width()}"
+        assert right < dock.width(), f"{widget.toolTip()!r} ends at {right} of {dock.width()}"
         if isinstance(widget, QAbstractButton) and widget.text():
             needed = widget.fontMetrics().horizontalAdvance(widget.text())
             assert widget.width() >= needed, f"{widget.text()!r} needs {needed} px and has {widget.width()}"
+
+
+def test_docks_opened_from_the_menu_share_one_controller(open_desk, torso, liver) -> None:
+    desk = open_desk(torso())
+    _, prompt = desk.viewer.window.add_plugin_dock_widget("napari-medtransformer", "Prompt")
+    _, attention = desk.viewer.window.add_plugin_dock_widget("napari-medtransformer", "Attention")
+    assert prompt.controller is desk.controller
+    assert attention.controller is desk.controller
+    desk.prompt(liver)
+    desk.wait()
+    assert desk.controller.session.labels[liver] == 1
+    assert attention.heads.count() > 2
 
 
 def test_an_image_opened_later_is_taken_up_and_one_closed_is_let_go(docked, torso) -> None:

@@ -142,6 +142,16 @@ def test_a_copy_of_the_labels_is_the_users_to_paint_on(open_desk, torso, liver) 
     assert desk.controller.workspace.masks.data[liver] == 0
 
 
+def test_masks_and_heatmap_lie_above_the_image_and_below_the_prompts(open_desk, torso, liver) -> None:
+    desk = open_desk(torso())
+    desk.controller.attention.set_awake(True)
+    desk.prompt(liver)
+    desk.wait()
+    names = [layer.name for layer in desk.viewer.layers]
+    assert names == ["torso_ct", "torso_ct objects", "attention", "prompt points", "attention query"]
+    assert desk.viewer.layers.selection.active is desk.controller.layer
+
+
 def test_deleting_our_layers_by_hand_breaks_nothing(open_desk, torso, liver) -> None:
     desk = open_desk(torso())
     desk.prompt(liver)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QBoxLayout, QCheckBox, QComboBox, QLabel, QSizePolicy
 from napari_medtransformer.plugin.controller import controller_of
 from napari_medtransformer.plugin.head_grid import HeadGrid
 from napari_medtransformer.plugin.pictures import COLOUR_MAPS
-from napari_medtransformer.plugin.style import DOCK_WIDTH, quiet_label, row, section
+from napari_medtransformer.plugin.style import Column, quiet_label, quiet_style, row, section, tool_button
 
 if TYPE_CHECKING:
     import napari
@@ -29,14 +29,17 @@ class AttentionDock(QWidget):
         self.controller = controller_of(napari_viewer)
         self.controller.attach(self)
         self.state = self.controller.attention
-        self.setMinimumWidth(DOCK_WIDTH)
 
         self.message = quiet_label()
         self.message.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.message.setStyleSheet("font-size: 12px; color: #aab2bb; padding: 18px;")
+        self.message.setStyleSheet(quiet_style(12) + "padding: 18px;")
         self.heads = HeadGrid()
         self.heads.chosen.connect(self.state.choose_head)
-        heads_frame, heads_layout = section("Heads")
+        self.find = tool_button(None, "", text="Find")
+        self.find.setFixedHeight(20)
+        self.find.setMaximumWidth(60)
+        self.find.clicked.connect(self.state.find_head)
+        heads_frame, heads_layout = section("Heads", self.find)
         self.numbers = quiet_label()
         heads_layout.addWidget(self.message, 1)
         heads_layout.addWidget(self.heads, 1)
@@ -47,14 +50,19 @@ class AttentionDock(QWidget):
         controls.setContentsMargins(0, 0, 0, 0)
         controls.setSpacing(8)
         controls.addWidget(self._query_section())
-        controls.addWidget(self._layer_section())
         controls.addStretch(1)
+        self._controls_layout, self._layer_frame = controls, self._layer_section()
 
-        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
+        body = QWidget()
+        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, body)
         self._box.setContentsMargins(6, 6, 6, 6)
         self._box.setSpacing(8)
         self._box.addWidget(self._controls)
         self._box.addWidget(heads_frame, 1)
+        self._box.addWidget(self._layer_frame)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(Column(body))
 
         self.state.changed.connect(self._refresh)
         self.controller.changed.connect(self._refresh_message)
@@ -110,17 +118,22 @@ class AttentionDock(QWidget):
         self.message.setVisible(bool(obstacle))
         self.heads.setVisible(not obstacle)
         self.live.setEnabled(self.controller.session is not None)
+        self.numbers.setText("" if obstacle else self.state.numbers_line)
+        self.numbers.setVisible(bool(self.numbers.text()))
+        able = self.state.object_mask() is not None
+        self.find.setEnabled(able)
+        tip = "Choose the encoder head that looks most at the selected object from this voxel"
+        self.find.setToolTip(tip if able else f"{tip}\n\nNot now: no object is marked on this slice")
 
     def _refresh(self) -> None:
         state = self.state
         obstacle = state.obstacle
         self._refresh_message()
         self.query.setText(state.query_line)
-        self.numbers.setText("" if obstacle else state.numbers_line)
-        self.numbers.setVisible(bool(self.numbers.text()))
         self._show_sites()
         if not obstacle:
             self.heads.show_tiles(state.tiles(), state.head)
+        self.smooth.setChecked(state.style.smooth)
         for widget in (self.colours, self.blend, self.smooth, self.opacity, self.threshold):
             widget.setEnabled(state.maps is not None and state.shown)
 
@@ -141,6 +154,13 @@ class AttentionDock(QWidget):
         if self._box.direction() != direction:
             self._box.setDirection(direction)
             self._controls.setMaximumWidth(CONTROLS_WIDTH if wide else 16777215)  # Qt's "no limit"
+            # Narrow, the heads come before how they are drawn.
+            self._box.removeWidget(self._layer_frame)
+            self._controls_layout.removeWidget(self._layer_frame)
+            if wide:
+                self._controls_layout.insertWidget(1, self._layer_frame)
+            else:
+                self._box.addWidget(self._layer_frame)
         super().resizeEvent(event)
 
     def showEvent(self, event: QShowEvent) -> None:
@@ -173,5 +193,5 @@ def _slider(caption: str, value: int, tooltip: str):
     label = QLabel(caption)
     label.setFixedWidth(74)
     for small in (number, label):
-        small.setStyleSheet("font-size: 11px; color: #aab2bb;")
+        small.setStyleSheet(quiet_style())
     return slider, row(label, slider, number)

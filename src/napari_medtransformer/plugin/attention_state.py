@@ -14,6 +14,7 @@ from napari_medtransformer.plugin.heat_layer import HeatLayers, HeatStyle, Slice
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.plugin.planes import PLANES
+from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -109,6 +110,9 @@ class AttentionState(QObject):
             told.append(f"entropy {maps.entropy_nats[place]:.2f} nats (even: {even:.2f})")
             if np.isfinite(maps.distance_mm[place]):
                 told.append(f"mean distance {maps.distance_mm[place]:.0f} mm")
+        mask = self.object_mask()
+        if mask is not None:
+            told.append(f"{maps.share_inside(self.head, mask):.0%} inside {self._controller().workspace.object_name()}")
         told.append(f"peak {float(values.max()):.1%} at {_voxel(peak)}")
         return " · ".join(told)
 
@@ -166,10 +170,34 @@ class AttentionState(QObject):
             self._draw()
             self.changed.emit()
 
-    def choose_sharpest_head(self) -> None:
-        """Draw the head whose attention is least spread."""
-        if self.maps is not None:
-            self.choose_head(str(int(np.argmin(self.maps.entropy_nats))))
+    def find_head(self) -> None:
+        """Choose the encoder's head that looks most at the selected object from the voxel that asks."""
+        from napari_medtransformer.plugin.head_maps import head_looking_most_at
+
+        mask, probed, query = self.object_mask(), self._probed, self.query
+        if mask is None or probed is None or query is None:
+            return
+
+        def choose(found: tuple[str, str]) -> None:
+            self.site, self.head = found
+            self._ask()
+
+        self._controller().queue.submit(
+            lambda: head_looking_most_at(probed, query, mask),
+            label="",
+            key="attention",
+            on_done=choose,
+            on_error=report,
+        )
+
+    def object_mask(self) -> np.ndarray | None:
+        """(H, W) bool: the selected object on the slice asked about; None where it has no pixel."""
+        controller, maps = self._controller(), self.maps
+        if maps is None or controller.session is None:
+            return None
+        axis, index = maps.query.axis, maps.query.voxel[maps.query.axis]
+        mask = controller.session.slice_mask(SliceKey(controller.workspace.current_object, axis, index))
+        return mask if mask.any() else None
 
     def restyle(self, **changes: Any) -> None:
         """Draw the heatmap in another colour map, opacity, percentile, blending or interpolation."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,21 +21,26 @@ from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.prompt_layers import box_between
+from napari_medtransformer.plugin.view import ViewFollower
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.plugin.workspace import Workspace
 from napari_medtransformer.prompting import PromptSession
 from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt, SliceKey
 
-PREFETCH_DELAY_MS = 120
-"""A slice is encoded ahead once the slider has rested this long."""
 MEASURE_DELAY_MS = 250
 """Objects are measured once nothing has changed for this long."""
 
 _controllers: weakref.WeakKeyDictionary[Any, SessionController] = weakref.WeakKeyDictionary()
 
 
+def real_viewer(viewer: Any) -> Any:
+    """The viewer behind the proxy that napari hands to docks: a proxy is new each time, and would not live long."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
 def controller_of(viewer: Any) -> SessionController:
     """The one controller of this viewer, made at the first call."""
+    viewer = real_viewer(viewer)
     controller = _controllers.get(viewer)
     if controller is None:
         controller = _controllers[viewer] = SessionController(viewer)
@@ -68,15 +74,11 @@ class SessionController(QObject):
         self.layer_fault = ""
         self.seconds: float | None = None  # the last answer took this long
         self.busy = ""  # what the worker is doing
-        self._workspaces: weakref.WeakKeyDictionary[Layer, Workspace] = weakref.WeakKeyDictionary()
+        self._workspaces: dict[Layer, Workspace] = {}
         self._current: Workspace | None = None
         self._preview: BoxPrompt | None = None
         self._closed = False
         self._users = 0
-        self._prefetch_timer = QTimer(self)
-        self._prefetch_timer.setSingleShot(True)
-        self._prefetch_timer.setInterval(PREFETCH_DELAY_MS)
-        self._prefetch_timer.timeout.connect(self._prefetch)
         self._measure_timer = QTimer(self)
         self._measure_timer.setSingleShot(True)
         self._measure_timer.setInterval(MEASURE_DELAY_MS)
@@ -84,11 +86,7 @@ class SessionController(QObject):
         self._canvas = CanvasTools(viewer, self)
         self._canvas.allow_double_click_zoom(False)
         viewer.layers.events.removed.connect(self._on_layer_removed)
-        viewer.dims.events.current_step.connect(self._on_slice_changed)
-        viewer.dims.events.order.connect(self._on_view_changed)
-        viewer.dims.events.ndisplay.connect(self._on_view_changed)
-
-    # ------------------------------------------------------------------ life
+        self.view = ViewFollower(viewer, self)
 
     def attach(self, dock: QObject) -> None:
         """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
@@ -101,24 +99,21 @@ class SessionController(QObject):
         if self._closed:
             return
         self._closed = True
-        self._prefetch_timer.stop()
+        self.view.detach()
         self._measure_timer.stop()
         self.queue.close()
         self._canvas.detach()
         viewer = self._viewer()
         if viewer is not None:
             viewer.layers.events.removed.disconnect(self._on_layer_removed)
-            viewer.dims.events.current_step.disconnect(self._on_slice_changed)
-            viewer.dims.events.order.disconnect(self._on_view_changed)
-            viewer.dims.events.ndisplay.disconnect(self._on_view_changed)
             _controllers.pop(viewer, None)
 
     def _dock_gone(self) -> None:
         self._users -= 1
         if self._users == 0:
-            self.close()
-
-    # ------------------------------------------------------------------ what there is
+            # At the end of the program Qt may have deleted our timers before this dock.
+            with suppress(RuntimeError):
+                self.close()
 
     @property
     def viewer(self) -> Any:
@@ -162,8 +157,8 @@ class SessionController(QObject):
     def _on_model(self) -> None:
         for workspace in list(self._workspaces.values()):
             self._start_session(workspace)
+        self.view.show()
         self.after_change()
-        self._schedule_prefetch()
 
     # ------------------------------------------------------------------ volume
 
@@ -180,9 +175,7 @@ class SessionController(QObject):
                 except MedTransformerError as error:
                     self._current, self.layer_fault = None, str(error)
                     report(error)
-                    self._view_changed()
-                    self.layer_changed.emit()
-                    self.changed.emit()
+                    self._show_layer()
                     return
                 self._workspaces[layer] = workspace
                 if workspace.assumed:
@@ -190,10 +183,12 @@ class SessionController(QObject):
                 if self.model is not None:
                     self._start_session(workspace)
             self._current, self.layer_fault = workspace, ""
-        self._view_changed()
+        self._show_layer()
+
+    def _show_layer(self) -> None:
+        self.view.show()
         self.layer_changed.emit()
         self.after_change()
-        self._schedule_prefetch()
 
     def adopt(self, session: PromptSession) -> None:
         """Work with a session that was loaded from a file."""
@@ -217,24 +212,17 @@ class SessionController(QObject):
             planes.set_plane(self.viewer, axis)
 
     def _start_session(self, workspace: Workspace) -> None:
-        """A session with the present model and window; objects and prompts of the last one are given again."""
-        old, window = workspace.session, None
+        """A session with the present model and window, to which the prompts of the last one are given again."""
+        window = None
         if self.displayed_contrast:
             low, high = (float(limit) for limit in workspace.layer.contrast_limits)
             window = (low, high)
+        again = workspace.session is not None
         with reported():
-            session = PromptSession(self.model, workspace.volume, window=window)
-            prompts: list[Prompt] = list(old.prompts.values()) if old is not None else []
-            prompts += workspace.waiting
-            workspace.waiting = []
-            workspace.show_session(session)
-            for prompt in prompts:
-                self._predict(session, session.add_prompt(prompt))
-            kept = {o.object_id for o in session.objects}
-            for item in old.objects if old is not None else ():
-                if item.name and item.object_id in kept:
-                    session.rename_object(item.object_id, item.name)
-            if old is not None and prompts:
+            requests = workspace.start_session(self.model, window)
+            for request in requests:
+                self._predict(workspace.session, request)
+            if again and requests:
                 tell("The prompts are predicted anew; undo starts from here.")
 
     # ------------------------------------------------------------------ canvas
@@ -347,25 +335,10 @@ class SessionController(QObject):
     @property
     def current_key(self) -> SliceKey | None:
         """The current object on the slice that is shown."""
-        viewer, workspace = self.viewer, self._current
-        if viewer is None or workspace is None or workspace.session is None:
+        where = self.view.shown_slice()
+        if where is None or self.session is None:
             return None
-        where = self.shown_slice()
-        return None if where is None else SliceKey(workspace.current_object, *where)
-
-    def shown_slice(self) -> tuple[int, int] | None:
-        """(axis, index) of the slice of the volume that is on screen; None in 3D or outside the volume."""
-        viewer, workspace = self.viewer, self._current
-        if viewer is None or workspace is None:
-            return None
-        if workspace.layer.ndim == 2:
-            return 0, 0
-        axis = planes.plane_of(viewer)
-        if axis is None:
-            return None
-        world = list(viewer.dims.point)
-        index = int(workspace.layer.world_to_data(world)[axis] + 0.5)
-        return (axis, index) if 0 <= index < workspace.volume.shape[axis] else None
+        return SliceKey(self._current.current_object, *where)
 
     def prompts_on(self, point: SlicePoint) -> tuple[Prompt, ...]:
         """The current object's prompts on the slice of a point, oldest first."""
@@ -397,20 +370,14 @@ class SessionController(QObject):
             label="Predicting…",
             key=f"predict {id(session)} {request.key}",
             on_done=accept,
-            on_error=self._on_prediction_failed,
+            on_error=report,
         )
-
-    def _on_prediction_failed(self, error: Exception) -> None:
-        report(error)
-        self.changed.emit()
 
     def _keep_current_object(self) -> None:
         """After undo or loading, the current object may be gone: take the last there is."""
         ids = [o.object_id for o in self.session.objects]
         if ids and self._current.current_object not in ids:
             self._current.current_object = ids[-1]
-
-    # ------------------------------------------------------------------ view
 
     def after_change(self) -> None:
         """Show everything as it is now; call it after the session was changed."""
@@ -433,32 +400,3 @@ class SessionController(QObject):
         for workspace in self._workspaces.values():
             workspace.forget(layer)
         self.attention.layers.forget(layer)
-
-    def _on_slice_changed(self) -> None:
-        self._schedule_prefetch()
-        self.changed.emit()
-
-    def _on_view_changed(self) -> None:
-        self._view_changed()
-        self.changed.emit()
-
-    def _view_changed(self) -> None:
-        viewer = self.viewer
-        if viewer is None:
-            return
-        if self._current is not None:
-            planes.turn_upright(viewer)
-        planes.show_directions(viewer, self._current.volume if self._current else None, self.layer)
-
-    def _schedule_prefetch(self) -> None:
-        if self.session is not None:
-            self._prefetch_timer.start()
-
-    def _prefetch(self) -> None:
-        where, session = self.shown_slice(), self.session
-        if where is None or session is None:
-            return
-        axis, index = where
-        self.queue.submit_steps(
-            lambda: session.prefetch(axis, [index]), label="Encoding the slice…", key="prefetch", on_error=report
-        )

@@ -69,6 +69,11 @@ class HeadMaps:
     anatomy: np.ndarray
     names: tuple[str, ...]
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of single heads."""
+        return tuple(name for name in self.names if name.isdigit())
+
     def values(self, name: str) -> np.ndarray:
         """(tokens along rows, along columns): one head's attention, or the mean or maximum over heads."""
         return _over_heads(self.heatmap.values, name)
@@ -76,6 +81,11 @@ class HeadMaps:
     def on_pixels(self, name: str, *, smooth: bool) -> np.ndarray:
         """The same on the slice's own pixels, (H, W)."""
         return _over_heads(self.heatmap.on_pixels(smooth=smooth), name)
+
+    def share_inside(self, name: str, mask: np.ndarray) -> float:
+        """The share of a map's attention, in [0, 1], that lies inside a mask of the slice, (H, W) bool."""
+        pixels = self.on_pixels(name, smooth=False)
+        return float(pixels[mask].sum() / max(float(pixels.sum()), np.finfo(np.float32).tiny))
 
     def peak_voxel(self, name: str) -> tuple[int, int, int]:
         """The voxel (z, y, x) at the centre of the token with the highest value."""
@@ -153,6 +163,15 @@ def ask(probed: ProbedSlice, decoded: ProbedPrompts | None, site: str, query: Sl
         anatomy=probed.anatomy,
         names=(*map(str, range(heatmap.heads)), MEAN, MAXIMUM) if heatmap.heads > 1 else ("0",),
     )
+
+
+def head_looking_most_at(probed: ProbedSlice, query: SlicePoint, mask: np.ndarray) -> tuple[str, str]:
+    """(site, head) of the encoder with the largest share of its attention from a voxel inside a mask, (H, W) bool."""
+    sites = [site.name for site in probed.probe.sites if site.query_grid.has_place and site.key_grid.has_place]
+    answers = [ask(probed, None, site, query) for site in sites]
+    shares = [(maps.share_inside(head, mask), maps.site, head) for maps in answers for head in maps.heads]
+    _, site, head = max(shares, key=lambda share: share[0])
+    return site, head
 
 
 def pictures(

@@ -103,7 +103,7 @@ class HeatLayers:
             self.remove()
         if self.heat is None:
             self.heat = Image(data, name=HEAT_NAME, metadata={HEATMAP_KEY: True}, **place)
-            workspace.add_layer(self.heat)
+            workspace.add_layer(self.heat, below_prompts=True)
         else:
             layer = self.heat
             layer.data = data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from napari.components.overlays import TextOverlay
@@ -34,6 +35,17 @@ def plane_of(viewer: Any) -> int | None:
         return None
     axis = viewer.dims.order[-3] - offset
     return axis if axis in (0, 1, 2) else None
+
+
+def shown_slice(viewer: Any, layer: Layer, shape_zyx: tuple[int, int, int]) -> tuple[int, int] | None:
+    """(axis, index) of a layer's slice that is on screen; None in 3D, in an unusual order, or outside the layer."""
+    if layer.ndim == 2:
+        return 0, 0
+    axis = plane_of(viewer)
+    if axis is None:
+        return None
+    index = math.floor(float(layer.world_to_data(viewer.dims.point)[axis]) + 0.5)
+    return (axis, index) if 0 <= index < shape_zyx[axis] else None
 
 
 def turn_upright(viewer: Any) -> None:

@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QMenu,
     QProgressBar,
-    QScrollArea,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -23,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medtransformer.plugin.canvas import Tool
-from napari_medtransformer.plugin.controller import controller_of
+from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.layer_choice import LayerChoice
 from napari_medtransformer.plugin.model_slot import DEFAULT_MODEL, promptable_cards
 from napari_medtransformer.plugin.objects_list import ObjectsList
@@ -31,11 +30,12 @@ from napari_medtransformer.plugin.planes import PLANES, plane_of
 from napari_medtransformer.plugin.shortcuts import bind_shortcuts, shortcuts_help
 from napari_medtransformer.plugin.status import card_tooltip, describe_card, status_line
 from napari_medtransformer.plugin.style import (
-    DOCK_WIDTH,
     GAP,
     NEGATIVE,
     POSITIVE,
+    Column,
     quiet_label,
+    quiet_style,
     row,
     section,
     tool_button,
@@ -54,10 +54,11 @@ class PromptDock(QWidget):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
-        self.controller = controller_of(napari_viewer)
+        viewer = real_viewer(napari_viewer)
+        self.controller = controller_of(viewer)
         self.controller.attach(self)
         self.actions_of_session = self.controller.actions
-        bind_shortcuts(napari_viewer, self.controller)
+        bind_shortcuts(viewer, self.controller)
 
         body = QWidget()
         column = QVBoxLayout(body)
@@ -67,22 +68,16 @@ class PromptDock(QWidget):
         column.addWidget(self._model_section())
         column.addWidget(self._prompt_section())
         column.addWidget(self._objects_section(), 1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(body)
-        scroll_bar = scroll.verticalScrollBar().sizeHint().width()
-        self.setMinimumWidth(max(DOCK_WIDTH, body.minimumSizeHint().width() + scroll_bar))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(scroll, 1)
+        layout.addWidget(Column(body), 1)
         layout.addWidget(self._status_bar())
 
         self.controller.changed.connect(self._refresh)
         self.controller.actions.progressed.connect(self._show_progress)
         self.controller.actions.volumes_changed.connect(self._refresh)
-        self.layer_choice.follow(napari_viewer, self.controller)
+        self.layer_choice.follow(viewer, self.controller)
         if self.controller.models.card is None:
             self.controller.models.load(DEFAULT_MODEL)
         self._refresh()
@@ -364,5 +359,5 @@ def _combo() -> QComboBox:
 
 def _caption(text: str) -> QLabel:
     label = QLabel(text)
-    label.setStyleSheet("font-size: 11px; color: #aab2bb;")
+    label.setStyleSheet(quiet_style())
     return label

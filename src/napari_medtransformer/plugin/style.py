@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.icons import ICON_SIZE, icon, theme_colour
 
 DOCK_WIDTH = 320
 """Least width of a dock, in pixels: room for the longest row of buttons."""
+COLUMN_HEIGHT = 440
+"""The height a dock asks for, in pixels; it takes more where there is more."""
+LEAST_HEIGHT = 280
 GAP = 6
 BUTTON_HEIGHT = 28
 
@@ -57,6 +61,34 @@ def tool_button(
     return button
 
 
+class Column(QScrollArea):
+    """Scrolls what is too high, and is never narrower than what it holds."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self.setWidget(content)
+        self.setMinimumHeight(LEAST_HEIGHT)
+        content.installEventFilter(self)
+        self._fit()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follow the content's width, which is known only once napari's style sheet has reached it."""
+        if watched is self.widget() and event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Show):
+            self._fit()
+        return super().eventFilter(watched, event)
+
+    def sizeHint(self) -> QSize:
+        """Half of a usual window, so that two docks above one another share it."""
+        return QSize(self.minimumWidth(), min(self.widget().sizeHint().height(), COLUMN_HEIGHT))
+
+    def _fit(self) -> None:
+        needed = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        self.setMinimumWidth(max(DOCK_WIDTH, needed))
+
+
 def section(title: str, *extra: QWidget) -> tuple[QFrame, QVBoxLayout]:
     """A titled card: a frame and the layout to fill. extra: small widgets at the right of the title."""
     frame = QFrame()
@@ -69,7 +101,7 @@ def section(title: str, *extra: QWidget) -> tuple[QFrame, QVBoxLayout]:
     layout.setContentsMargins(9, 6, 9, 8)
     layout.setSpacing(GAP)
     heading = QLabel(title.upper())
-    heading.setStyleSheet("font-size: 10px; font-weight: 600; letter-spacing: 1px; color: #98a2ad;")
+    heading.setStyleSheet(f"font-size: 10px; font-weight: 600; letter-spacing: 1px; color: {quiet_colour()};")
     layout.addLayout(row(heading, None, *extra))
     return frame, layout
 
@@ -91,6 +123,18 @@ def quiet_label(text: str = "") -> QLabel:
     """A line of secondary text that wraps rather than widening its dock."""
     label = QLabel(text)
     label.setWordWrap(True)
-    label.setStyleSheet("font-size: 11px; color: #aab2bb;")
+    label.setStyleSheet(quiet_style())
     label.setMinimumWidth(40)
     return label
+
+
+def quiet_style(pixels: int = 11) -> str:
+    """The style sheet of secondary text."""
+    return f"font-size: {pixels}px; color: {quiet_colour()};"
+
+
+def quiet_colour() -> str:
+    """The theme's text colour, three quarters of the way from its background."""
+    text, background = QColor(theme_colour("text")), QColor(theme_colour("foreground"))
+    red, green, blue = (round(0.72 * t + 0.28 * b) for t, b in zip(text.getRgb()[:3], background.getRgb()[:3]))
+    return QColor(red, green, blue).name()

@@ -10,11 +10,12 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
+from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
 from napari_medtransformer.plugin.prompt_layers import PromptLayers
 from napari_medtransformer.plugin.style import object_colour
-from napari_medtransformer.prompting import PromptSession
+from napari_medtransformer.prompting import PromptSession, Request
 from napari_medtransformer.prompting.prompts import BoxPrompt, Prompt
 
 MASK_OPACITY = 0.5
@@ -49,6 +50,12 @@ class Workspace:
         """The object's colour, as hex."""
         return self.colours.get(object_id, object_colour(object_id))
 
+    def object_name(self) -> str:
+        """What the selected object is called."""
+        objects = self.session.objects if self.session is not None else ()
+        name = next((o.name for o in objects if o.object_id == self.current_object), "")
+        return name or f"object {self.current_object}"
+
     def refresh(self, preview: BoxPrompt | None = None) -> None:
         """Show the session as it is now."""
         if self.session is None:
@@ -59,12 +66,29 @@ class Workspace:
         colours = {o.object_id: self.colour(o.object_id) for o in self.session.objects}
         colours.setdefault(self.current_object, self.colour(self.current_object))
         if self.masks is None and self.session.prompts:
-            self.masks = self._make_masks()
-            self.add_layer(self.masks)
+            masks = self._make_masks()
+            self.add_layer(masks, below_prompts=True)
+            self.masks = masks
         if self.masks is not None:
             self._colour_masks(colours)
             self.masks.refresh(extent=False)
         self.prompts.sync(self.session.prompts, colours, preview)
+
+    def start_session(self, model: PromptableModel, window: tuple[float, float] | None) -> list[Request]:
+        """A session with this model; what was prompted before is given to it again. Returns what is to be predicted.
+
+        Raises UnsupportedModel and InvalidPrompt.
+        """
+        old, session = self.session, PromptSession(model, self.volume, window=window)
+        prompts = [*(old.prompts.values() if old is not None else ()), *self.waiting]
+        requests = [session.add_prompt(prompt) for prompt in prompts]
+        kept = {o.object_id for o in session.objects}
+        for item in old.objects if old is not None else ():
+            if item.name and item.object_id in kept:
+                session.rename_object(item.object_id, item.name)
+        self.waiting = []
+        self.show_session(session)
+        return requests
 
     def show_session(self, session: PromptSession) -> None:
         """Work with another session from now on."""
@@ -72,14 +96,20 @@ class Workspace:
         self._drop_masks()
         self.refresh()
 
-    def add_layer(self, layer: Layer) -> None:
-        """Add a layer of ours without taking the selection from the layer the user works on."""
+    def add_layer(self, layer: Layer, *, below_prompts: bool = False) -> None:
+        """Add a layer of ours without taking the selection from the layer the user works on.
+
+        below_prompts: right above image and masks, so that no prompt is hidden by it; else on top.
+        """
         viewer = self._viewer()
         if viewer is None:
             return
         selected = set(viewer.layers.selection)
         active = viewer.layers.selection.active
         viewer.add_layer(layer)
+        if below_prompts:
+            base = self.masks if self.masks is not None and self.masks in viewer.layers else self.layer
+            viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(base) + 1)
         viewer.layers.selection = selected or {self.layer}
         if active is not None:
             viewer.layers.selection.active = active

@@ -1,0 +1,83 @@
+"""What the viewer shows, followed: planes stand upright, edges are lettered, the slice on screen is encoded ahead."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer
+
+from napari_medtransformer.plugin import planes
+from napari_medtransformer.plugin.notify import report
+
+if TYPE_CHECKING:
+    from napari_medtransformer.plugin.controller import SessionController
+
+PREFETCH_DELAY_MS = 120
+"""A slice is encoded ahead once the slider has rested this long."""
+
+
+class ViewFollower(QObject):
+    """Listens to the viewer's dimensions on behalf of a controller; holds both weakly. `detach` ends it."""
+
+    def __init__(self, viewer: Any, controller: SessionController) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self._controller = weakref.ref(controller)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PREFETCH_DELAY_MS)
+        self._timer.timeout.connect(self._prefetch)
+        events = viewer.dims.events
+        self._listening = [
+            (events.current_step, self._on_slice),
+            (events.order, self._on_plane),
+            (events.ndisplay, self._on_plane),
+        ]
+        for emitter, callback in self._listening:
+            emitter.connect(callback)
+
+    def detach(self) -> None:
+        """Stop listening."""
+        self._timer.stop()
+        for emitter, callback in self._listening:
+            emitter.disconnect(callback)
+        self._listening.clear()
+
+    def show(self) -> None:
+        """Turn the plane upright and letter its edges for the controller's volume; encode the slice soon."""
+        viewer, controller = self._viewer(), self._controller()
+        if viewer is None or controller is None:
+            return
+        workspace = controller.workspace
+        if workspace is not None:
+            planes.turn_upright(viewer)
+            self._timer.start()
+        planes.show_directions(viewer, workspace.volume if workspace else None, controller.layer)
+
+    def shown_slice(self) -> tuple[int, int] | None:
+        """(axis, index) of the slice of the volume that is on screen; None in 3D or outside the volume."""
+        viewer, controller = self._viewer(), self._controller()
+        if viewer is None or controller is None or controller.workspace is None:
+            return None
+        return planes.shown_slice(viewer, controller.layer, controller.workspace.volume.shape)
+
+    def _on_slice(self) -> None:
+        self._timer.start()
+        controller = self._controller()
+        if controller is not None:
+            controller.changed.emit()
+
+    def _on_plane(self) -> None:
+        self.show()
+        self._on_slice()
+
+    def _prefetch(self) -> None:
+        controller, where = self._controller(), self.shown_slice()
+        session = controller.session if controller is not None else None
+        if where is None or session is None:
+            return
+        axis, index = where
+        controller.queue.submit_steps(
+            lambda: session.prefetch(axis, [index]), label="Encoding the slice…", key="prefetch", on_error=report
+        )
