@@ -26,10 +26,10 @@ from napari_medtransformer.attention.quantities import (
     received,
     to_keys,
 )
-from napari_medtransformer.attention.rollout import rollout_vector
+from napari_medtransformer.attention.rollout import input_grid, rollout_vector
 from napari_medtransformer.attention.sites import AttentionSite, SiteSpec, TokenLayout
 from napari_medtransformer.attention.token_grid import TokenGrid
-from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite
+from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel
 
 
 class ProbedModel(Protocol):
@@ -180,7 +180,8 @@ class AttentionProbe:
         call = self._calls[name]
         spec = self._specs[name] if self._specs else guess_spec(name, call, self._placement)
         grids = [
-            self._grid(layout, tensor.shape[2]) for layout, tensor in ((spec.queries, call.q), (spec.keys, call.k))
+            self._grid(name, layout, tensor.shape[2])
+            for layout, tensor in ((spec.queries, call.q), (spec.keys, call.k))
         ]
         return CapturedSite(AttentionSite(spec.name, spec.kind, call.heads, *grids), call, image)
 
@@ -243,7 +244,7 @@ class AttentionProbe:
         if not layers:
             raise NothingCaptured("no self-attention over the image was recorded; encode an image in the block.")
         values = rollout_vector(layers, self._token(layers[-1].site.query_grid, query))[None].cpu()
-        grid = layers[0].site.key_grid
+        grid = input_grid(layers[0])
         return Heatmap.over(grid, values, 1 - values.sum(dim=1), site="rollout", query=_as_given(query))
 
     def entropy_and_distance(
@@ -277,14 +278,20 @@ class AttentionProbe:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _grid(self, layout: TokenLayout, tokens: int) -> TokenGrid:
+    def _grid(self, name: str, layout: TokenLayout, tokens: int) -> TokenGrid:
         if layout.patch is None:
             return TokenGrid(layout, None, tokens)
         if self._placement is None:
             raise NothingCaptured(
                 "no image was encoded in the block, so its tokens cannot be placed; encode it inside the block."
             )
-        return TokenGrid(layout, self._placement)
+        grid = TokenGrid(layout, self._placement)
+        if grid.window_tokens.shape[1] != tokens:
+            raise UnsupportedModel(
+                f"site {name!r} ran on {tokens} tokens; {self._placement.input_shape} input pixels in {layout} make "
+                f"{grid.window_tokens.shape[1]}. Its layout is declared wrongly, or the input's size does not fit."
+            )
+        return grid
 
     def _token(self, grid: TokenGrid, query: Query) -> int:
         if isinstance(query, (int, np.integer)):

@@ -16,8 +16,8 @@ def rollout_vector(layers: Sequence[CapturedSite], query: int) -> Tensor:
     """Where the output at `query` comes from: a row of (½A₁ + ½I) … of all layers, last to first.
 
     layers: self-attention over the image, in the order in which they ran. query: a token of the last layer's query
-    grid. Returns (key tokens of the first layer,) float32; sums to 1 less what windows spend on padding. Between
-    layers of different resolution a token's share is spread evenly over the tokens it covers.
+    grid. Returns (tokens of the first layer's finer grid,) float32; sums to 1 less what windows spend on padding.
+    Between grids of different resolution a token's share is spread evenly over the tokens it covers.
     """
     vector = torch.zeros(layers[-1].site.query_grid.n_tokens, device=layers[-1].call.q.device)
     vector[query] = 1.0
@@ -25,10 +25,16 @@ def rollout_vector(layers: Sequence[CapturedSite], query: int) -> Tensor:
     for layer in reversed(layers):
         vector = spread(vector, grid, layer.site.query_grid)
         attended = head_mean_product(layer, vector)
-        kept = spread(vector, layer.site.query_grid, layer.site.key_grid)
-        vector = 0.5 * (attended + kept)
-        grid = layer.site.key_grid
+        grid = input_grid(layer)
+        kept = spread(vector, layer.site.query_grid, grid)
+        vector = 0.5 * (spread(attended, layer.site.key_grid, grid) + kept)
     return vector
+
+
+def input_grid(layer: CapturedSite) -> TokenGrid:
+    """The tokens that went into a layer: its keys', or its queries' where the keys are reduced (SegFormer)."""
+    site = layer.site
+    return site.query_grid if site.query_grid.n_tokens > site.key_grid.n_tokens else site.key_grid
 
 
 def spread(vector: Tensor, source: TokenGrid, target: TokenGrid) -> Tensor:

@@ -234,9 +234,12 @@ def random_sam(config: SamConfig, seed: int) -> SamModel:
 
 
 def use_fused_attention(network: SamModel) -> SamModel:
-    """The same network, its encoder's attention replaced by the fused one over the same parameters."""
+    """The same network, its encoder's attention replaced by the fused one over the same parameters.
+
+    Takes a SamHQModel as well, whose encoder's attention is the same.
+    """
     for layer in network.vision_encoder.layers:
-        if isinstance(layer.attn, SamVisionAttention):
+        if not isinstance(layer.attn, FusedSamAttention):
             layer.attn = FusedSamAttention(layer.attn)
     return network
 
