@@ -1,0 +1,71 @@
+"""What labels measure: millilitres, and the image's values inside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table, write_label_table
+from napari_medtransformer.volumes.volume import Volume
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """One label's size and values. volume_ml: voxels times their size. mean, std, low, high: the image's units (HU)."""
+
+    label: Label
+    voxels: int
+    volume_ml: float
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def label_statistics(labels: np.ndarray, volume: Volume, names: LabelNames | None = None) -> list[LabelStatistics]:
+    """Statistics of every label that occurs, by number.
+
+    labels: (z, y, x) integers on the volume's grid. Raises UnsupportedVolume if the shape is another.
+    """
+    if labels.shape != volume.shape:
+        raise UnsupportedVolume(
+            f"labels of shape {labels.shape} do not fit the volume of shape {volume.shape} (z, y, x)."
+        )
+    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
+    inside = labels != 0
+    numbers, which = np.unique(labels[inside], return_inverse=True)
+    values = volume.data[inside].astype(np.float64)
+    counts = np.bincount(which, minlength=len(numbers))
+    means = np.bincount(which, values, len(numbers)) / np.maximum(counts, 1)
+    variances = np.bincount(which, (values - means[which]) ** 2, len(numbers)) / np.maximum(counts, 1)
+    low, high = np.full(len(numbers), np.inf), np.full(len(numbers), -np.inf)
+    np.minimum.at(low, which, values)
+    np.maximum.at(high, which, values)
+    table = label_table((int(number) for number in numbers), names)
+    return [
+        LabelStatistics(
+            label,
+            int(counts[place]),
+            float(counts[place] * voxel_ml),
+            float(means[place]),
+            float(np.sqrt(variances[place])),
+            float(low[place]),
+            float(high[place]),
+        )
+        for place, label in enumerate(table)
+    ]
+
+
+def write_statistics(statistics: Sequence[LabelStatistics], path: str | os.PathLike[str]) -> Path:
+    """Write names, colours, millilitres and values as CSV or JSON, by the suffix. Raises CannotWrite."""
+    columns = ("voxels", "volume_ml", "mean", "std", "low", "high")
+    return write_label_table(
+        [one.label for one in statistics],
+        path,
+        **{column: {one.label.number: getattr(one, column) for one in statistics} for column in columns},
+    )
