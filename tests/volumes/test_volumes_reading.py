@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from napari_medtransformer.errors import MedTransformerError, UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes import read_labels, read_volume
+from napari_medtransformer.volumes import guard, read_labels, read_volume
 from napari_medtransformer.volumes.sample_data import sample_label_names, sample_path
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, 0.8, 0, -120], [0, 0, 2.5, 40], [0, 0, 0, 1.0]])
@@ -223,6 +223,16 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused_at_once(nift
     path.write_bytes(gzip.compress(bytes(content)) if packed else content)
     with pytest.raises(UnreadableFile, match="truncated: its header promises 54 TB"):
         read_volume(path)
+
+
+def test_more_than_the_machine_has_is_refused_before_it_is_taken(nifti, monkeypatch) -> None:
+    path = nifti(np.ones((8, 8, 8), np.int16), "large.nii.gz")
+    monkeypatch.setattr(guard, "physical_memory", lambda: 1000.0)
+    with pytest.raises(UnsupportedVolume, match=r"needs 1\.02 kB of memory, the machine has 1 kB"):
+        read_volume(path)
+    assert guard.physical_memory() == 1000
+    monkeypatch.undo()
+    assert guard.physical_memory() > 1e8
 
 
 @pytest.mark.parametrize("content", [b"", b"not a volume at all", bytes(400), b"\x1f\x8b" + bytes(400)])

@@ -210,7 +210,7 @@ def _write_much(target: Path, limit: str = "") -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit on file sizes is POSIX")
-@pytest.mark.parametrize("name", ["labels.nii", "labels.nii.gz"])
+@pytest.mark.parametrize("name", ["labels.nii", "labels.nii.gz", "labels.seg.nrrd", "labels.mha"])
 def test_a_file_that_may_not_grow_leaves_the_old_one_as_it_was(tmp_path: Path, name: str) -> None:
     target = tmp_path / name
     target.write_bytes(b"the old labels")

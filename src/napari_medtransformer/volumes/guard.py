@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -47,6 +49,25 @@ def check_promise(path: Path, needed: int, held: int, *, compressed: bool) -> No
             f"{path.name} is truncated: its header promises {size(needed)} of voxels, the file has "
             f"{size(held)}{' compressed' * compressed}. Copy or export it again."
         )
+
+
+def check_memory(path: Path, needed: int) -> None:
+    """Raise UnsupportedVolume if `needed` bytes are more than the machine has; asked before they are taken, since
+    systems that promise memory freely end the process instead of refusing."""
+    there = physical_memory()
+    if needed > there:
+        raise UnsupportedVolume(
+            f"{path.name} needs {size(needed)} of memory, the machine has {size(there)}. Crop it, or store it "
+            f"uncompressed and without a slope: such files are read as they are shown."
+        )
+
+
+def physical_memory() -> float:
+    """The machine's memory in bytes; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
 
 
 def size(count: float) -> str:

@@ -15,7 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes.guard import GZIP_MOST, one_line, size
+from napari_medtransformer.volumes.guard import GZIP_MOST, check_memory, one_line, size
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
 _CHUNK_BYTES = 1 << 24
@@ -100,6 +100,7 @@ def _stored_array(image: Any, path: Path, shape: tuple[int, ...]) -> np.ndarray:
                 f"Copy or download it again."
             )
         if compressed:
+            check_memory(path, needed)
             flat = _decompressed(data_file, offset, needed, path)
             stored = np.frombuffer(flat, dtype).reshape(shape, order="F")
         else:
@@ -150,6 +151,7 @@ def _scaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> n
                 break
     elif stored.dtype.itemsize == 8 and stored.dtype.kind == "f":
         target = np.dtype(np.float64)
+    check_memory(path, stored.size * target.itemsize)
     scaled = np.empty(stored.shape, target, order="F")
     for index in range(stored.shape[-1]):  # slab by slab: the float64 intermediate stays small
         slab = stored[..., index].astype(np.float64) * slope + intercept

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from napari_medtransformer.errors import UnreadableFile
-from napari_medtransformer.volumes.guard import check_promise, size
+from napari_medtransformer.volumes.guard import check_memory, check_promise, size
 
 _CHUNK_BYTES = 1 << 22
 # bzip2 packs 45,900,000 equal bytes into 46 (its manual, "limitations"): no check by ratio is worth making there.
@@ -59,6 +59,7 @@ def read_raw(raw: RawData, path: Path) -> np.ndarray:
     elif raw.encoding:
         if raw.encoding != "bz2":
             check_promise(path, needed, held - offset, compressed=True)
+        check_memory(path, needed)
         values = _unpacked(raw, offset, needed, path).view(raw.dtype)
     else:
         offset = held - needed if raw.skipped_bytes == -1 else offset + raw.skipped_bytes
