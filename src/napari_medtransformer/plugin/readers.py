@@ -66,8 +66,9 @@ def _is_ours(path: Path) -> bool:
     if has_suffix(path, READABLE_SUFFIXES) and not has_suffix(path, (".zip",)):
         return True
     from napari_medtransformer.volumes.dicom import holds_dicom
+    from napari_medtransformer.volumes.ome_zarr import is_ome_zarr
 
-    return holds_dicom(path)
+    return is_ome_zarr(path) or holds_dicom(path)
 
 
 def _read_layers(path: Path) -> list[LayerData]:
@@ -104,9 +105,11 @@ def _chosen_series(path: Path) -> int | None:
 
     Without a window, or when the dialog is cancelled, None: reading then says which series there are.
     """
-    if not path.is_dir():
-        return None
     from napari_medtransformer.volumes.dicom import list_series
+    from napari_medtransformer.volumes.ome_zarr import is_ome_zarr
+
+    if not path.is_dir() or is_ome_zarr(path):
+        return None
 
     found = list_series(path)
     if len(found) < 2:

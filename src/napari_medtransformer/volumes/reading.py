@@ -34,7 +34,8 @@ def read_volume(
 ) -> Volume:
     """Read one image as a volume: (z, y, x), axes growing toward Superior, Posterior, Left.
 
-    path: NIfTI, NRRD, MHA/MHD, DICOM (a folder, a file with or without suffix, a zip), .npy/.npz, PNG, JPEG or TIFF.
+    path: NIfTI, NRRD, MHA/MHD, DICOM (a folder, a file with or without suffix, a zip), .npy/.npz, PNG, JPEG,
+    TIFF or an OME-Zarr folder.
     modality: None takes the header's, or guesses CT from its Hounsfield values. series: which one of a DICOM folder, by
     its place in the list that the error gives, or by its UID. frame: which time point or channel of a 4D file, from 0.
     resample: interpolate unevenly spaced DICOM slices instead of refusing them.
@@ -114,6 +115,11 @@ def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
     """The file through the reader of its format. Decoders are imported when they are needed."""
+    if file.is_dir():
+        from napari_medtransformer.volumes.ome_zarr import is_ome_zarr, read_ome_zarr
+
+        if is_ome_zarr(file):
+            return read_ome_zarr(file)
     if file.is_dir() or has_suffix(file, DICOM_SUFFIXES) or not has_suffix(file, READABLE_SUFFIXES):
         from napari_medtransformer.volumes.dicom import read_dicom
         from napari_medtransformer.volumes.dicom_headers import is_dicom
