@@ -401,3 +401,32 @@ def test_no_tensor_of_tokens_by_tokens_is_ever_made_at_full_size():
     region = np.zeros(image.shape, bool)
     region[100:200, 150:300] = True
     use_every_answer(model, image, (150, 200), region, 64 * 64)
+
+
+def test_a_compiled_network_runs_uncompiled_and_the_probe_says_so():
+    torch.manual_seed(0)
+    vit = Vit().eval()
+    compiled = torch.compile(vit, backend="eager")
+    image = torch.randn(1, 1, 64, 48)
+    with torch.no_grad():
+        expected = vit(image)[0]
+        with pytest.warns(UserWarning, match="uncompiled"):
+            probe = AttentionProbe(compiled).__enter__()
+        given = compiled(image)[0]
+        probe.__exit__(None, None, None)
+    assert torch.allclose(given, expected, atol=1e-5)
+    assert [site.name.removeprefix("_orig_mod.") for site in probe.sites][1] == "plain"
+
+
+def test_another_threads_image_is_not_mixed_in(small_sam):
+    import threading
+
+    other = np.ones((128, 128), np.float32)
+    with AttentionProbe(small_sam) as probe:
+        small_sam.encode(IMAGE)
+        before = probe.rows("encoder.1", [5])
+        thread = threading.Thread(target=lambda: small_sam.encode(other))
+        thread.start()
+        thread.join()
+        assert probe.site("encoder.1").query_grid.placement.native_shape == IMAGE.shape
+        assert torch.equal(probe.rows("encoder.1", [5]), before)
