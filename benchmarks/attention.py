@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1 << 20
+BUSY_LOAD = 0.5  # running processes on average before the start, above which wall times say nothing
 
 Case = Callable[[str, int], dict[str, Any]]
 CASES: dict[str, tuple[str, Case]] = {}
@@ -300,8 +301,8 @@ def run_case(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(part: str, results: dict[str, dict[str, Any]]) -> list[str]:
-    """The lines of one part's table in Markdown."""
+def table(part: str, results: dict[str, dict[str, Any]], busy: bool) -> list[str]:
+    """The lines of one part's table in Markdown. busy: leave wall times out, which other work on the machine spoils."""
     lines = [f"## {PARTS[part]}", "", "| | wall | CPU time | peak memory |", "|---|---|---|---|"]
     for name, result in results.items():
         if name.split()[0] != part:
@@ -311,7 +312,8 @@ def table(part: str, results: dict[str, dict[str, Any]]) -> list[str]:
             lines.append(f"| {title} | not measured: {result['skipped']} | | |")
             continue
         memory = f"{result['peak_mb']:,.0f} MB" if "peak_mb" in result else ""
-        lines.append(f"| {title} | {seconds(result['seconds'])} | {seconds(result['cpu_seconds'])} | {memory} |")
+        wall = "–" if busy else seconds(result["seconds"])
+        lines.append(f"| {title} | {wall} | {seconds(result['cpu_seconds'])} | {memory} |")
     return [*lines, ""]
 
 
@@ -351,14 +353,22 @@ def main() -> None:
         result = CASES[arguments.case][1](arguments.device, arguments.repeat)
         print(json.dumps(result))
         return
-    import torch
-
-    load = os.getloadavg()[0]
+    busy = os.getloadavg()[0] > BUSY_LOAD
     results = {}
     for name, (title, _) in CASES.items():
         if arguments.only in (None, name.split()[0]):
             results[name] = run_case(name, arguments)
             print(f"{title}: {results[name]}", flush=True)
+    lines = report(results, arguments, busy)
+    print("\n".join(lines))
+    if not arguments.no_write:
+        (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def report(results: dict[str, dict[str, Any]], arguments: argparse.Namespace, busy: bool) -> list[str]:
+    """The page in Markdown, line by line."""
+    import torch
+
     lines = [
         "# Benchmarks of attention",
         "",
@@ -367,15 +377,13 @@ def main() -> None:
         f"The best of {arguments.repeat} runs after one to warm up, each case in its own process; peak memory is the",
         "process's, network and libraries included. CPU time is summed over threads.",
     ]
-    if load > 0.5:
-        lines.append(f"Other work ran on the machine (load {load:.1f}): trust the CPU times, not the wall times.")
+    if busy:
+        lines.append("Other work ran on the machine, so wall times are left out.")
     lines += ["Made by `python benchmarks/attention.py`.", ""]
     for part in PARTS:
-        if arguments.only in (None, part):
-            lines += table(part, results)
-    print("\n".join(lines))
-    if not arguments.no_write:
-        (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
+        if any(name.split()[0] == part for name in results):
+            lines += table(part, results, busy)
+    return lines
 
 
 if __name__ == "__main__":
