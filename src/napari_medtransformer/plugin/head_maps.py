@@ -120,9 +120,6 @@ def probe_prompts(probed: ProbedSlice, prompts: tuple[Prompt, ...]) -> ProbedPro
         boxes[-1].on_slice() if boxes else None,
     )
     with AttentionProbe(probed.model) as probe:
-        # The image was encoded before; the probe only has to know where it lies in the network's input.
-        for listener in list(probed.model.on_encode):
-            listener(probed.embedding.placement)
         probed.model.decode(probed.embedding, given)
     return ProbedPrompts(probe, prompts)
 

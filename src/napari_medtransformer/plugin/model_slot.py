@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,8 +68,15 @@ class ModelSlot(QObject):
     def _start(self) -> None:
         card, weights, device = self.card, self._weights, self.device
         self.model, self.fault = None, ""
+
+        def load() -> PromptableModel:
+            # napari's layers import it when the first one is made; better now, in the worker, than at the first click.
+            import_module("pandas")
+
+            return load_model(card, weights, device)
+
         self._job = self._queue.submit(
-            lambda: load_model(card, weights, device),
+            load,
             label=f"Loading {card.name}…",
             key="load model",
             on_done=self._done,
