@@ -50,7 +50,10 @@ CARDS: tuple[ModelCard, ...] = (
         weights="medt-click-tiny.safetensors",
         licence="BSD-3-Clause; trained on data under Apache-2.0, CC BY-SA 4.0, CC BY 4.0 and MIT",
         citation="napari-medtransformer, this package",
-        description="The bundled hybrid of a convolutional stem and a global transformer: works offline, on a CPU.",
+        description=(
+            "The bundled hybrid of a convolutional stem and a global transformer: works offline, on a CPU. "
+            "First weights, from few patients: medt-click-tiny.md beside them says on what and how well."
+        ),
         memory_bytes=300 * _MB,
     ),
     _sam(
