@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer
 
 from napari_medtransformer.plugin import planes
+from napari_medtransformer.plugin.cursor_readout import CursorReadout
 from napari_medtransformer.plugin.notify import report
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class ViewFollower(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self._controller = weakref.ref(controller)
+        self.readout = CursorReadout(viewer)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(PREFETCH_DELAY_MS)
@@ -40,6 +42,7 @@ class ViewFollower(QObject):
     def detach(self) -> None:
         """Stop listening."""
         self._timer.stop()
+        self.readout.detach()
         for emitter, callback in self._listening:
             emitter.disconnect(callback)
         self._listening.clear()
