@@ -189,6 +189,8 @@ class SessionActions(QObject):
 
 def object_volumes_ml(labels: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> dict[int, float]:
     """Millilitres of every object. labels: (z, y, x) unsigned integers, 0 is background."""
-    voxels = np.bincount(labels.ravel())
+    count = int(labels.max()) + 1
+    # Slice by slice: bincount makes 64-bit integers of all that it is given.
+    voxels = sum(np.bincount(plane.ravel(), minlength=count) for plane in labels)
     millilitres = float(np.prod(spacing_zyx_mm)) / 1000
     return {i: float(n) * millilitres for i, n in enumerate(voxels) if i and n}

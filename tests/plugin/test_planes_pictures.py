@@ -1,0 +1,165 @@
+"""On screen in three planes: letters, the right side of the patient, an oblique brain, a large file."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+
+from napari_medtransformer.plugin.layers import grid_kwargs, image_layer
+from napari_medtransformer.plugin.planes import set_plane
+from napari_medtransformer.volumes import read_volume
+from napari_medtransformer.volumes.sample_data import sample_path
+
+PLUGIN = "napari-medtransformer"
+
+
+@pytest.fixture
+def brain(shared_data: Path) -> Path:
+    """A T2-weighted brain whose slices are tilted against the patient."""
+    path = shared_data / "torchio_brain" / "t2.nii.gz"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} among the real data")
+    return path
+
+
+def canvas_of(viewer) -> np.ndarray:
+    return np.asarray(viewer.window.screenshot(canvas_only=True, flash=False))
+
+
+def marked_pixel(viewer, qtbot, volume, zyx) -> tuple[float, float]:
+    """Where on the canvas a voxel painted pure green is seen: (row, column) as shares of its height and width."""
+    labels = np.zeros(volume.shape, np.uint8)
+    labels[tuple(slice(max(0, i - 2), i + 3) for i in zyx)] = 1
+    colours = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0), 1: (0, 1, 0, 1)}
+    layer = viewer.add_labels(labels, opacity=1.0, colormap=colours, **grid_kwargs(volume))
+    for axis, position in enumerate(layer.data_to_world(zyx)):
+        viewer.dims.set_point(axis, float(position))
+    qtbot.wait(100)
+    picture = canvas_of(viewer).astype(int)
+    viewer.layers.remove(layer)
+    green = np.argwhere((picture[..., 1] > 200) & (picture[..., 0] < 60) & (picture[..., 2] < 60))
+    assert len(green) > 0
+    row, column = green.mean(axis=0)
+    return row / picture.shape[0], column / picture.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("axis", "direction_ras", "seen"),
+    [
+        (0, (1, 0, 0), "left"),
+        (0, (0, 1, 0), "up"),
+        (1, (1, 0, 0), "left"),
+        (1, (0, 0, 1), "up"),
+        (2, (0, 1, 0), "left"),
+        (2, (0, 0, 1), "up"),
+    ],
+)
+def test_on_screen_the_patients_right_is_left_and_anterior_or_superior_is_up(
+    open_desk, axis, direction_ras, seen
+) -> None:
+    """Oracle: a green mark where nibabel says that the patient's right, front or top is, found on a screenshot."""
+    path = sample_path("example_ct.nii.gz")
+    image, volume = nib.load(path), read_volume(path)
+    data, options, _ = image_layer(volume)
+    desk = open_desk(Image(data, **options), model=None)
+    set_plane(desk.viewer, axis)
+    desk.qtbot.wait(100)
+    centre = nib.affines.apply_affine(image.affine, (np.array(image.shape) - 1) / 2)
+    places = []
+    for sign in (1, -1):
+        ijk = nib.affines.apply_affine(np.linalg.inv(image.affine), centre + sign * 60 * np.array(direction_ras))
+        zyx = tuple(int(i) for i in volume.source.zyx_from_file_index(np.rint(ijk).astype(int)))
+        places.append(marked_pixel(desk.viewer, desk.qtbot, volume, zyx))
+    (row, column), (other_row, other_column) = places
+    if seen == "left":
+        assert column < other_column - 0.05
+        assert abs(row - other_row) < 0.02
+    else:
+        assert row < other_row - 0.05
+        assert abs(column - other_column) < 0.02
+
+
+def test_labels_painted_on_an_oblique_brain_are_saved_where_they_were_painted(
+    open_desk, brain: Path, tmp_path: Path, notifications
+) -> None:
+    desk = open_desk(model=None)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        (image,) = desk.viewer.open(brain, plugin=PLUGIN)
+        volume = image.metadata["medt_volume"]
+        layer = desk.viewer.add_labels(np.zeros(volume.shape, np.uint8), **grid_kwargs(volume))
+        voxels = []
+        for axis in range(3):
+            set_plane(desk.viewer, axis)
+            voxel = (5 + 3 * axis, 150 + 20 * axis, 170 - 15 * axis)
+            for d, position in enumerate(layer.data_to_world(voxel)):
+                desk.viewer.dims.set_point(d, float(position))
+            layer.mode, layer.brush_size, layer.selected_label = "paint", 1, axis + 1
+            desk.qtbot.wait(100)
+            desk.click(layer, voxel)
+            desk.qtbot.wait(50)
+            voxels.append(voxel)
+    assert volume.is_oblique
+    said = [str(w.message) for w in heard] + [note.message for note in notifications]
+    assert not [text for text in said if "orthogonal" in text.lower()]
+
+    (saved,) = layer.save(str(tmp_path / "painted.nii.gz"), plugin=PLUGIN)
+
+    before, after = nib.load(brain), nib.load(saved)
+    assert after.shape == before.shape
+    np.testing.assert_array_equal(after.affine, before.affine)
+    written = np.asarray(after.dataobj)
+    assert np.count_nonzero(written) == np.count_nonzero(layer.data)
+    values = np.asarray(before.dataobj)
+    for number, voxel in enumerate(voxels, 1):
+        assert layer.data[voxel] == number
+        ijk = tuple(int(i) for i in volume.source.file_index(voxel))
+        assert written[ijk] == number
+        assert values[ijk] == volume.data[voxel]  # the voxel that was seen under the brush
+        # By millimetres through the file's own affine as well, of which our index arithmetic knows nothing.
+        mm = nib.affines.apply_affine(before.affine, ijk)
+        np.testing.assert_allclose(volume.mm_from_zyx(voxel), mm, atol=1e-3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file with holes, and its memory in kilobytes")
+@pytest.mark.slow
+def test_a_click_on_a_volume_of_one_gigabyte_takes_memory_for_what_is_seen(open_desk, tmp_path: Path) -> None:
+    shape = (512, 512, 2048)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape(shape)
+    header.set_sform(np.diag([0.5, 0.5, 0.5, 1]), code=1)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path = tmp_path / "large.nii"
+    with path.open("wb") as file:
+        file.write(header.binaryblock + bytes(4))
+        file.truncate(352 + 2 * int(np.prod(shape)))
+        # One slice has a bright disc on soft tissue; all others are zeros that take no disk.
+        plane = np.full((512, 512), 40, np.int16)
+        y, x = np.ogrid[:512, :512]
+        plane[(x - 256) ** 2 + (y - 256) ** 2 < 100**2] = 200
+        file.seek(352 + 2 * 512 * 512 * 1000)
+        file.write(plane.tobytes())
+    volume = read_volume(path)
+    data, options, _ = image_layer(volume)
+    z, *_ = (int(i) for i in volume.source.zyx_from_file_index((256, 256, 1000)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    desk = open_desk(Image(data, **options))
+    desk.show((z, 256, 256))
+    desk.click(desk.controller.layer, (z, 256, 256))
+    desk.wait()
+    desk.qtbot.wait(400)  # objects are measured once all is quiet
+    desk.wait()
+    assert desk.controller.actions.volumes_ml[1] > 0
+    assert desk.controller.session.labels[z, 256, 256] == 1
+    labels: Labels = desk.controller.workspace.masks
+    assert set(np.argwhere(labels.data[z - 1 : z + 2].any(axis=(1, 2))).ravel()) == {1}
+    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+    assert grown_mb < 1500, f"{grown_mb:.0f} MB more than before"
