@@ -14,6 +14,7 @@ from napari_medtransformer.attention.sites import FREE_TOKENS, SiteSpec, TokenLa
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
+from napari_medtransformer.models.resizing import pad, resize
 from napari_medtransformer.models.weights import fill
 
 _PATCH = 16  # input pixels per token and axis
@@ -42,7 +43,7 @@ class ClickModel(PromptableModel):
         rows, columns = image.shape
         placement = self.placement((rows, columns), pixel_size)
         native = torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(self.device)[None, None]
-        inputs = _pad(_resize(native, placement.resized_shape), self._size, 0.0).to(self.dtype)
+        inputs = pad(resize(native, placement.resized_shape), self._size, 0.0).to(self.dtype)
         for listener in self.on_encode:
             listener(placement)
         return ImageEmbedding(self._click.encode(inputs), placement)
@@ -56,7 +57,7 @@ class ClickModel(PromptableModel):
         logits, scores = self._click.decode(embedding.features, self._batch(placement, prompts))
         whole = F.interpolate(logits.float(), size=(self._size, self._size), mode="bilinear", align_corners=False)
         rows, columns = placement.resized_shape
-        native = _resize(whole[..., :rows, :columns], placement.native_shape)
+        native = resize(whole[..., :rows, :columns], placement.native_shape)
         return MaskPrediction(native[0].cpu().numpy(), scores[0].float().cpu().numpy())
 
     def attention_sites(self) -> list[SiteSpec]:
@@ -116,7 +117,7 @@ class ClickModel(PromptableModel):
         if logits is None:
             return torch.zeros(1, 1, half, half, device=self.device, dtype=self.dtype)
         native = torch.from_numpy(np.ascontiguousarray(logits, np.float32)).to(self.device)[None, None]
-        whole = _pad(_resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
+        whole = pad(resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
         return F.avg_pool2d(whole, 2).to(self.dtype)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -133,15 +134,3 @@ def build(
     if weights is not None:
         fill(network, weights, card.name)
     return ClickModel(card, network, device, dtype)
-
-
-def _resize(images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(B, C, h, w) to (B, C, *shape), bilinear, smoothed where it shrinks; the centres of pixels stay in place."""
-    if tuple(images.shape[-2:]) == tuple(shape):
-        return images
-    return F.interpolate(images, size=tuple(shape), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _pad(images: Tensor, size: int, value: float) -> Tensor:
-    rows, columns = images.shape[-2:]
-    return F.pad(images, (0, size - columns, 0, size - rows), value=value)

@@ -20,6 +20,7 @@ from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpe
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.resizing import pad, resize
 from napari_medtransformer.models.sam_names import transformers_names
 from napari_medtransformer.models.weights import fill
 
@@ -105,7 +106,7 @@ class SamAdapter(PromptableModel):
         )
         whole = F.interpolate(masks[:, 0], size=(self._size, self._size), mode="bilinear", align_corners=False)
         rows, columns = placement.resized_shape
-        native = _resize(whole[..., :rows, :columns], placement.native_shape)
+        native = resize(whole[..., :rows, :columns], placement.native_shape)
         return MaskPrediction(native[0].float().cpu().numpy(), scores[0, 0].float().cpu().numpy())
 
     def attention_sites(self) -> list[SiteSpec]:
@@ -142,11 +143,11 @@ class SamAdapter(PromptableModel):
 
     def _input(self, image: np.ndarray, placement: InputPlacement) -> Tensor:
         native = torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(self.device)[None, None]
-        colour = _resize(native, placement.resized_shape).expand(1, 3, -1, -1)
+        colour = resize(native, placement.resized_shape).expand(1, 3, -1, -1)
         if self.card.name not in _PLAIN_INTENSITIES:
             mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
             colour = (colour - mean) / std
-        return _pad(colour, self._size, 0.0)
+        return pad(colour, self._size, 0.0)
 
     def _points_and_boxes(
         self, placement: InputPlacement, prompts: Prompts
@@ -167,7 +168,7 @@ class SamAdapter(PromptableModel):
         if logits is None:
             return None
         native = torch.from_numpy(np.ascontiguousarray(logits, np.float32)).to(self.device)[None, None]
-        whole = _pad(_resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
+        whole = pad(resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
         # the prompt encoder halves a mask twice on its way to the token grid
         return F.interpolate(whole, size=(4 * self._grid,) * 2, mode="bilinear", align_corners=False, antialias=True)
 
@@ -242,15 +243,3 @@ def use_fused_attention(network: SamModel) -> SamModel:
         if not isinstance(layer.attn, FusedSamAttention):
             layer.attn = FusedSamAttention(layer.attn)
     return network
-
-
-def _resize(images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(B, C, h, w) to (B, C, *shape), bilinear, smoothed where it shrinks; the centres of pixels stay in place."""
-    if tuple(images.shape[-2:]) == tuple(shape):
-        return images
-    return F.interpolate(images, size=tuple(shape), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _pad(images: Tensor, size: int, value: float) -> Tensor:
-    rows, columns = images.shape[-2:]
-    return F.pad(images, (0, size - columns, 0, size - rows), value=value)

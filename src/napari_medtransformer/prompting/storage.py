@@ -114,6 +114,7 @@ def _read_parts(source: Path) -> tuple[dict[str, Any], list[PackedMask]]:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise UnreadableFile(f"{source} cannot be read: {error.strerror}. Give a saved session.") from error
         raise InvalidSession(f"{source} is damaged: {error}.") from error
+    # NotImplementedError is zipfile's word for a compression it does not know.
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError) as error:
         raise InvalidSession(f"{source} is no saved session, or a damaged one: {error}.") from error
     if not isinstance(said, dict) or said.get("format") != FORMAT:

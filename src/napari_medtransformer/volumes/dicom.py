@@ -62,7 +62,7 @@ def holds_dicom(path: Path) -> bool:
                     if stream.read(132)[128:] == b"DICM":
                         return True
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        pass  # not ours, then: reading it says why
+        pass  # not ours, then: reading it says why (NotImplementedError: zipfile does not know the compression)
     return False
 
 

@@ -1,0 +1,19 @@
+"""Images between native pixels and a model's input: scaled, then padded at the end of each axis."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(B, C, h, w) to (B, C, *shape), bilinear, smoothed where it shrinks; the centres of pixels stay in place."""
+    if tuple(images.shape[-2:]) == tuple(shape):
+        return images
+    return F.interpolate(images, size=tuple(shape), mode="bilinear", align_corners=False, antialias=True)
+
+
+def pad(images: Tensor, size: int, value: float) -> Tensor:
+    """(B, C, h, w) to (B, C, size, size), `value` below and to the right."""
+    rows, columns = images.shape[-2:]
+    return F.pad(images, (0, size - columns, 0, size - rows), value=value)
