@@ -1,4 +1,4 @@
-"""What every promptable model offers, whatever its family: encode an image once, decode prompts many times."""
+"""What every model offers, whatever its family: promptable ones answer prompts, automatic ones label windows."""
 
 from __future__ import annotations
 
@@ -75,3 +75,37 @@ class PromptableModel(ABC):
     @abstractmethod
     def attention_sites(self) -> list[SiteSpec]:
         """Every attention site of the network, encoder first, in the order in which they run."""
+
+
+class AutomaticModel(ABC):
+    """A segmentation transformer that names the structures in windows of a volume, without prompts.
+
+    The card says the window (input.size, (z, y, x) or (y, x) for models that work slice by slice), the voxel size it
+    was trained for and the labels: class i of the logits is card.labels[i - 1], class 0 is background. `on_encode` is
+    called with the placement of every window before it runs, which is how a probe learns where tokens lie.
+    """
+
+    card: ModelCard
+    network: torch.nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    on_encode: list[Callable[[InputPlacement], None]]
+
+    @abstractmethod
+    def normalisation(self, data: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
+        """How native intensities become the network's, learned once from the whole volume (z, y, x).
+
+        The function returned maps any part of the volume, (z, y, x), to (channels, z, y, x) float32; the same voxels
+        come out the same whatever part they are given in.
+        """
+
+    @abstractmethod
+    def logits(self, windows: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch of windows: (b, channels, *window) to (b, 1 + labels, *window) float32."""
+
+    @abstractmethod
+    def attention_sites(self) -> list[SiteSpec]:
+        """Every attention site of the network, in the order in which they run."""
+
+
+Model = PromptableModel | AutomaticModel

@@ -83,7 +83,9 @@ class ModelCard:
     architecture: which member of the family, e.g. "vit-b". builder: "module:function" that makes the model, imported
     only then (see registry.Builder). weights: a WeightsSource to download, or the file name of weights inside
     models/bundled, or None: then only a path or "random" loads it. memory_bytes: estimated peak of one prediction in
-    float32, parameters included.
+    float32, parameters included. air_below: native intensity below which everything is air, so that an automatic run
+    may leave out windows that hold nothing else; None where nothing may be left out. training: what it was trained on,
+    in words for a person.
     """
 
     name: str
@@ -102,6 +104,8 @@ class ModelCard:
     labels: tuple[LabelInfo, ...] = field(default=())
     weights: WeightsSource | str | None = None
     memory_bytes: int | None = None
+    air_below: float | None = None
+    training: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
