@@ -29,6 +29,17 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class PromptToken:
+    """One token of the prompt side of a decoder. name: what a user reads, such as "point 2".
+
+    yx: the native pixel it stands for, None for the network's own tokens and for empty places.
+    """
+
+    name: str
+    yx: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class ImageEmbedding:
     """One encoded image: the network's features (family-specific tensors) and where the image lies in its input."""
 
@@ -76,6 +87,10 @@ class PromptableModel(ABC):
     def attention_sites(self) -> list[SiteSpec]:
         """Every attention site of the network, encoder first, in the order in which they run."""
 
+    def prompt_tokens(self, prompts: Prompts) -> tuple[PromptToken, ...]:
+        """The tokens that these prompts become in the decoder, in its order; empty where a family cannot tell."""
+        return ()
+
 
 class AutomaticModel(ABC):
     """A segmentation transformer that names the structures in windows of a volume, without prompts.
@@ -106,6 +121,22 @@ class AutomaticModel(ABC):
     @abstractmethod
     def attention_sites(self) -> list[SiteSpec]:
         """Every attention site of the network, in the order in which they run."""
+
+
+def box_tokens(box: tuple[float, float, float, float]) -> tuple[PromptToken, PromptToken]:
+    """The two corner tokens of a half-open box (y0, x0, y1, x1), at the pixels that it holds."""
+    y0, x0, y1, x1 = box
+    return PromptToken("box, upper left", (y0, x0)), PromptToken("box, lower right", (y1 - 1, x1 - 1))
+
+
+def point_tokens(prompts: Prompts) -> list[PromptToken]:
+    """A token per point, named by its number from 1 and its sign."""
+    labels = np.asarray(prompts.point_labels).tolist()
+    places = np.asarray(prompts.points_yx, float).reshape(-1, 2).tolist()
+    return [
+        PromptToken(f"point {i} ({'+' if label else '−'})", (y, x))
+        for i, (label, (y, x)) in enumerate(zip(labels, places, strict=True), start=1)
+    ]
 
 
 Model = PromptableModel | AutomaticModel

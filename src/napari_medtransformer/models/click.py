@@ -11,7 +11,15 @@ from torch import Tensor
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.sites import FREE_TOKENS, SiteSpec, TokenLayout
-from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
+from napari_medtransformer.models.base import (
+    ImageEmbedding,
+    MaskPrediction,
+    PromptableModel,
+    Prompts,
+    PromptToken,
+    box_tokens,
+    point_tokens,
+)
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
 from napari_medtransformer.models.resizing import pad, resize
@@ -90,6 +98,14 @@ class ClickModel(PromptableModel):
                 ),
             ]
         return sites
+
+    def prompt_tokens(self, prompts: Prompts) -> tuple[PromptToken, ...]:
+        """Mask tokens, the score's, points, and two places for a box, empty or not."""
+        own = [PromptToken(f"mask {i + 1}") for i in range(self._click.config.masks)]
+        points = point_tokens(prompts) or [PromptToken("no point")]
+        empty = (PromptToken("no box, upper left"), PromptToken("no box, lower right"))
+        box = empty if prompts.box is None else box_tokens(prompts.box)
+        return (*own, PromptToken("score"), *points, *box)
 
     def _batch(self, placement: InputPlacement, prompts: Prompts) -> PromptBatch:
         """Prompts in native pixels as the network's batch of one."""

@@ -18,7 +18,15 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
 from napari_medtransformer.errors import UnsupportedModel
-from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
+from napari_medtransformer.models.base import (
+    ImageEmbedding,
+    MaskPrediction,
+    PromptableModel,
+    Prompts,
+    PromptToken,
+    box_tokens,
+    point_tokens,
+)
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.resizing import pad, resize
 from napari_medtransformer.models.sam_names import transformers_names
@@ -135,6 +143,16 @@ class SamAdapter(PromptableModel):
         last = "mask_decoder.transformer.final_attn_token_to_image"
         sites.append(SiteSpec("decoder.final.prompt-to-image", last, "prompt-to-image", heads, FREE_TOKENS, image))
         return sites
+
+    def prompt_tokens(self, prompts: Prompts) -> tuple[PromptToken, ...]:
+        """The score's token, mask tokens, points, then a box's corners or, beside points alone, an empty place."""
+        own = [PromptToken("score")] + [
+            PromptToken(f"mask {i}") for i in range(self._sam.config.mask_decoder_config.num_multimask_outputs + 1)
+        ]
+        points = point_tokens(prompts)
+        box = () if prompts.box is None else box_tokens(prompts.box)
+        empty = (PromptToken("no box"),) if points and not box else ()
+        return (*own, *points, *empty, *box)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.dtype == torch.float32:
