@@ -57,3 +57,11 @@ class QueryOutOfGrid(MedTransformerError):
 
 class InvalidSession(MedTransformerError):
     """A saved session is damaged or belongs to another volume or model."""
+
+
+class ClusterUnreachable(MedTransformerError):
+    """No cluster answers at an address, or one that cannot be worked with: no workers, other versions."""
+
+
+class ClusterLost(MedTransformerError):
+    """A cluster went away, or its workers did, before the work was done; it can be done here instead."""
