@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_medtransformer.attention.automatic import guess_spec
-from napari_medtransformer.attention.heatmap import Heatmap
+from napari_medtransformer.attention.heatmap import Heatmap, stitch_heatmaps
 from napari_medtransformer.attention.interception import AttentionMode, ModulePath, eager_if_compiled
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.quantities import (
@@ -67,9 +67,12 @@ class AttentionProbe:
 
     model: a model of this package, or any torch module, whose sites are found where it calls attention, unless they
     are declared. sites: the sites to keep, None for all: names or, of a torch module, their SiteSpecs.
-    keep_on: "device" leaves queries and keys where they are, "cpu" moves them off. Each site keeps its queries, keys
-    and the bias in its cheapest form, nothing of tokens × tokens; of several calls of a site the last one stays. The
-    model must run in the thread that entered the block.
+    keep_on: "device" leaves queries and keys where they are, "cpu" moves them off. Each call of a site keeps its
+    queries, keys and the bias in its cheapest form, nothing of tokens × tokens. keep: "all" calls of a site (prompt
+    after prompt, window after window), or the "last" one. The model must run in the thread that entered the block.
+
+    Answers are about the last call unless `call` counts another, from 0; `image` counts inside its batch. Of windows
+    that slid over a volume, answers about a voxel or a region come from all the windows that hold it, stitched.
 
     Leaving the block restores everything it touched. Raises UnknownSite for a name the model does not have and, when
     the block ends, NothingCaptured if none of the sites ran.
@@ -81,10 +84,11 @@ class AttentionProbe:
         sites: Sequence[str | SiteSpec] | None = None,
         *,
         keep_on: Literal["device", "cpu"] = "device",
+        keep: Literal["all", "last"] = "all",
     ) -> None:
         self._model = None if isinstance(model, nn.Module) else model
         self._network = model if isinstance(model, nn.Module) else model.network
-        self._keep_on = keep_on
+        self._keep_on, self._keep = keep_on, keep
         given = [site for site in sites or () if isinstance(site, SiteSpec)]
         declared = given if self._model is None else self._model.attention_sites()
         self._specs = {spec.name: spec for spec in declared}
@@ -92,8 +96,9 @@ class AttentionProbe:
         if self._specs:
             for name in self._wanted or ():
                 self._check_known(name, self._specs)
-        self._calls: dict[str, AttentionCall] = {}
-        self._placement: InputPlacement | None = None
+        self._calls: dict[str, list[_Recorded]] = {}
+        self._placements: tuple[InputPlacement, ...] = ()
+        self._placements_used = True
         self._path = ModulePath()
         self._stack: ExitStack | None = None
 
@@ -103,7 +108,7 @@ class AttentionProbe:
         if self._stack is not None:
             raise RuntimeError("this probe is already recording")
         self._calls.clear()
-        self._placement = None
+        self._placements, self._placements_used = (), True
         with ExitStack() as stack:
             stack.enter_context(eager_if_compiled(self._network))
             stack.enter_context(self._path.follow(self._followed()))
@@ -135,7 +140,9 @@ class AttentionProbe:
     def _on_encode(self, placement: InputPlacement) -> None:
         # another thread may encode an image of its own meanwhile
         if self._path.is_own_thread:
-            self._placement = placement
+            # the windows of a batch are announced one after another before it runs
+            self._placements = (placement,) if self._placements_used else (*self._placements, placement)
+            self._placements_used = False
 
     def _on_forward(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         if not self._path.is_own_thread:
@@ -143,7 +150,7 @@ class AttentionProbe:
         image = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.ndim in (4, 5)), None)
         if image is not None:
             shape = tuple(image.shape[2:])
-            self._placement = InputPlacement(shape, shape, shape)
+            self._placements = (InputPlacement(shape, shape, shape),)
 
     def _on_call(self, call: AttentionCall) -> None:
         name = self._path.current
@@ -151,9 +158,10 @@ class AttentionProbe:
             return
         if self._keep_on == "cpu":
             call = replace(call, q=call.q.cpu(), k=call.k.cpu())
-        # a site that runs again goes to the end: calls stay in the order in which they ran
-        self._calls.pop(name, None)
-        self._calls[name] = call
+        self._placements_used = True
+        # a site that runs again goes to the end: sites stay in the order in which they last ran
+        before = self._calls.pop(name, [])
+        self._calls[name] = [*(before if self._keep == "all" else ()), _Recorded(call, self._placements)]
 
     # --- what was recorded ----------------------------------------------------------------------------------------
 
@@ -167,8 +175,32 @@ class AttentionProbe:
         """The site of that name. Raises UnknownSite, or NothingCaptured if it did not run."""
         return self.captured(name).site
 
-    def captured(self, site: str | AttentionSite, image: int = 0) -> CapturedSite:
-        """A site with the queries and keys it had. image: which one of a batch."""
+    def calls(self, site: str | AttentionSite) -> int:
+        """How many calls of a site were kept. Raises UnknownSite, or NothingCaptured if it did not run."""
+        return len(self._recorded(site))
+
+    def captured(self, site: str | AttentionSite, image: int = 0, call: int = -1) -> CapturedSite:
+        """A site with the queries and keys it had. image: which one of a batch. call: which one, -1 the last.
+
+        Raises UnknownSite, NothingCaptured for a site, a call or an image that was not recorded.
+        """
+        name = site if isinstance(site, str) else site.name
+        recorded = self._recorded(site)
+        if not -len(recorded) <= call < len(recorded):
+            raise NothingCaptured(f"site {name!r} was called {len(recorded)} times; there is no call {call}.")
+        attended, placements = recorded[call].call, recorded[call].placements
+        placement = placements[min(max(image, 0), len(placements) - 1)] if placements else None
+        spec = self._specs[name] if self._specs else guess_spec(name, attended, placement)
+        grids = [
+            _grid(name, layout, tensor.shape[2], placement)
+            for layout, tensor in ((spec.queries, attended.q), (spec.keys, attended.k))
+        ]
+        captured = CapturedSite(AttentionSite(spec.name, spec.kind, attended.heads, *grids), attended, image)
+        if not 0 <= image < captured.images:
+            raise NothingCaptured(f"site {name!r} ran on a batch of {captured.images}; there is no image {image}.")
+        return captured
+
+    def _recorded(self, site: str | AttentionSite) -> list[_Recorded]:
         name = site if isinstance(site, str) else site.name
         self._require_calls()
         if name not in self._calls:
@@ -177,13 +209,22 @@ class AttentionProbe:
                     f"site {name!r} was not recorded; recorded are {', '.join(self._calls)}. Let it run in the block."
                 )
             self._check_known(name, self._calls)
-        call = self._calls[name]
-        spec = self._specs[name] if self._specs else guess_spec(name, call, self._placement)
-        grids = [
-            self._grid(name, layout, tensor.shape[2])
-            for layout, tensor in ((spec.queries, call.q), (spec.keys, call.k))
-        ]
-        return CapturedSite(AttentionSite(spec.name, spec.kind, call.heads, *grids), call, image)
+        return self._calls[name]
+
+    def _passes(self, site: str | AttentionSite, call: int | None, image: int) -> list[CapturedSite]:
+        """The one call that was asked for; without `call`, all windows that slid over an image, or the last call."""
+        if call is None:
+            recorded = self._recorded(site)
+            windows = [
+                self.captured(site, at, number)
+                for number, one in enumerate(recorded)
+                for at, placement in enumerate(one.placements)
+                if placement.origin is not None
+            ]
+            placed = [w for w in windows if w.site.query_grid.has_place or w.site.key_grid.has_place]
+            if placed:
+                return placed
+        return [self.captured(site, image, -1 if call is None else call)]
 
     def kernel(self, site: str | AttentionSite) -> str:
         """Which attention kernel ran at a site and in which number format, such as "cpu flash, float32"."""
@@ -204,33 +245,42 @@ class AttentionProbe:
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def heatmap(self, site: str | AttentionSite, query: Query) -> Heatmap:
+    def heatmap(self, site: str | AttentionSite, query: Query, *, call: int | None = None, image: int = 0) -> Heatmap:
         """What every head attends to from one query, over the site's whole key grid.
 
         query: native coordinates (y, x) or (z, y, x) of the encoded image – of a 2D image, a slice coordinate before
         them is left out –, or a token index, as for prompt tokens. Raises QueryOutOfGrid.
         """
-        captured = self.captured(site)
-        token = self._token(captured.site.query_grid, query)
-        tokens = torch.tensor([token])
-        grid = captured.site.key_grid
-        values, padding = to_keys(captured.rows(tokens)[:, 0], captured.keys(tokens)[0], grid.n_tokens)
-        return Heatmap.over(grid, values, padding, site=captured.site.name, query=_as_given(query))
+        maps = []
+        for captured in _holding(self._passes(site, call, image), query):
+            tokens = torch.tensor([_token(captured.site.query_grid, query)])
+            grid = captured.site.key_grid
+            values, padding = to_keys(captured.rows(tokens)[:, 0], captured.keys(tokens)[0], grid.n_tokens)
+            maps.append(Heatmap.over(grid, values, padding, site=captured.site.name, query=_as_given(query)))
+        return stitch_heatmaps(maps)
 
-    def mean_row(self, site: str | AttentionSite, mask: np.ndarray) -> Heatmap:
+    def mean_row(
+        self, site: str | AttentionSite, mask: np.ndarray, *, call: int | None = None, image: int = 0
+    ) -> Heatmap:
         """What a region attends to: the mean of its pixels' rows. mask: bool, the encoded image's native shape."""
-        captured = self.captured(site)
-        weights = captured.site.query_grid.pixels_per_token(np.asarray(mask, dtype=bool))
-        if not bool(weights.any()):
-            raise QueryOutOfGrid("the mask is empty; mark at least one pixel.")
-        values, padding = mean_row(captured, weights)
-        return Heatmap.over(captured.site.key_grid, values, padding, site=captured.site.name, query=None)
+        maps, sizes = [], []
+        for captured in self._passes(site, call, image):
+            weights = captured.site.query_grid.pixels_per_token(np.asarray(mask, dtype=bool))
+            if bool(weights.any()):
+                values, padding = mean_row(captured, weights)
+                maps.append(Heatmap.over(captured.site.key_grid, values, padding, site=captured.site.name, query=None))
+                sizes.append(float(weights.sum()))
+        if not maps:
+            raise QueryOutOfGrid("the mask is empty; mark at least one pixel of what was encoded.")
+        return stitch_heatmaps(maps, sizes)
 
-    def received(self, site: str | AttentionSite) -> Heatmap:
+    def received(self, site: str | AttentionSite, *, call: int | None = None, image: int = 0) -> Heatmap:
         """What every token receives from all queries together, per head: the column sums of the attention matrix."""
-        captured = self.captured(site)
-        values, padding = received(captured)
-        return Heatmap.over(captured.site.key_grid, values, padding, site=captured.site.name, query=None)
+        maps = []
+        for captured in self._passes(site, call, image):
+            values, padding = received(captured)
+            maps.append(Heatmap.over(captured.site.key_grid, values, padding, site=captured.site.name, query=None))
+        return stitch_heatmaps(maps, overlap="mean")
 
     def rollout(self, query: Query) -> Heatmap:
         """Where the encoder's output at a query comes from, through all its recorded layers (one head).
@@ -239,13 +289,16 @@ class AttentionProbe:
         layers instead of multiplying matrices. What windows spend on padding is left out and told as padding_mass.
         Abnar and Zuidema 2020.
         """
-        layers = [self.captured(s) for s in self.sites if s.kind in ("global", "window")]
-        layers = [layer for layer in layers if layer.site.query_grid.has_place]
-        if not layers:
+        names = [s.name for s in self.sites if s.kind in ("global", "window") and s.query_grid.has_place]
+        if not names:
             raise NothingCaptured("no self-attention over the image was recorded; encode an image in the block.")
-        values = rollout_vector(layers, self._token(layers[-1].site.query_grid, query))[None].cpu()
-        grid = input_grid(layers[0])
-        return Heatmap.over(grid, values, 1 - values.sum(dim=1), site="rollout", query=_as_given(query))
+        passes = zip(*[self._passes(name, None, 0) for name in names], strict=False)
+        maps = []
+        for layers in _holding_last(passes, query):
+            values = rollout_vector(layers, _token(layers[-1].site.query_grid, query))[None].cpu()
+            grid, padding = input_grid(layers[0]), 1 - values.sum(dim=1)
+            maps.append(Heatmap.over(grid, values, padding, site="rollout", query=_as_given(query)))
+        return stitch_heatmaps(maps)
 
     def entropy_and_distance(
         self, site: str | AttentionSite, spacing: Sequence[float] | None = None
@@ -278,29 +331,6 @@ class AttentionProbe:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _grid(self, name: str, layout: TokenLayout, tokens: int) -> TokenGrid:
-        if layout.patch is None:
-            return TokenGrid(layout, None, tokens)
-        if self._placement is None:
-            raise NothingCaptured(
-                "no image was encoded in the block, so its tokens cannot be placed; encode it inside the block."
-            )
-        grid = TokenGrid(layout, self._placement)
-        if grid.window_tokens.shape[1] != tokens:
-            raise UnsupportedModel(
-                f"site {name!r} ran on {tokens} tokens; {self._placement.input_shape} input pixels in {layout} make "
-                f"{grid.window_tokens.shape[1]}. Its layout is declared wrongly, or the input's size does not fit."
-            )
-        return grid
-
-    def _token(self, grid: TokenGrid, query: Query) -> int:
-        if isinstance(query, (int, np.integer)):
-            return int(grid.check_tokens(torch.tensor([int(query)]))[0])
-        native = [float(x) for x in query]
-        if grid.placement is not None and len(native) == len(grid.placement.native_shape) + 1:
-            native = native[1:]
-        return grid.token_of(native)
-
     def _require_calls(self) -> None:
         if not self._calls:
             raise NothingCaptured(
@@ -309,10 +339,64 @@ class AttentionProbe:
             )
 
     @staticmethod
-    def _check_known(name: str, known: dict[str, SiteSpec] | dict[str, AttentionCall]) -> None:
+    def _check_known(name: str, known: Collection[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
             raise UnknownSite(f"no attention site {name!r}; there are {', '.join(near)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorded:
+    """One call of a site, and where the images of its batch lie."""
+
+    call: AttentionCall
+    placements: tuple[InputPlacement, ...]
+
+
+def _grid(name: str, layout: TokenLayout, tokens: int, placement: InputPlacement | None) -> TokenGrid:
+    if layout.patch is None:
+        return TokenGrid(layout, None, tokens)
+    if placement is None:
+        raise NothingCaptured(
+            "no image was encoded in the block, so its tokens cannot be placed; encode it inside the block."
+        )
+    grid = TokenGrid(layout, placement)
+    if grid.window_tokens.shape[1] != tokens:
+        raise UnsupportedModel(
+            f"site {name!r} ran on {tokens} tokens; {placement.input_shape} input pixels in {layout} make "
+            f"{grid.window_tokens.shape[1]}. Its layout is declared wrongly, or the input's size does not fit."
+        )
+    return grid
+
+
+def _token(grid: TokenGrid, query: Query) -> int:
+    if isinstance(query, (int, np.integer)):
+        return int(grid.check_tokens(torch.tensor([int(query)]))[0])
+    return grid.token_of(_in_image(grid, query))
+
+
+def _in_image(grid: TokenGrid, query: Sequence[float]) -> list[float]:
+    """The query as a coordinate of the image; a slice coordinate before that of a 2D image is left out."""
+    native = [float(x) for x in query]
+    if grid.placement is not None and len(native) == len(grid.placement.native_shape) + 1:
+        native = native[1:]
+    return native
+
+
+def _holding(passes: Sequence[CapturedSite], query: Query) -> Sequence[CapturedSite]:
+    """Of several windows, those that hold the query."""
+    return [layers[0] for layers in _holding_last(((one,) for one in passes), query)]
+
+
+def _holding_last(passes: Iterable[tuple[CapturedSite, ...]], query: Query) -> list[tuple[CapturedSite, ...]]:
+    """Of several windows, each with its layers, those whose last layer holds the query; never none."""
+    every = list(passes)
+    if len(every) == 1 or isinstance(query, (int, np.integer)):
+        return every[-1:]
+    grids = [layers[-1].site.query_grid for layers in every]
+    kept = [layers for layers, grid in zip(every, grids) if grid.holds(_in_image(grid, query))]
+    # the last one says where the query lies instead
+    return kept or every[-1:]
 
 
 def _as_given(query: Query) -> tuple[float, ...] | int:

@@ -129,6 +129,11 @@ class CapturedSite:
             for part in here.split(rows):
                 yield window, places[part], chosen[part], self.site.key_grid.window_tokens[window]
 
+    @property
+    def images(self) -> int:
+        """How many images the call's batch held; every image is cut into all its windows."""
+        return max(1, self.call.q.shape[0] // self.site.query_grid.window_tokens.shape[0])
+
     def _entry(self, window: int) -> int:
         return self.image * self.site.query_grid.window_tokens.shape[0] + window
 

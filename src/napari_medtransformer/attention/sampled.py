@@ -37,7 +37,8 @@ class SampledAttention:
         unit = self.locations[query].flatten(1, 2).flip(-1).double().numpy()
         inputs = unit * np.asarray(placement.input_shape) - 0.5
         resized, native = np.asarray(placement.resized_shape), np.asarray(placement.native_shape)
-        return (inputs + 0.5) * native / resized - 0.5, self.weights[query].flatten(1).numpy()
+        places = (inputs + np.asarray(placement.start) + 0.5) * native / resized - 0.5
+        return places, self.weights[query].flatten(1).numpy()
 
 
 @contextmanager

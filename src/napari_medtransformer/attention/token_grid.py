@@ -1,4 +1,4 @@
-"""Token index ↔ pixels: through resizing, padding, patching, window partition, cyclic shift and prefix tokens."""
+"""Token index ↔ pixels: through resizing, padding, sliding windows, patches, window partition, shift, prefix tokens."""
 
 from __future__ import annotations
 
@@ -71,11 +71,18 @@ class TokenGrid:
     @cached_property
     def translate(self) -> tuple[float, ...]:
         """The centre of the grid's first token per axis, in native pixel coordinates."""
-        return tuple(0.5 * size - 0.5 for size in self.scale)
+        _, placement = self._geometry()
+        per_pixel = (n / r for n, r in zip(placement.native_shape, placement.resized_shape, strict=True))
+        return tuple(
+            0.5 * size - 0.5 + o * pixel for size, o, pixel in zip(self.scale, placement.start, per_pixel, strict=True)
+        )
 
     @cached_property
     def pixel_tokens(self) -> tuple[np.ndarray, ...]:
-        """Per axis, the grid index of every native pixel: the one table from which all others follow."""
+        """Per axis, the grid index of every native pixel: the one table from which all others follow.
+
+        Of a sliding window, pixels before it have -1 and those behind it the number of tokens.
+        """
         _, placement = self._geometry()
         return tuple(
             self._axis_index(np.arange(n, dtype=np.float64), axis) for axis, n in enumerate(placement.native_shape)
@@ -102,6 +109,12 @@ class TokenGrid:
                 f"expected 0 to {tuple((limit - 1).tolist())} per axis."
             )
         index = [self._axis_index(native[:, axis], axis) for axis in range(native.shape[1])]
+        beside = np.any([(i < 0) | (i >= n) for i, n in zip(index, self.shape, strict=True)], axis=0)
+        if beside.any():
+            raise QueryOutOfGrid(
+                f"{tuple(native[beside][0].tolist())} lies outside the window that was encoded, "
+                f"{placement.input_shape} pixels from {placement.start} of the image at the model's scale."
+            )
         return self.prefix + np.ravel_multi_index(index, self.shape)
 
     def grid_index(self, token: int) -> tuple[int, ...]:
@@ -125,13 +138,26 @@ class TokenGrid:
             slices.append(slice(int(start), int(stop)))
         return tuple(slices)
 
+    def holds(self, native: Sequence[float]) -> bool:
+        """Whether a native coordinate lies in the image and in the window that was encoded."""
+        try:
+            self.token_of(native)
+        except QueryOutOfGrid:
+            return False
+        return True
+
     def pixels_per_token(self, mask: np.ndarray) -> torch.Tensor:
-        """How many of the mask's pixels each token holds. mask: bool, native shape. Returns (n_tokens,) float32."""
+        """How many of the mask's pixels each token holds. mask: bool, native shape. Returns (n_tokens,) float32.
+
+        Pixels outside a sliding window belong to none of its tokens.
+        """
         _, placement = self._geometry()
         if mask.shape != placement.native_shape:
             raise QueryOutOfGrid(f"a mask of shape {mask.shape}; expected the image's, {placement.native_shape}.")
-        inside = np.nonzero(mask)
-        index = [table[i] for table, i in zip(self.pixel_tokens, inside)]
+        known = [(table >= 0) & (table < n) for table, n in zip(self.pixel_tokens, self.shape, strict=True)]
+        span = tuple(slice(*(np.flatnonzero(k)[[0, -1]] + (0, 1))) if k.any() else slice(0) for k in known)
+        inside = np.nonzero(mask[span])
+        index = [table[s][i] for table, s, i in zip(self.pixel_tokens, span, inside)]
         counts = np.bincount(self.prefix + np.ravel_multi_index(index, self.shape), minlength=self.n_tokens)
         return torch.from_numpy(counts.astype(np.float32))
 
@@ -214,7 +240,10 @@ class TokenGrid:
 
     def _axis_index(self, native: np.ndarray, axis: int) -> np.ndarray:
         patch, placement = self._geometry()
-        edge = (native + 0.5) * placement.resized_shape[axis] / placement.native_shape[axis]
+        edge = (native + 0.5) * placement.resized_shape[axis] / placement.native_shape[axis] - placement.start[axis]
         # a network that does not cover the last pixels of its input (input no multiple of the patch) counts them to
         # its last token, so that every pixel has one
-        return np.minimum(np.floor(edge / patch[axis]), self.shape[axis] - 1).astype(np.int64)
+        index = np.minimum(np.floor(edge / patch[axis]), self.shape[axis] - 1).astype(np.int64)
+        if placement.origin is None:
+            return index
+        return np.where(edge < 0, -1, np.where(edge >= placement.input_shape[axis], self.shape[axis], index))
