@@ -17,7 +17,7 @@ def test_an_answer_that_comes_too_late_changes_nothing(open_desk, torso, liver) 
     layer = torso()
     desk = open_desk(layer)
     controller, gate = desk.controller, threading.Event()
-    controller.queue.submit(gate.wait, label="")  # the worker is held up while the user goes on
+    controller.queue.submit(gate.wait, label="", urgent=True)  # the worker is held up while the user goes on
     desk.prompt(liver)
     controller.undo()
     gate.set()
@@ -31,7 +31,7 @@ def test_of_quick_clicks_on_a_slice_only_the_last_is_predicted(open_desk, monkey
     controller, gate, predicted = desk.controller, threading.Event(), []
     real = controller.session.predict
     monkeypatch.setattr(controller.session, "predict", lambda request: predicted.append(request) or real(request))
-    controller.queue.submit(gate.wait, label="")
+    controller.queue.submit(gate.wait, label="", urgent=True)
     z, y, x = liver
     for step in range(5):
         desk.prompt((z, y + step, x))

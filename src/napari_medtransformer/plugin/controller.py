@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from napari.layers import Image, Layer
@@ -20,6 +17,8 @@ from napari_medtransformer.plugin.canvas import CanvasTools, Tool
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
+from napari_medtransformer.plugin.predicting import PredictionLoop
+from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.prompt_layers import box_between
 from napari_medtransformer.plugin.view import ViewFollower
 from napari_medtransformer.plugin.work import WorkQueue
@@ -65,6 +64,8 @@ class SessionController(QObject):
         self.models = ModelSlot(self.queue)
         self.models.loaded.connect(self._on_model)
         self.models.changed.connect(self.changed)
+        self.prediction = PredictionLoop(self)
+        self.prompting = PromptCommands(self)
         self.actions = SessionActions(self)
         self.attention = AttentionState(self)
         self.tool = Tool.POINT
@@ -72,7 +73,6 @@ class SessionController(QObject):
         self.follows_cursor = False
         self.displayed_contrast = False
         self.layer_fault = ""
-        self.seconds: float | None = None  # the last answer took this long
         self.busy = ""  # what the worker is doing
         self._workspaces: dict[Layer, Workspace] = {}
         self._current: Workspace | None = None
@@ -171,7 +171,7 @@ class SessionController(QObject):
             workspace = self._workspaces.get(layer)
             if workspace is None:
                 try:
-                    workspace = Workspace(self.viewer, layer, self.remove_prompts, self.move_points)
+                    workspace = Workspace(self.viewer, layer, self.prompting)
                 except MedTransformerError as error:
                     self._current, self.layer_fault = None, str(error)
                     report(error)
@@ -194,9 +194,9 @@ class SessionController(QObject):
         """Work with a session that was loaded from a file."""
         workspace = self._current
         workspace.show_session(session)
-        self._keep_current_object()
+        self.keep_current_object()
         for request in session.pending():
-            self._predict(session, request)
+            self.prediction.ask(session, request)
         self.after_change()
 
     def set_displayed_contrast(self, on: bool) -> None:
@@ -221,7 +221,7 @@ class SessionController(QObject):
         with reported():
             requests = workspace.start_session(self.model, window)
             for request in requests:
-                self._predict(workspace.session, request)
+                self.prediction.ask(workspace.session, request)
             if again and requests:
                 tell("The prompts are predicted anew; undo starts from here.")
 
@@ -275,62 +275,16 @@ class SessionController(QObject):
     # ------------------------------------------------------------------ prompts
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Give the session a prompt and predict; before the model is there, keep it for then."""
-        workspace = self._current
-        if workspace is None:
-            return
-        with reported():
-            if workspace.session is None:
-                workspace.waiting.append(prompt)
-            else:
-                self._predict(workspace.session, workspace.session.add_prompt(prompt))
-        self.after_change()
-
-    def remove_prompts(self, prompt_ids: Iterable[int]) -> None:
-        """Take prompts away and predict their slices anew."""
-        session = self.session
-        if session is None:
-            return
-        with reported():
-            for prompt_id in prompt_ids:
-                self._predict(session, session.remove_prompt(prompt_id))
-        self.after_change()
-
-    def move_points(self, positions: dict[int, tuple[float, float, float]]) -> None:
-        """Points were dragged elsewhere."""
-        session = self.session
-        if session is None:
-            return
-        with reported():
-            for prompt_id, position in positions.items():
-                moved = replace(session.prompts[prompt_id], position_zyx=position)
-                self._predict(session, session.move_prompt(prompt_id, moved))
-        self.after_change()
+        """Give the session a prompt and predict."""
+        self.prompting.add(prompt)
 
     def undo(self) -> None:
-        self._step_in_history("undo")
+        """One step back."""
+        self.prompting.undo()
 
     def redo(self) -> None:
-        self._step_in_history("redo")
-
-    def cycle_mask(self) -> None:
-        """Show the next of the model's candidate masks for the current object on this slice."""
-        key = self.current_key
-        if key is not None and self.session.candidates(key) is not None:
-            self.session.cycle_candidate(key)
-            self.after_change()
-
-    def predict_missing(self) -> None:
-        """Predict whatever prompts still lack an answer."""
-        if self.session is not None:
-            for request in self.session.pending():
-                self._predict(self.session, request)
-
-    def clear_slice(self) -> None:
-        """Take away the current object's prompts on the slice that is shown."""
-        key = self.current_key
-        if key is not None and self.session is not None:
-            self.remove_prompts([i for i, prompt in self.session.prompts.items() if prompt.key == key])
+        """One step forward again."""
+        self.prompting.redo()
 
     @property
     def current_key(self) -> SliceKey | None:
@@ -342,38 +296,9 @@ class SessionController(QObject):
 
     def prompts_on(self, point: SlicePoint) -> tuple[Prompt, ...]:
         """The current object's prompts on the slice of a point, oldest first."""
-        key = SliceKey(self._current.current_object, point.axis, point.voxel[point.axis])
-        return tuple(prompt for prompt in self.session.prompts.values() if prompt.key == key)
+        return self.prompting.on_slice(SliceKey(self._current.current_object, point.axis, point.voxel[point.axis]))
 
-    def _step_in_history(self, direction: str) -> None:
-        session = self.session
-        if session is None:
-            return
-        for request in getattr(session, direction)():
-            self._predict(session, request)
-        self._keep_current_object()
-        self.after_change()
-
-    def _predict(self, session: PromptSession, request: Any) -> None:
-        """Predict in the worker; of several requests for one slice only the newest is answered."""
-        if request is None:
-            return
-        asked = time.perf_counter()
-
-        def accept(outcome: Any) -> None:
-            if session.accept(outcome):
-                self.seconds = time.perf_counter() - asked
-                self.after_change()
-
-        self.queue.submit(
-            lambda: session.predict(request),
-            label="Predicting…",
-            key=f"predict {id(session)} {request.key}",
-            on_done=accept,
-            on_error=report,
-        )
-
-    def _keep_current_object(self) -> None:
+    def keep_current_object(self) -> None:
         """After undo or loading, the current object may be gone: take the last there is."""
         ids = [o.object_id for o in self.session.objects]
         if ids and self._current.current_object not in ids:

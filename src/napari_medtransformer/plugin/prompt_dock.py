@@ -163,8 +163,8 @@ class PromptDock(QWidget):
         self.clear = tool_button("clear", "")
         self.undo.clicked.connect(self.controller.undo)
         self.redo.clicked.connect(self.controller.redo)
-        self.masks.clicked.connect(self.controller.cycle_mask)
-        self.clear.clicked.connect(self.controller.clear_slice)
+        self.masks.clicked.connect(self.controller.prompting.cycle_mask)
+        self.clear.clicked.connect(self.controller.prompting.clear_slice)
         self.undo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         layout.addLayout(row(self.undo, self.redo, self.masks, self.clear))
         return frame

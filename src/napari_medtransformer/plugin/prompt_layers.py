@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Layer, Points, Shapes
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
+from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE
 from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt
 
@@ -22,21 +23,19 @@ BOX_EDGE_PIXELS = 2.0
 class PromptLayers:
     """A Points and a Shapes layer that mirror a session's prompts.
 
-    on_removed(prompt_ids) and on_moved({prompt_id: position_zyx}) are called when the user edits the points with
-    napari's own tools. Layers are made when first needed, and again if the user deleted them.
+    What the user does to the points with napari's own tools becomes commands. Layers are made when first needed, and
+    again if the user deleted them.
     """
 
     def __init__(
         self,
         add: Callable[[Layer], None],
         image: Layer,
-        on_removed: Callable[[list[int]], None],
-        on_moved: Callable[[dict[int, tuple[float, float, float]]], None],
+        commands: PromptCommands,
     ) -> None:
         self._add = add
         self._image = image
-        self._on_removed = on_removed
-        self._on_moved = on_moved
+        self._commands = commands
         self._syncing = False
         self._point_ids: list[int] = []
         self._shown: tuple[Any, ...] = ()
@@ -123,9 +122,11 @@ class PromptLayers:
         action = str(getattr(event.action, "value", event.action))
         indices = [int(i) % max(1, len(self._point_ids)) for i in np.ravel(event.data_indices)]
         if action == "removed":
-            self._on_removed([self._point_ids[i] for i in indices])
+            self._commands.remove([self._point_ids[i] for i in indices])
         elif action == "changed":
-            self._on_moved({self._point_ids[i]: self._volume_position(self.points.data[i]) for i in indices})
+            self._commands.move_points(
+                {self._point_ids[i]: self._volume_position(self.points.data[i]) for i in indices}
+            )
 
     def _layer_position(self, zyx: tuple[float, float, float]) -> tuple[float, ...]:
         return zyx[-self._image.ndim :]

@@ -66,7 +66,7 @@ def _answer(controller: SessionController) -> str:
     told = " + ".join(part for part in parts if part)
     score = f"expected overlap {float(candidates.scores[candidates.chosen]):.0%}"
     choice = f"mask {candidates.chosen + 1} of {len(candidates.scores)} (Tab)" if len(candidates.scores) > 1 else ""
-    seconds = f"{controller.seconds * 1000:.0f} ms" if controller.seconds is not None else ""
+    seconds = f"{controller.prediction.seconds * 1000:.0f} ms" if controller.prediction.seconds is not None else ""
     place = f"{PLANES[key.axis]} slice {key.index}"
     return " · ".join(part for part in (place, told, choice, score, seconds) if part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Job:
 class WorkQueue(QObject):
     """Runs jobs one after another in one thread of its own, and their handlers in the window's thread.
 
+    Urgent jobs, such as answering a click, go before the others, and between two steps of a generator that runs.
     Handlers of a cancelled job, and of any job after `close`, are not called; `on_end` always is, unless closed.
     """
 
@@ -45,6 +47,8 @@ class WorkQueue(QObject):
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="medtransformer")
         self._newest: dict[str, Job] = {}
         self._open: list[Job] = []
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._closed = False
         # Emitted in the worker, delivered in the thread this object lives in: the window's.
         self._report.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
@@ -63,10 +67,13 @@ class WorkQueue(QObject):
         on_error: Handler | None = None,
         on_end: Callable[[], None] | None = None,
         key: str | None = None,
+        urgent: bool = False,
     ) -> Job:
         """Run `function()` in the worker and hand its value to `on_done`, or its exception to `on_error`."""
         job = Job(label, key)
-        self._enqueue(job, lambda: self._call(job, function, on_done), on_error, on_end)
+        self._enqueue(
+            job, lambda: self._call(job, function, on_done), on_error, on_end, self._urgent if urgent else None
+        )
         return job
 
     def submit_steps(
@@ -93,6 +100,8 @@ class WorkQueue(QObject):
         for job in self._open:
             job.cancel()
         self._open.clear()
+        self._urgent.clear()
+        self._waiting.clear()
         self._newest.clear()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
@@ -100,7 +109,14 @@ class WorkQueue(QObject):
         """Block until what runs has ended; for the end of the program, after `close`."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _enqueue(self, job: Job, work: Callable[[], None], on_error: Handler | None, on_end: Any) -> None:
+    def _enqueue(
+        self,
+        job: Job,
+        work: Callable[[], None],
+        on_error: Handler | None,
+        on_end: Any,
+        line: deque[Callable[[], None]] | None = None,
+    ) -> None:
         if self._closed:
             return
         if job.key is not None:
@@ -109,7 +125,15 @@ class WorkQueue(QObject):
                 superseded.cancel()
             self._newest[job.key] = job
         self._open.append(job)
-        self._executor.submit(self._run, job, work, on_error, on_end)
+        (self._waiting if line is None else line).append(lambda: self._run(job, work, on_error, on_end))
+        self._executor.submit(self._run_next)
+
+    def _run_next(self) -> None:
+        """In the worker thread: what is most urgent. One call per job; a job that ran inside another leaves it idle."""
+        for line in (self._urgent, self._waiting):
+            if line:
+                line.popleft()()
+                return
 
     def _run(self, job: Job, work: Callable[[], None], on_error: Handler | None, on_end: Any) -> None:
         """In the worker thread."""
@@ -139,6 +163,10 @@ class WorkQueue(QObject):
                 if handler is not None:
                     value = step if isinstance(step, Progress) else step.value
                     self._tell(job, lambda handler=handler, value=value: handler(value))
+                while self._urgent:
+                    self._urgent.popleft()()
+                    if job.label:
+                        self._tell(None, lambda: self.busy_changed.emit(job.label))
         finally:
             close = getattr(steps, "close", None)
             if close is not None:

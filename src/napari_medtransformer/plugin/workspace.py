@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.prompt_layers import PromptLayers
 from napari_medtransformer.plugin.style import object_colour
 from napari_medtransformer.prompting import PromptSession, Request
@@ -31,8 +31,7 @@ class Workspace:
         self,
         viewer: Any,
         layer: Image,
-        on_removed: Callable[[list[int]], None],
-        on_moved: Callable[[dict[int, tuple[float, float, float]]], None],
+        commands: PromptCommands,
     ) -> None:
         self._viewer = weakref.ref(viewer)
         self.layer = layer
@@ -44,7 +43,7 @@ class Workspace:
         self.colours: dict[int, str] = {}
         self.current_object = 1
         self.masks: Labels | None = None
-        self.prompts = PromptLayers(self.add_layer, layer, on_removed, on_moved)
+        self.prompts = PromptLayers(self.add_layer, layer, commands)
 
     def colour(self, object_id: int) -> str:
         """The object's colour, as hex."""

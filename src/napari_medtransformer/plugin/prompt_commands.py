@@ -1,0 +1,129 @@
+"""What can be done to prompts: give, move, take away, step back and forth, choose among the model's masks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from napari_medtransformer.plugin.notify import reported
+from napari_medtransformer.prompting.prompts import Prompt, SliceKey
+
+if TYPE_CHECKING:
+    from napari_medtransformer.plugin.controller import SessionController
+
+
+class PromptCommands:
+    """The current session's prompts. Belongs to a controller, which it holds weakly."""
+
+    def __init__(self, controller: SessionController) -> None:
+        self._controller = weakref.ref(controller)
+        self.selected: frozenset[int] = frozenset()
+
+    def add(self, prompt: Prompt) -> None:
+        """Give the session a prompt and predict; before the model is there, keep it for then."""
+        controller = self._controller()
+        workspace = controller.workspace
+        if workspace is None:
+            return
+        with reported():
+            if workspace.session is None:
+                workspace.waiting.append(prompt)
+            else:
+                controller.prediction.follow(workspace.session, [workspace.session.add_prompt(prompt)])
+        controller.after_change()
+
+    def remove(self, prompt_ids: Iterable[int]) -> None:
+        """Take prompts away and predict their slices anew."""
+        controller = self._controller()
+        session = controller.session
+        if session is None:
+            return
+        with reported():
+            for prompt_id in prompt_ids:
+                controller.prediction.follow(session, [session.remove_prompt(prompt_id)])
+        controller.after_change()
+
+    def replace(self, changed: dict[int, Prompt]) -> None:
+        """Put other prompts in the place of some, as when they were dragged elsewhere, and predict."""
+        controller = self._controller()
+        session = controller.session
+        if session is None:
+            return
+        with reported():
+            for prompt_id, prompt in changed.items():
+                controller.prediction.follow(session, [session.move_prompt(prompt_id, prompt)])
+        controller.after_change()
+
+    def move_points(self, positions: dict[int, tuple[float, float, float]]) -> None:
+        """Points were dragged elsewhere. positions: (z, y, x) by prompt."""
+        session = self._controller().session
+        if session is not None:
+            self.replace({i: replace(session.prompts[i], position_zyx=zyx) for i, zyx in positions.items()})
+
+    def clear_slice(self) -> None:
+        """Take away the current object's prompts on the slice that is shown."""
+        controller = self._controller()
+        key, session = controller.current_key, controller.session
+        if key is not None and session is not None:
+            self.remove([i for i, prompt in session.prompts.items() if prompt.key == key])
+
+    def on_slice(self, key: SliceKey) -> tuple[Prompt, ...]:
+        """An object's prompts on a slice, oldest first."""
+        session = self._controller().session
+        if session is None:
+            return ()
+        return tuple(prompt for prompt in session.prompts.values() if prompt.key == key)
+
+    # Selection
+
+    def select(self, prompt_ids: Iterable[int]) -> None:
+        """Mark prompts on the canvas, to be moved or removed."""
+        self.selected = frozenset(prompt_ids)
+        self._controller().after_change()
+
+    def remove_selected(self) -> None:
+        """Take the marked prompts away."""
+        controller = self._controller()
+        there = () if controller.session is None else controller.session.prompts
+        chosen = [i for i in sorted(self.selected) if i in there]
+        self.selected = frozenset()
+        if chosen:
+            self.remove(chosen)
+
+    # Undo, and the model's other masks
+
+    def undo(self) -> None:
+        """One step back."""
+        self._walk("undo")
+
+    def redo(self) -> None:
+        """One step forward again."""
+        self._walk("redo")
+
+    def cycle_mask(self) -> None:
+        """Show the next of the model's masks for the current object on this slice."""
+        controller = self._controller()
+        key = controller.current_key
+        if key is not None and controller.session.candidates(key) is not None:
+            controller.session.cycle_candidate(key)
+            controller.after_change()
+
+    def choose_mask(self, candidate: int) -> None:
+        """Show one of the model's masks for the current object on this slice."""
+        controller = self._controller()
+        key = controller.current_key
+        if key is not None:
+            with reported():
+                controller.session.choose_candidate(key, candidate)
+            controller.after_change()
+
+    def _walk(self, direction: str) -> None:
+        controller = self._controller()
+        session = controller.session
+        if session is None:
+            return
+        controller.prediction.follow(session, getattr(session, direction)())
+        controller.keep_current_object()
+        controller.after_change()
