@@ -43,6 +43,10 @@ class UnsupportedModel(MedTransformerError):
     """A model was asked for what it cannot do, such as clicks for an automatic one."""
 
 
+class OutOfMemory(MedTransformerError):
+    """Memory did not suffice, for any smaller plan there was."""
+
+
 class NothingCaptured(MedTransformerError):
     """A probe saw no attention call of the sites it was asked for."""
 
@@ -65,3 +69,11 @@ class ClusterUnreachable(MedTransformerError):
 
 class ClusterLost(MedTransformerError):
     """A cluster went away, or its workers did, before the work was done; it can be done here instead."""
+
+
+class InvalidOption(MedTransformerError):
+    """An option of automatic segmentation is out of range or does not fit the model."""
+
+
+class NotEnoughMemory(MedTransformerError):
+    """Work does not fit into memory even in its smallest steps."""
