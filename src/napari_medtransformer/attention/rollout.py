@@ -12,15 +12,19 @@ from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import UnsupportedModel
 
 
-def rollout_vector(layers: Sequence[CapturedSite], query: int) -> Tensor:
+def rollout_vector(layers: Sequence[CapturedSite], query: int | Tensor) -> Tensor:
     """Where the output at `query` comes from: a row of (½A₁ + ½I) … of all layers, last to first.
 
     layers: self-attention over the image, in the order in which they ran. query: a token of the last layer's query
-    grid. Returns (tokens of the first layer's finer grid,) float32; sums to 1 less what windows spend on padding.
+    grid, or weights of them all, (tokens,) ≥ 0 and not all zero, for the mean over a region.
+    Returns (tokens of the first layer's finer grid,) float32; sums to 1 less what windows spend on padding.
     Between grids of different resolution a token's share is spread evenly over the tokens it covers.
     """
     vector = torch.zeros(layers[-1].site.query_grid.n_tokens, device=layers[-1].call.q.device)
-    vector[query] = 1.0
+    if isinstance(query, Tensor):
+        vector += query.to(vector) / query.sum()
+    else:
+        vector[query] = 1.0
     grid = layers[-1].site.query_grid
     for layer in reversed(layers):
         vector = spread(vector, grid, layer.site.query_grid)

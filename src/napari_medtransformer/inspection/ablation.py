@@ -1,16 +1,18 @@
-"""What happens to a mask when heads are switched off."""
+"""What happens to a mask when heads are switched off: cause, where a heatmap shows only where a head looks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_medtransformer.attention.ablation import ablated_heads
+from napari_medtransformer.attention.ablation import Heads, ablated_heads
 from napari_medtransformer.errors import UnknownSite
+from napari_medtransformer.inspection.inspect import SliceInspection
 from napari_medtransformer.inspection.place import SlicePlane
-from napari_medtransformer.models.base import MaskPrediction, PromptableModel, Prompts
+from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 from napari_medtransformer.volumes.intensity import apply_window
 from napari_medtransformer.volumes.volume import Volume
@@ -29,6 +31,60 @@ class HeadEffect:
     score: float
 
 
+@dataclass(frozen=True, eq=False)
+class ObjectEffect:
+    """One object's mask with the whole model and with a changed one.
+
+    whole, changed: (rows, columns) bool; the candidate that scored best with the whole model. dice: their overlap.
+    score: the changed model's expected IoU.
+    """
+
+    whole: np.ndarray
+    changed: np.ndarray
+    dice: float
+    score: float
+
+
+def masks_without(
+    inspection: SliceInspection, heads: Mapping[str, Heads], prompts: Mapping[int, Prompts]
+) -> dict[int, ObjectEffect]:
+    """Every object's mask on the inspected slice with some heads switched off.
+
+    heads: site → head numbers or "all", of any number of sites. prompts: object → its prompts, in pixels of the slice.
+    Encoder heads cost an encoding, decoder heads only decodings. Raises UnknownSite and QueryOutOfGrid.
+    """
+    chosen = {site: numbers for site, numbers in heads.items() if numbers}
+    in_encoder = {spec.name for spec in inspection.model.attention_sites() if spec.kind in ("global", "window")}
+    return masks_under(
+        inspection,
+        ablated_heads(inspection.model, chosen),
+        prompts,
+        encode=any(site in in_encoder for site in chosen),
+    )
+
+
+def masks_under(
+    inspection: SliceInspection, change: AbstractContextManager[None], prompts: Mapping[int, Prompts], *, encode: bool
+) -> dict[int, ObjectEffect]:
+    """Every object's mask on the inspected slice while the model is changed, beside that of the model as it is.
+
+    change: entered for the changed pass alone. encode: whether the change reaches the encoder.
+    """
+    model = inspection.model
+    whole = {number: model.decode(inspection.embedding, given) for number, given in prompts.items()}
+    with change:
+        embedding = model.encode(inspection.image, inspection.spacing_mm) if encode else inspection.embedding
+        changed = {number: model.decode(embedding, given) for number, given in prompts.items()}
+    return {number: object_effect(whole[number], changed[number]) for number in prompts}
+
+
+def object_effect(whole: MaskPrediction, changed: MaskPrediction) -> ObjectEffect:
+    """Two predictions of one object compared, at the candidate that scored best with the whole model."""
+    best = int(np.argmax(whole.scores))
+    before, after = whole.logits[best] > 0, changed.logits[best] > 0
+    return ObjectEffect(before, after, dice(after, before), float(changed.scores[best]))
+
+
 def head_effects(
     model: PromptableModel,
     volume: Volume,
@@ -45,27 +101,47 @@ def head_effects(
     sites: names, None for all. The mask is the candidate that scores best with the whole model.
     """
     plane = SlicePlane(axis, index, volume.shape)
-    specs = {spec.name: spec for spec in model.attention_sites()}
-    unknown = [name for name in sites or () if name not in specs]
-    if unknown:
-        raise UnknownSite(f"no attention site {unknown[0]!r}; there are {', '.join(specs)}.")
     limits = (volume.window.low, volume.window.high) if window is None else window
     image = apply_window(plane.of(volume.data), limits)
     rows, columns = plane.axes
     pixel_size = (volume.spacing[rows], volume.spacing[columns])
-    embedding = model.encode(image, pixel_size)
+    _check_sites(model, sites)
+    yield from _effects(model, image, pixel_size, model.encode(image, pixel_size), prompts, sites)
+
+
+def rank_heads(
+    inspection: SliceInspection, prompts: Prompts, sites: Sequence[str] | None = None
+) -> Steps[list[HeadEffect]]:
+    """The same on a slice that is inspected already."""
+    _check_sites(inspection.model, sites)
+    yield from _effects(inspection.model, inspection.image, inspection.spacing_mm, inspection.embedding, prompts, sites)
+
+
+def _check_sites(model: PromptableModel, sites: Sequence[str] | None) -> None:
+    known = [spec.name for spec in model.attention_sites()]
+    unknown = [name for name in sites or () if name not in known]
+    if unknown:
+        raise UnknownSite(f"no attention site {unknown[0]!r}; there are {', '.join(known)}.")
+
+
+def _effects(
+    model: PromptableModel,
+    image: np.ndarray,
+    pixel_size: tuple[float, float],
+    embedding: ImageEmbedding,
+    prompts: Prompts,
+    sites: Sequence[str] | None,
+) -> Steps[list[HeadEffect]]:
+    specs = {spec.name: spec for spec in model.attention_sites()}
     whole = model.decode(embedding, prompts)
-    best = int(np.argmax(whole.scores))
     chosen = [(specs[name], head) for name in sites or specs for head in range(specs[name].heads)]
     effects: list[HeadEffect] = []
     for done, (spec, head) in enumerate(chosen):
         yield Progress(done, len(chosen), f"{spec.name}, head {head}")
         with ablated_heads(model, {spec.name: [head]}):
-            in_encoder = spec.kind in ("global", "window")
-            features = model.encode(image, pixel_size) if in_encoder else embedding
-            without: MaskPrediction = model.decode(features, prompts)
-        overlap = dice(without.logits[best] > 0, whole.logits[best] > 0)
-        effects.append(HeadEffect(spec.name, head, overlap, float(without.scores[best])))
+            features = model.encode(image, pixel_size) if spec.kind in ("global", "window") else embedding
+            effect = object_effect(whole, model.decode(features, prompts))
+        effects.append(HeadEffect(spec.name, head, effect.dice, effect.score))
         yield Partial(effects[-1:])
     yield Progress(len(chosen), len(chosen), "done")
     yield Result(effects)

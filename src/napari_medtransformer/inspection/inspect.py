@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.probe import AttentionProbe, SiteSummary
+from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.errors import PointOutsideVolume
 from napari_medtransformer.inspection.place import PlacedHeatmap, SlicePlane, place_in_volume
 from napari_medtransformer.inspection.shares import LabelShares, shares_by_label
-from napari_medtransformer.models.base import MaskPrediction, PromptableModel, Prompts
+from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts, PromptToken
 from napari_medtransformer.volumes.intensity import apply_window
 from napari_medtransformer.volumes.volume import Volume
 
@@ -22,7 +24,9 @@ from napari_medtransformer.volumes.volume import Volume
 class SliceInspection:
     """A slice that went through a model under the probe; every answer comes from what the probe kept.
 
-    prediction: what the model answered to the prompts it was given, None without prompts.
+    prediction: what the model answered to the prompts it was given, None without prompts. model, window, image,
+    embedding: what was encoded, the intensities (low, high) it saw, and the slice in [0, 1]. decoded: the probe of
+    prompts that were decoded later, in place of those that `probe` saw.
     Coordinates are the volume's, (z, y, x); a coordinate on another slice raises PointOutsideVolume.
     """
 
@@ -30,11 +34,50 @@ class SliceInspection:
     plane: SlicePlane
     probe: AttentionProbe
     prediction: MaskPrediction | None
+    model: PromptableModel
+    window: tuple[float, float]
+    image: np.ndarray
+    embedding: ImageEmbedding
+    prompts: Prompts | None = None
+    decoded: AttentionProbe | None = None
+
+    @cached_property
+    def _captured(self) -> dict[str, CapturedSite]:
+        """Every site that ran; made once, since a grid's tables take longer than a row."""
+        later = {} if self.decoded is None else {s.name: self.decoded.captured(s) for s in self.decoded.sites}
+        return {s.name: self.probe.captured(s) for s in self.probe.sites if s.name not in later} | later
 
     @property
     def sites(self) -> list[AttentionSite]:
         """The sites that ran, encoder first."""
-        return self.probe.sites
+        return [captured.site for captured in self._captured.values()]
+
+    @property
+    def tokens(self) -> tuple[PromptToken, ...]:
+        """The decoder's tokens, in its order; empty without prompts and where the model cannot name them."""
+        return () if self.prompts is None else self.model.prompt_tokens(self.prompts)
+
+    def probe_of(self, site: str | AttentionSite) -> AttentionProbe:
+        """The probe that saw a site: that of the last prompts, if they reached it, else the encoder's."""
+        name = site if isinstance(site, str) else site.name
+        later = self.decoded
+        return later if later is not None and name in {known.name for known in later.sites} else self.probe
+
+    def site(self, name: str) -> AttentionSite:
+        """The site of that name. Raises UnknownSite, or NothingCaptured if it did not run."""
+        return self.captured(name).site
+
+    def captured(self, site: str | AttentionSite) -> CapturedSite:
+        """A site with the queries and keys it had. Raises UnknownSite, or NothingCaptured if it did not run."""
+        name = site if isinstance(site, str) else site.name
+        # the probe says what is wrong with a name
+        return self._captured[name] if name in self._captured else self.probe.captured(name)
+
+    def with_prompts(self, prompts: Prompts) -> SliceInspection:
+        """The same slice with these prompts decoded, under a probe of their own; it is not encoded again."""
+        with AttentionProbe(self.model) as decoded:
+            prediction = self.model.decode(self.embedding, prompts)
+        return replace(self, prediction=prediction, prompts=prompts, decoded=decoded)
 
     @property
     def spacing_mm(self) -> tuple[float, float]:
@@ -44,19 +87,19 @@ class SliceInspection:
 
     def heatmap(self, site: str | AttentionSite, query_zyx: tuple[float, float, float]) -> PlacedHeatmap:
         """What every head of a site attends to from a voxel."""
-        return self._placed(self.probe.heatmap(site, self.plane.in_slice(query_zyx)))
+        return self._placed(self.probe_of(site).heatmap(site, self.plane.in_slice(query_zyx)))
 
     def token_heatmap(self, site: str | AttentionSite, token: int) -> PlacedHeatmap:
         """What every head of a site attends to from a query token, such as a prompt token of the decoder."""
-        return self._placed(self.probe.heatmap(site, token))
+        return self._placed(self.probe_of(site).heatmap(site, token))
 
     def mean_heatmap(self, site: str | AttentionSite, mask: np.ndarray) -> PlacedHeatmap:
         """What a region attends to. mask: bool, (z, y, x) of the volume or (rows, columns) of the slice."""
-        return self._placed(self.probe.mean_row(site, self.on_slice(mask)))
+        return self._placed(self.probe_of(site).mean_row(site, self.on_slice(mask)))
 
     def received(self, site: str | AttentionSite) -> PlacedHeatmap:
         """What every token receives from the whole slice."""
-        return self._placed(self.probe.received(site))
+        return self._placed(self.probe_of(site).received(site))
 
     def rollout(self, query_zyx: tuple[float, float, float]) -> PlacedHeatmap:
         """Where the encoder's output at a voxel comes from, through all layers."""
@@ -103,10 +146,10 @@ def inspect_slice(
     UnknownSite, and NothingCaptured if only decoder sites were asked for without prompts.
     """
     plane = SlicePlane(axis, index, volume.shape)
-    limits = (volume.window.low, volume.window.high) if window is None else window
+    limits = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
     image = apply_window(plane.of(volume.data), limits)
     rows, columns = plane.axes
     with AttentionProbe(model, sites) as probe:
         embedding = model.encode(image, (volume.spacing[rows], volume.spacing[columns]))
         prediction = None if prompts is None else model.decode(embedding, prompts)
-    return SliceInspection(volume, plane, probe, prediction)
+    return SliceInspection(volume, plane, probe, prediction, model, limits, image, embedding, prompts)

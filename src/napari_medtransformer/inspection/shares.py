@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,41 @@ def shares_by_label(heatmap: Heatmap, labels: np.ndarray) -> LabelShares:
         outside=(heatmap.prefix_mass + heatmap.padding_mass + beyond).astype(np.float32),
         extent=(counts.sum(axis=0) / labels.size).astype(np.float32),
     )
+
+
+def share_inside(heatmap: Heatmap, mask: np.ndarray) -> np.ndarray:
+    """(heads,) the share of each head's attention inside a mask, of all it spends, padding and prefix tokens included.
+
+    mask: bool, the image's native shape; a token's attention is shared out among its pixels evenly. The same number as
+    `shares_by_label` gives for a label, only faster. Raises QueryOutOfGrid for another shape.
+    """
+    inside = heatmap.grid.pixels_per_token(mask)[heatmap.grid.prefix :].numpy()
+    pixels = np.ones(1, np.float32)
+    for axis, (table, n) in enumerate(zip(heatmap.grid.pixel_tokens, heatmap.grid.shape, strict=True)):
+        counts = np.bincount(table[(table >= 0) & (table < n)], minlength=n).astype(np.float32)
+        pixels = pixels * counts.reshape([-1 if a == axis else 1 for a in range(len(heatmap.grid.shape))])
+    fraction = np.divide(inside, np.ravel(pixels), out=np.zeros_like(inside), where=np.ravel(pixels) > 0)
+    mass = heatmap.values.reshape(heatmap.heads, -1)
+    whole = mass.sum(axis=1) + heatmap.prefix_mass + heatmap.padding_mass
+    return np.asarray(mass @ fraction / np.maximum(whole, np.finfo(np.float32).tiny), np.float32)
+
+
+def shares_table(shares: LabelShares, names: Mapping[int, str], *, site: str, heads: Sequence[str]) -> list[list[str]]:
+    """Rows of a table, the header first: site, head, label, name, share of attention, share of the image, ratio.
+
+    Labels of each head by falling share; labels that get nothing are left out; "outside" is padding and tokens without
+    a place. names: label → name. heads: a name per head.
+    """
+    table = [["site", "head", "label", "name", "share", "extent", "share / extent"]]
+    for head, row, outside in zip(heads, shares.shares, shares.outside, strict=True):
+        for column in np.argsort(-row, kind="stable"):
+            label, share, extent = shares.labels[column], float(row[column]), float(shares.extent[column])
+            if share > 0:
+                name = names.get(label, "background" if label == 0 else f"label {label}")
+                ratio = f"{share / extent:.3g}" if extent > 0 else ""
+                table.append([site, head, str(label), name, f"{share:.6f}", f"{extent:.6f}", ratio])
+        table.append([site, head, "", "outside", f"{float(outside):.6f}", "", ""])
+    return table
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
 
 import numpy as np
 import torch
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.sites import SiteSpec
+from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.smaller import fits_in_memory
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,11 @@ class PromptableModel(ABC):
     """A segmentation transformer that answers prompts on a 2D image.
 
     `network` is the torch module that runs; `on_encode` is called with the placement of every image before it is
-    encoded or decoded, which is how a probe learns where tokens lie.
+    encoded or decoded, which is how a probe learns where tokens lie. Parameters are float32; `dtype` is what the
+    encoder's matrix products run in, under autocast.
+
+    Where memory runs out, `encode` and `decode` of every adapter move the model to a smaller plan and run again (see
+    `smaller`): both read `device` and `dtype` each time. `on_smaller` is told; without one it is a warning.
     """
 
     card: ModelCard
@@ -67,6 +76,20 @@ class PromptableModel(ABC):
     device: torch.device
     dtype: torch.dtype
     on_encode: list[Callable[[InputPlacement], None]]
+    on_smaller: Callable[[str], None] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "encode" in cls.__dict__:
+            cls.encode = fits_in_memory(cls.encode)  # type: ignore[method-assign]
+        if "decode" in cls.__dict__:
+            cls.decode = fits_in_memory(_follows_the_model(cls.decode))  # type: ignore[method-assign]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context that an encoder runs in, by `dtype`."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     @abstractmethod
     def placement(self, native_shape: tuple[int, int], pixel_size: tuple[float, float] = (1.0, 1.0)) -> InputPlacement:
@@ -87,9 +110,32 @@ class PromptableModel(ABC):
     def attention_sites(self) -> list[SiteSpec]:
         """Every attention site of the network, encoder first, in the order in which they run."""
 
+    def differentiable_logits(
+        self, image: np.ndarray, pixel_size: tuple[float, float], prompts: Prompts
+    ) -> torch.Tensor:
+        """The candidates' logits (m, H, W) of encoding and decoding in one pass that keeps its graph for gradients.
+
+        Raises UnsupportedModel where a family offers no gradients.
+        """
+        raise UnsupportedModel(
+            f"{self.card.name} offers no gradients here; look at its attention, or switch heads off."
+        )
+
     def prompt_tokens(self, prompts: Prompts) -> tuple[PromptToken, ...]:
         """The tokens that these prompts become in the decoder, in its order; empty where a family cannot tell."""
         return ()
+
+
+def _follows_the_model(decode: Callable[..., MaskPrediction]) -> Callable[..., MaskPrediction]:
+    """A decoder that takes embeddings from where its model was before it was moved."""
+
+    @wraps(decode)
+    def following(self: PromptableModel, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
+        if any(feature.device != self.device for feature in embedding.features):
+            embedding = replace(embedding, features=tuple(f.to(self.device) for f in embedding.features))
+        return decode(self, embedding, prompts)
+
+    return following
 
 
 class AutomaticModel(ABC):

@@ -35,7 +35,7 @@ class ClickModel(PromptableModel):
 
     def __init__(self, card: ModelCard, network: ClickNetwork, device: torch.device, dtype: torch.dtype) -> None:
         self.card = card
-        self.network = network.to(device=device, dtype=dtype).eval()
+        self.network = network.to(device).eval()
         self.device, self.dtype = device, dtype
         self.on_encode: list[Callable[[InputPlacement], None]] = []
         self._click: ClickNetwork = network
@@ -48,25 +48,39 @@ class ClickModel(PromptableModel):
     @torch.inference_mode()
     def encode(self, image: np.ndarray, pixel_size: tuple[float, float] = (1.0, 1.0)) -> ImageEmbedding:
         """Encode one image. image: (H, W) float32 in [0, 1], already windowed."""
-        rows, columns = image.shape
-        placement = self.placement((rows, columns), pixel_size)
-        native = torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(self.device)[None, None]
-        inputs = pad(resize(native, placement.resized_shape), self._size, 0.0).to(self.dtype)
-        for listener in self.on_encode:
-            listener(placement)
-        return ImageEmbedding(self._click.encode(inputs), placement)
+        return self._encoded(image, pixel_size)
 
     @torch.inference_mode()
     def decode(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
         """Predict the candidate masks of one object, at the image's native pixels."""
+        logits, scores = self._decoded(embedding, prompts)
+        return MaskPrediction(logits.cpu().numpy(), scores.cpu().numpy())
+
+    @torch.enable_grad()
+    def differentiable_logits(self, image: np.ndarray, pixel_size: tuple[float, float], prompts: Prompts) -> Tensor:
+        """The candidates' logits (m, H, W) of encoding and decoding in one pass that keeps its graph for gradients."""
+        return self._decoded(self._encoded(image, pixel_size), prompts)[0]
+
+    def _encoded(self, image: np.ndarray, pixel_size: tuple[float, float]) -> ImageEmbedding:
+        rows, columns = image.shape
+        placement = self.placement((rows, columns), pixel_size)
+        native = torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(self.device)[None, None]
+        inputs = pad(resize(native, placement.resized_shape), self._size, 0.0)
+        for listener in self.on_encode:
+            listener(placement)
+        with self.autocast():
+            features = self._click.encode(inputs)
+        return ImageEmbedding(tuple(feature.float() for feature in features), placement)
+
+    def _decoded(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """Native logits (m, H, W) and scores (m,)."""
         placement = embedding.placement
         for listener in self.on_encode:
             listener(placement)
         logits, scores = self._click.decode(embedding.features, self._batch(placement, prompts))
         whole = F.interpolate(logits.float(), size=(self._size, self._size), mode="bilinear", align_corners=False)
         rows, columns = placement.resized_shape
-        native = resize(whole[..., :rows, :columns], placement.native_shape)
-        return MaskPrediction(native[0].cpu().numpy(), scores[0].float().cpu().numpy())
+        return resize(whole[..., :rows, :columns], placement.native_shape)[0], scores[0].float()
 
     def attention_sites(self) -> list[SiteSpec]:
         """The encoder's global attention, then the three attentions of each decoder layer."""
@@ -131,13 +145,13 @@ class ClickModel(PromptableModel):
     def _mask_logits(self, placement: InputPlacement, logits: np.ndarray | None) -> Tensor:
         half = self._size // 2
         if logits is None:
-            return torch.zeros(1, 1, half, half, device=self.device, dtype=self.dtype)
+            return torch.zeros(1, 1, half, half, device=self.device)
         native = torch.from_numpy(np.ascontiguousarray(logits, np.float32)).to(self.device)[None, None]
         whole = pad(resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
-        return F.avg_pool2d(whole, 2).to(self.dtype)
+        return F.avg_pool2d(whole, 2)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, self.dtype)
+        return torch.from_numpy(array).to(self.device, torch.float32)
 
 
 def build(

@@ -1,0 +1,72 @@
+"""Every head of every site for one query: depth × heads, in maps and in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from napari_medtransformer.inspection.inspect import SliceInspection
+from napari_medtransformer.inspection.queries import Answer, Query, ask, drawable_sites
+from napari_medtransformer.inspection.shares import share_inside
+from napari_medtransformer.progress import Partial, Progress, Result, Steps
+
+Quantity = Literal["entropy", "distance", "share", "peak"]
+UNITS: dict[Quantity, str] = {"entropy": "nats", "distance": "mm", "share": "% on the organ", "peak": "% on one token"}
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMatrix:
+    """A number per site and head. sites: names, in the order in which they run. values: (sites, most heads) float32 in
+    `unit`, nan where a site has no such head or number.
+    """
+
+    sites: tuple[str, ...]
+    values: np.ndarray
+    unit: str
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest number; (0, 1) if there is none."""
+        known = self.values[np.isfinite(self.values)]
+        return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def matrix_steps(inspection: SliceInspection, query: Query) -> Steps[list[Answer]]:
+    """Every site's answer to a query, each as a Partial, then all; can be stopped between sites."""
+    sites = [s for s in drawable_sites(inspection) if s.kind != "image-to-prompt" or inspection.tokens]
+    answers: list[Answer] = []
+    for done, site in enumerate(sites):
+        yield Progress(done, len(sites), site.name)
+        answers.append(ask(inspection, site.name, query))
+        yield Partial(answers[-1])
+    yield Result(answers)
+
+
+def head_matrix(answers: Sequence[Answer], quantity: Quantity, mask: np.ndarray | None = None) -> HeadMatrix:
+    """One number of every head. quantity: entropy (nats) and mean distance (mm) of what asked; share of the attention
+    that lies inside `mask`, (rows, columns) bool, and the largest share on one token, both in %.
+
+    Raises ValueError for a share without a mask.
+    """
+    if quantity == "share" and mask is None:
+        raise ValueError("a share needs the mask of an organ")
+    most = max((answer.heatmap.heads for answer in answers), default=0)
+    values = np.full((len(answers), most), np.nan, np.float32)
+    for row, answer in enumerate(answers):
+        values[row, : answer.heatmap.heads] = _numbers(answer, quantity, mask)
+    return HeadMatrix(tuple(answer.site for answer in answers), values, UNITS[quantity])
+
+
+def _numbers(answer: Answer, quantity: Quantity, mask: np.ndarray | None) -> np.ndarray:
+    if quantity == "entropy":
+        return answer.entropy_nats
+    if quantity == "distance":
+        return answer.distance_mm
+    if quantity == "share" and mask is not None:
+        return 100 * share_inside(answer.heatmap, mask)
+    flat = answer.heatmap.values.reshape(answer.heatmap.heads, -1)
+    whole = flat.sum(axis=1) + answer.heatmap.prefix_mass + answer.heatmap.padding_mass
+    return np.asarray(100 * flat.max(axis=1) / np.maximum(whole, np.finfo(np.float32).tiny))
