@@ -152,6 +152,11 @@ class AutomaticModel(ABC):
     dtype: torch.dtype
     on_encode: list[Callable[[InputPlacement], None]]
 
+    @property
+    def window_multiple(self) -> tuple[int, ...] | None:
+        """Windows of any axes that are multiples of this run as well as the card's; None: the card's size alone."""
+        return None
+
     @abstractmethod
     def normalisation(self, data: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
         """How native intensities become the network's, learned once from the whole volume (z, y, x).
