@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Task = Literal["promptable", "automatic"]
+Fit = Literal["pad", "stretch"]
 
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,13 +45,20 @@ class InputContract:
 
     size: pixels or voxels per axis of its input, (y, x) or (z, y, x). channels: how many of them are fed.
     spacing_mm: the voxel size it was trained for, per axis, or None if any. intensities: how native values become the
-    network's, in words for a person.
+    network's, in words for a person. fit: how an image comes to that size; "pad" scales its longest side and pads the
+    rest, "stretch" scales each axis by itself. mean, std: per channel, what intensities in [0, 1] are normalised with
+    after that; empty for as they are. clip: the native intensities that become 0 and 1, for models of a scale that
+    means the same everywhere, such as CT's; None: as the family does by itself.
     """
 
     size: tuple[int, ...]
     channels: int = 1
     spacing_mm: tuple[float, ...] | None = None
     intensities: str = "windowed to [0, 1]: CT by Hounsfield presets, others by robust percentiles"
+    fit: Fit = "pad"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -58,6 +67,12 @@ class InputContract:
             raise ValueError(f"an input has at least one channel, not {self.channels}")
         if self.spacing_mm is not None and (len(self.spacing_mm) != len(self.size) or min(self.spacing_mm) <= 0):
             raise ValueError(f"the spacing {self.spacing_mm} does not fit an input of {self.size}")
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise ValueError(f"clip needs low < high, unlike {self.clip}")
+        if self.fit not in ("pad", "stretch"):
+            raise ValueError(f"an image is fitted by 'pad' or 'stretch', not {self.fit!r}")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (0, self.channels) or min(self.std, default=1) <= 0:
+            raise ValueError(f"mean {self.mean} and deviation {self.std} do not fit {self.channels} channels")
 
 
 @dataclass(frozen=True)
@@ -82,10 +97,10 @@ class ModelCard:
     name: how users call it (lower case, digits, - and .). family: its architecture's family, one adapter each.
     architecture: which member of the family, e.g. "vit-b". builder: "module:function" that makes the model, imported
     only then (see registry.Builder). weights: a WeightsSource to download, or the file name of weights inside
-    models/bundled, or None: then only a path or "random" loads it. memory_bytes: estimated peak of one prediction in
-    float32, parameters included. air_below: native intensity below which everything is air, so that an automatic run
-    may leave out windows that hold nothing else; None where nothing may be left out. training: what it was trained on,
-    in words for a person.
+    models/bundled, or the Path of a file of the user's, or None: then only a path or "random" loads it.
+    memory_bytes: estimated peak of one prediction in float32, parameters included. air_below: native intensity below
+    which everything is air, so that an automatic run may leave out windows that hold nothing else; None where nothing
+    may be left out. training: what it was trained on, in words for a person.
     """
 
     name: str
@@ -102,7 +117,7 @@ class ModelCard:
     modalities: tuple[str, ...] = ()
     anatomy: tuple[str, ...] = ()
     labels: tuple[LabelInfo, ...] = field(default=())
-    weights: WeightsSource | str | None = None
+    weights: WeightsSource | Path | str | None = None
     memory_bytes: int | None = None
     air_below: float | None = None
     training: str = ""

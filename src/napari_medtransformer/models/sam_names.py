@@ -1,4 +1,4 @@
-"""Names of SAM's tensors: Meta's published ones and those of transformers."""
+"""Names of the tensors of SAM, SAM-HQ and SAM-Med2D: the published ones and those of transformers."""
 
 from __future__ import annotations
 
@@ -30,16 +30,31 @@ _RENAMES: tuple[tuple[str, str], ...] = (
         r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
         "prompt_encoder.shared_embedding.positional_embedding",
     ),
+    # what SAM-HQ adds to the decoder
+    (r"^mask_decoder\.hf_token\.", "mask_decoder.hq_token."),
+    *(
+        (rf"^mask_decoder\.{theirs}\.{index}\.", f"mask_decoder.{ours}_{layer}.")
+        for theirs, ours in (
+            ("compress_vit_feat", "compress_vit"),
+            ("embedding_encoder", "encoder"),
+            ("embedding_maskfeature", "mask"),
+        )
+        for index, layer in ((0, "conv1"), (1, "norm"), (3, "conv2"))
+    ),
+    # what SAM-Med2D adds beside each block's perceptron
+    (r"^(vision_encoder\.layers\.\d+)\.Adapter\.", r"\1.mlp.adapter."),
 )
 # perceptrons of the decoder: their first and last layers have names of their own in transformers
-_PERCEPTRON = re.compile(r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.(\d+)\.")
+_PERCEPTRON = re.compile(
+    r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head|hf_mlp))\.layers\.(\d+)\."
+)
 # constants of Meta's preprocessing that some checkpoints carry
 _NOT_PARAMETERS = frozenset({"pixel_mean", "pixel_std"})
 _SHARED = ("prompt_encoder.shared_embedding.positional_embedding", "shared_image_embedding.positional_embedding")
 
 
 def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint of SAM under transformers' names, whichever of the two namings it comes in."""
+    """A checkpoint of SAM or its kin under transformers' names, whichever of the two namings it comes in."""
     named = dict(state)
     if any(name.startswith("image_encoder.") for name in state):
         depth: dict[str, int] = {}
@@ -56,10 +71,11 @@ def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _rename(name: str, depth: Mapping[str, int]) -> str:
     if part := _PERCEPTRON.match(name):
-        stem, layer, rest = part[1], int(part[2]), name[part.end() :]
+        layer, rest = int(part[2]), name[part.end() :]
+        stem = part[1].replace("hf_mlp", "hq_mask_mlp")
         if layer == 0:
             return f"{stem}.proj_in.{rest}"
-        if layer == depth[stem]:
+        if layer == depth[part[1]]:
             return f"{stem}.proj_out.{rest}"
         return f"{stem}.layers.{layer - 1}.{rest}"
     for pattern, replacement in _RENAMES:

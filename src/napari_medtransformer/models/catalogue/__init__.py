@@ -1,0 +1,8 @@
+"""The models this package knows by itself, one file of cards per family."""
+
+from __future__ import annotations
+
+from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.catalogue import click, sam, sam2
+
+CARDS: tuple[ModelCard, ...] = (*click.CARDS, *sam.CARDS, *sam2.CARDS)

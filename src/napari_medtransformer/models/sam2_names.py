@@ -1,0 +1,81 @@
+"""Names of the tensors of SAM 2.1 and MedSAM2: Meta's published ones and those of transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# applied in this order, each to what the one before left
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+    (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
+    (r"^vision_encoder\.backbone\.patch_embed\.proj\.", "vision_encoder.backbone.patch_embed.projection."),
+    (r"^sam_prompt_encoder\.", "prompt_encoder."),
+    (r"^sam_mask_decoder\.", "mask_decoder."),
+    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
+    (r"\.out_proj\.", ".o_proj."),
+    (r"^prompt_encoder\.mask_downscaling\.0\.", "prompt_encoder.mask_embed.conv1."),
+    (r"^prompt_encoder\.mask_downscaling\.1\.", "prompt_encoder.mask_embed.layer_norm1."),
+    (r"^prompt_encoder\.mask_downscaling\.3\.", "prompt_encoder.mask_embed.conv2."),
+    (r"^prompt_encoder\.mask_downscaling\.4\.", "prompt_encoder.mask_embed.layer_norm2."),
+    (r"^prompt_encoder\.mask_downscaling\.6\.", "prompt_encoder.mask_embed.conv3."),
+    (r"^mask_decoder\.output_upscaling\.0\.", "mask_decoder.upscale_conv1."),
+    (r"^mask_decoder\.output_upscaling\.1\.", "mask_decoder.upscale_layer_norm."),
+    (r"^mask_decoder\.output_upscaling\.3\.", "mask_decoder.upscale_conv2."),
+    (
+        r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
+        "prompt_encoder.shared_embedding.positional_embedding",
+    ),
+    (r"^no_mem_embed$", "no_memory_embedding"),
+)
+# perceptrons: their first and last layers have names of their own in transformers
+_PERCEPTRON = re.compile(
+    r"^((?:image_encoder\.trunk\.blocks\.\d+\.mlp)|(?:sam_mask_decoder\.(?:transformer\.layers\.\d+\.mlp|"
+    r"output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)))\.layers\.(\d+)\."
+)
+_POINT = re.compile(r"^sam_prompt_encoder\.point_embeddings\.(\d+)\.weight$")
+_POINTS = "prompt_encoder.point_embed.weight"
+# what only the memory between the frames of a video needs, under both namings
+_VIDEO = re.compile(
+    r"^(memory_(attention|encoder|temporal_positional_encoding)|maskmem_tpos_enc|no_mem_pos_enc|no_obj_|mask_downsample|"
+    r"obj_ptr_|no_memory_positional_encoding|no_object_pointer|object_pointer_proj|temporal_positional_encoding_|"
+    r"occlusion_spatial_embedding_parameter)"
+)
+_SHARED = ("prompt_encoder.shared_embedding.positional_embedding", "shared_image_embedding.positional_embedding")
+
+
+def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint of SAM 2.1's image part under transformers' names, whichever of the two namings it comes in.
+
+    Tensors that only the memory of videos needs are left out.
+    """
+    needed = {name: value for name, value in state.items() if not _VIDEO.match(name)}
+    named = needed
+    if any(name.startswith("sam_mask_decoder.") for name in needed):
+        depth: dict[str, int] = {}
+        for name in needed:
+            if part := _PERCEPTRON.match(name):
+                depth[part[1]] = max(depth.get(part[1], 0), int(part[2]))
+        points = sorted((int(part[1]), name) for name in needed if (part := _POINT.match(name)))
+        named = {_rename(name, depth): value for name, value in needed.items() if not _POINT.match(name)}
+        if points:
+            named[_POINTS] = torch.cat([needed[name] for _, name in points])
+    # one matrix under two names; some files leave one out
+    for here, there in (_SHARED, _SHARED[::-1]):
+        if here in named:
+            named.setdefault(there, named[here])
+    return named
+
+
+def _rename(name: str, depth: Mapping[str, int]) -> str:
+    if part := _PERCEPTRON.match(name):
+        stem, layer, rest = part[1], int(part[2]), name[part.end() :]
+        last = depth[stem]
+        place = "proj_in" if layer == 0 else "proj_out" if layer == last else f"layers.{layer - 1}"
+        name = f"{stem}.{place}.{rest}"
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
