@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 # Set before torch or numpy start their pools: on small machines spinning OpenMP threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The settings of whoever runs the tests are neither read nor written; a test that keeps some points elsewhere.
+os.environ["MEDT_SETTINGS"] = f"{tempfile.gettempdir()}/medt-no-settings-{os.getpid()}/settings.json"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

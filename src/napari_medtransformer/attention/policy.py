@@ -47,6 +47,18 @@ def use_policy(policy: AttentionPolicy) -> Iterator[AttentionPolicy]:
         _override.reset(token)
 
 
+def preferred_dtype(device: torch.device | str) -> torch.dtype:
+    """What large networks run in on a device unless the user says otherwise.
+
+    Half precision where the device has matrix units for it (GPUs, processors with AMX), float32 elsewhere: results
+    are then the same on every machine within rounding.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return _default_policy("cuda").autocast_dtype or torch.float32
+    return torch.bfloat16 if device.type == "cpu" and cpu_has("amx_bf16") else torch.float32
+
+
 @lru_cache
 def _default_policy(device_type: str) -> AttentionPolicy:
     if device_type == "cuda":

@@ -12,6 +12,7 @@ from napari_medtransformer.cli.options import (
     AsJson,
     Axis,
     Device,
+    Dtype,
     InputPath,
     Millimetres,
     ModelName,
@@ -42,6 +43,7 @@ def click(
     propagate: Annotated[bool, typer.Option("--propagate", help="Follow the object from slice to slice.")] = False,
     mm: Millimetres = False,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     weights: WeightsOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +75,7 @@ def click(
     from napari_medtransformer.cli.loading import load
     from napari_medtransformer.prompting import PromptSession
 
-    network = load(card, weights, device)
+    network = load(card, weights, device, dtype)
     session = PromptSession(network, volume)
     for start, stop in boxes_zyx:
         session.add_box(start, stop, object_id=1, axis=slice_axis)

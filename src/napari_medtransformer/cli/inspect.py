@@ -17,6 +17,7 @@ from napari_medtransformer.cli.options import (
     AsJson,
     Axis,
     Device,
+    Dtype,
     InputPath,
     Millimetres,
     ModelName,
@@ -70,6 +71,7 @@ def inspect(
     axis: Axis = "0",
     mm: Millimetres = False,
     device: Device = "auto",
+    dtype: Dtype = "auto",
     weights: WeightsOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +102,7 @@ def inspect(
     from napari_medtransformer.prompting.predictor import make_prompts
     from napari_medtransformer.prompting.prompts import nearest_voxel
 
-    network = load(card, weights, device)
+    network = load(card, weights, device, dtype)
     image_shape = tuple(n for other, n in enumerate(volume.shape) if other != slice_axis)
     in_slice = tuple(c for other, c in enumerate(query_zyx) if other != slice_axis)
     inspection = inspect_slice(

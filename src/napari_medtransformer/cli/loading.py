@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from napari_medtransformer.models.base import PromptableModel
 
 
-def load(card: ModelCard, weights: str | None, device: str) -> PromptableModel:
+def load(card: ModelCard, weights: str | None, device: str, dtype: str = "auto") -> PromptableModel:
     """The model of `card`. Raises what load_model raises, and UnsupportedModel for one that takes no prompts."""
     if card.task != "promptable":
         raise UnsupportedModel(f"{card.name} takes no clicks, it segments by itself; choose a promptable model.")
     with download_bar(card.name) as on_progress:
-        return load_model(card, weights, device, on_progress=on_progress)
+        return load_model(card, weights, device, dtype=dtype, on_progress=on_progress)
 
 
 @contextmanager

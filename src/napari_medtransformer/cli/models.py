@@ -1,25 +1,27 @@
-"""`medtransformer models`: which models there are, what is known about one, and fetching its weights."""
+"""`medtransformer models`: which models there are, what is known about one, fetching weights, adding one's own."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_medtransformer.cli.options import AsJson
+from napari_medtransformer.models.words import size_in_words, weights_in_words
 
 if TYPE_CHECKING:
     from napari_medtransformer.models import ModelCard
 
-models_app = typer.Typer(help="The models there are: list, info NAME, fetch NAME.", invoke_without_command=True)
+_HELP = "The models there are: list, info NAME, fetch NAME, add FILE, remove NAME."
+models_app = typer.Typer(help=_HELP, invoke_without_command=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 
 
 @models_app.callback()
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """The models there are: list, info NAME, fetch NAME."""
+    """The models there are: list, info NAME, fetch NAME, add FILE, remove NAME."""
     if context.invoked_subcommand is None:
         list_models(as_json)
 
@@ -38,12 +40,17 @@ def list_models(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from napari_medtransformer.models.download import is_on_disk
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("name", "task", "trained on", "weights", "licence"):
+    for heading in ("name", "task", "trained on", "weights", "here", "licence"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for card in cards:
         trained = ", ".join((*card.modalities, *card.anatomy)) or "–"
-        table.add_row(card.name, f"{card.task}, {card.dimensions}D", trained, _weights_in_words(card), card.licence)
+        here = "yes" if is_on_disk(card) else ""
+        table.add_row(
+            card.name, f"{card.task}, {card.dimensions}D", trained, weights_in_words(card), here, card.licence
+        )
     Console().print(table)
 
 
@@ -70,11 +77,12 @@ def info(name: Name, as_json: AsJson = False) -> None:
         "modalities": ", ".join(card.modalities) or "any",
         "anatomy": ", ".join(card.anatomy) or "any",
         "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
-        "weights": _weights_in_words(card),
-        "memory": "" if card.memory_bytes is None else _size(card.memory_bytes),
+        "weights": weights_in_words(card),
+        "memory": "" if card.memory_bytes is None else size_in_words(card.memory_bytes),
         "licence": card.licence,
         "citation": card.citation,
         "about": card.description,
+        "training": card.training,
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -102,20 +110,44 @@ def fetch(name: Name, as_json: AsJson = False) -> None:
         say(f"{card.name}: {path}")
 
 
+@models_app.command("add")
+def add(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint, or the .json card beside one.", show_default=False)
+    ],
+    name: Annotated[str, typer.Option("--name", help="What to call it; by default after the file.")] = "",
+    like: Annotated[
+        str,
+        typer.Option("--like", metavar="NAME", help="The model whose architecture it has; by default found out."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Add a model of your own from a file; every session then has it."""
+    from napari_medtransformer import models
+    from napari_medtransformer.cli.messages import say, say_json
+    from napari_medtransformer.models.card_files import remember
+    from napari_medtransformer.models.own import card_of_file
+
+    base = models.find_card(like) if like else None
+    card = card_of_file(path, models.list_models(), base=base, name=name)
+    remember(card)
+    if as_json:
+        say_json(_as_dict(card))
+    else:
+        say(f"{card.name}: {card.description}")
+
+
+@models_app.command("remove")
+def remove(name: Name) -> None:
+    """Take a model that you added out of the list; its file stays."""
+    from napari_medtransformer.cli.messages import say
+    from napari_medtransformer.models.card_files import forget
+
+    forget(name)
+    say(f"{name} is no longer listed; its file was left where it is")
+
+
 def _as_dict(card: ModelCard) -> dict[str, Any]:
-    return asdict(card)
+    from napari_medtransformer.models.card_files import card_as_dict
 
-
-def _weights_in_words(card: ModelCard) -> str:
-    match card.weights:
-        case None:
-            return "none: bring your own with --weights"
-        case str():
-            return "bundled"
-        case source:
-            return "download" if source.bytes is None else f"download, {_size(source.bytes)}"
-
-
-def _size(count: int) -> str:
-    """Bytes in the unit a person would choose."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    return card_as_dict(card)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from napari_medtransformer.attention.policy import preferred_dtype
 from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.models.card import ModelCard
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -25,6 +27,23 @@ def choose_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """float32 everywhere: results are then the same on every machine within rounding."""
-    return torch.float32
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SMALL_BYTES = 1_000_000_000
+"""Models that need less memory than this gain nothing from half precision: they are quick as they are."""
+
+
+def choose_dtype(device: torch.device, dtype: str = "auto", card: ModelCard | None = None) -> torch.dtype:
+    """What a network's matrix products run in on a device.
+
+    dtype: one of DTYPES. "auto": half precision for models of a gigabyte and more on devices with matrix units for it
+    (`attention.policy.preferred_dtype`), else float32. Raises UnsupportedModel for other names, and for float16 on the
+    processor, which has no units for it.
+    """
+    if dtype not in DTYPES:
+        raise UnsupportedModel(f"no number format {dtype!r}; give one of {', '.join(DTYPES)}.")
+    if dtype == "auto":
+        small = card is not None and card.memory_bytes is not None and card.memory_bytes < SMALL_BYTES
+        return torch.float32 if small else preferred_dtype(device)
+    if dtype == "float16" and device.type == "cpu":
+        raise UnsupportedModel("float16 is for GPUs; on the processor give float32, or bfloat16 for less memory.")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]

@@ -18,19 +18,21 @@ import platformdirs
 
 from napari_medtransformer.errors import CannotWrite, UnreadableWeights
 from napari_medtransformer.models.card import ModelCard, WeightsSource
+from napari_medtransformer.models.settings import read_settings
 from napari_medtransformer.models.transfer import Patience, Transfer, check_free_space
 from napari_medtransformer.progress import Progress, Result, Steps
 
 CACHE_VARIABLE = "MEDT_CACHE"
 MIRROR_VARIABLE = "MEDT_MIRROR"
+OFFLINE_VARIABLE = "MEDT_OFFLINE"
 
 _POLL_S = 0.1  # how long a cancelled download may go unnoticed
 _CHUNK = 1 << 22
 
 
 def cache_folder() -> Path:
-    """The folder of downloaded weights: $MEDT_CACHE, or the platform's cache folder. It need not exist yet."""
-    given = os.environ.get(CACHE_VARIABLE)
+    """The folder of downloaded weights: $MEDT_CACHE, the user's setting, or the platform's. It need not exist yet."""
+    given = os.environ.get(CACHE_VARIABLE) or read_settings().cache
     return Path(given).expanduser() if given else platformdirs.user_cache_path("napari-medtransformer") / "weights"
 
 
@@ -40,14 +42,39 @@ def weights_path(source: WeightsSource) -> Path:
 
 
 def mirrored(url: str) -> str:
-    """The address to ask: the published one, or the same path at $MEDT_MIRROR."""
-    mirror = os.environ.get(MIRROR_VARIABLE)
+    """The address to ask: the published one, or the same path at $MEDT_MIRROR or the mirror in the settings."""
+    mirror = os.environ.get(MIRROR_VARIABLE) or read_settings().mirror
     if not mirror:
         return url
     if not mirror.startswith(("https://", "http://")):
         raise UnreadableWeights(f"{MIRROR_VARIABLE} is {mirror!r}; expected an address such as https://mirror.example.")
     asked = urlsplit(url)
     return mirror.rstrip("/") + asked.path + (f"?{asked.query}" if asked.query else "")
+
+
+def is_offline() -> bool:
+    """Whether nothing is to be fetched: by $MEDT_OFFLINE (any value but 0), or by the user's setting."""
+    given = os.environ.get(OFFLINE_VARIABLE)
+    return read_settings().offline if not given else given != "0"
+
+
+def is_on_disk(card: ModelCard) -> bool:
+    """Whether a card's weights are on this machine: bundled, a file of the user's, or fetched."""
+    if isinstance(card.weights, WeightsSource):
+        return weights_path(card.weights).is_file()
+    return isinstance(card.weights, str) or (isinstance(card.weights, Path) and card.weights.is_file())
+
+
+def begun_bytes(card: ModelCard) -> int:
+    """How much of a card's weights has come in a download that was broken off, 0 for none."""
+    if not isinstance(card.weights, WeightsSource):
+        return 0
+    part = _part(weights_path(card.weights))
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def fetch_weights(card: ModelCard, patience: Patience | None = None) -> Steps[Path]:
@@ -63,6 +90,11 @@ def fetch_weights(card: ModelCard, patience: Patience | None = None) -> Steps[Pa
     path = weights_path(source)
     url = mirrored(source.url)
     if not path.is_file():
+        if is_offline():
+            raise UnreadableWeights(
+                f"{source.filename} is not in {path.parent}, and fetching is switched off; put the file there (from "
+                f"{url}), or switch offline off in the settings or in {OFFLINE_VARIABLE}."
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -99,7 +131,7 @@ def _wait_for(lock: filelock.BaseFileLock, source: WeightsSource) -> Iterator[Pr
 
 
 def _fetch(source: WeightsSource, url: str, path: Path, patience: Patience) -> Iterator[Progress]:
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     come = part.stat().st_size if part.is_file() else 0
     if source.bytes is not None:
         check_free_space(path.parent, source.bytes - come, source.filename)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from napari_medtransformer.errors import DuplicateModel, MedTransformerError, UnknownModel, UnsupportedModel
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card_files import card_from_dict
 from napari_medtransformer.models.catalogue import CARDS
+from napari_medtransformer.models.settings import read_settings
 from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def unregister(name: str) -> None:
 
 
 def list_models() -> list[ModelCard]:
-    """Every model there is: this package's, those of installed packages, and those registered.
+    """Every model there is: this package's, those of installed packages, the user's own, and those registered.
 
     Packages add models by the entry-point group `napari_medtransformer.models`: a ModelCard, several of them, or a
     function that returns either. One that fails is left out with a warning. Raises DuplicateModel.
@@ -81,14 +83,17 @@ def load_model(
     weights: str | Path | None = None,
     device: str = "auto",
     *,
+    dtype: str = "auto",
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> PromptableModel:
     """Load a model, ready to run.
 
     weights: None for the card's own (bundled, in the cache folder, or downloaded into it), a path to a checkpoint, or
-    "random" for weights drawn from `seed`. device: "auto" (cuda, then mps, then cpu) or a torch device.
-    on_progress: told about a download. Raises UnknownModel, UnreadableWeights, UnsupportedModel, CannotWrite.
+    "random" for weights drawn from `seed`. device: "auto" (cuda, then mps, then cpu) or a torch device. dtype: what
+    its matrix products run in, "float32", "bfloat16", "float16", or "auto" (half precision for large models where the
+    device has units for it). on_progress: told about a download. Where memory does not suffice a smaller plan is taken,
+    with a warning. Raises UnknownModel, UnreadableWeights, UnsupportedModel, CannotWrite, OutOfMemory.
     """
     card = name if isinstance(name, ModelCard) else find_card(name)
     module, function = card.builder.split(":")
@@ -98,15 +103,33 @@ def load_model(
         raise UnsupportedModel(f"{card.name} cannot be built here: {error}. Install what its family needs.") from error
 
     from napari_medtransformer.models.devices import choose_device, choose_dtype
+    from napari_medtransformer.models.memory import Plan
+    from napari_medtransformer.models.smaller import in_smaller_plans
     from napari_medtransformer.models.weights import find_weights, load_state
 
     chosen = choose_device(device)
+    plan = Plan(chosen, choose_dtype(chosen, dtype, card))
     state = None if weights == "random" else load_state(find_weights(card, weights, on_progress))
-    return build(card, state, seed=seed, device=chosen, dtype=choose_dtype(chosen))
+    return in_smaller_plans(
+        f"loading {card.name}",
+        plan,
+        lambda plan: build(card, state, seed=seed, device=plan.device, dtype=plan.dtype),
+    )
 
 
 def _known() -> list[ModelCard]:
-    return [*CARDS, *_from_packages(), *_registered.values()]
+    return [*CARDS, *_from_packages(), *_from_settings(), *_registered.values()]
+
+
+def _from_settings() -> list[ModelCard]:
+    """The models that the user added from files; one that is damaged is left out with a warning."""
+    found = []
+    for values in read_settings().added:
+        try:
+            found.append(card_from_dict(values))
+        except MedTransformerError as error:
+            warnings.warn(f"your model {values.get('name')!r} is left out: {error}", stacklevel=4)
+    return found
 
 
 def _cards(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:

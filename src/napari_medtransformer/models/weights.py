@@ -51,6 +51,8 @@ def find_weights(
         return Path(weights).expanduser()
     if card.weights is None:
         raise UnreadableWeights(f"{card.name} comes without weights; give a checkpoint's path, or 'random'.")
+    if isinstance(card.weights, Path):
+        return card.weights
     if isinstance(card.weights, str):
         return BUNDLED / card.weights
     return run_to_end(fetch_weights(card), on_progress)
