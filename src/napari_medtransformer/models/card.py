@@ -48,7 +48,8 @@ class InputContract:
     network's, in words for a person. fit: how an image comes to that size; "pad" scales its longest side and pads the
     rest, "stretch" scales each axis by itself. mean, std: per channel, what intensities in [0, 1] are normalised with
     after that; empty for as they are. clip: the native intensities that become 0 and 1, for models of a scale that
-    means the same everywhere, such as CT's; None: as the family does by itself.
+    means the same everywhere, such as CT's; None: as the family does by itself. extent_mm: per axis, the largest field
+    of view it was trained on, None where any will do.
     """
 
     size: tuple[int, ...]
@@ -59,6 +60,7 @@ class InputContract:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     clip: tuple[float, float] | None = None
+    extent_mm: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -67,6 +69,8 @@ class InputContract:
             raise ValueError(f"an input has at least one channel, not {self.channels}")
         if self.spacing_mm is not None and (len(self.spacing_mm) != len(self.size) or min(self.spacing_mm) <= 0):
             raise ValueError(f"the spacing {self.spacing_mm} does not fit an input of {self.size}")
+        if self.extent_mm is not None and (len(self.extent_mm) != len(self.size) or min(self.extent_mm) <= 0):
+            raise ValueError(f"the field of view {self.extent_mm} does not fit an input of {self.size}")
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise ValueError(f"clip needs low < high, unlike {self.clip}")
         if self.fit not in ("pad", "stretch"):
