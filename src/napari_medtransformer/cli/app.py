@@ -19,6 +19,7 @@ from napari_medtransformer.cli.demo import demo
 from napari_medtransformer.cli.inspect import inspect
 from napari_medtransformer.cli.messages import one_line, say_error, warnings_as_lines
 from napari_medtransformer.cli.models import models_app
+from napari_medtransformer.cli.train import train_app
 from napari_medtransformer.errors import MedTransformerError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command()(click)
 app.command()(inspect)
 app.command()(demo)
 app.add_typer(models_app, name="models")
+app.add_typer(train_app, name="train")
 
 
 def _version(wanted: bool) -> None:

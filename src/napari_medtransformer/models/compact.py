@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
@@ -17,10 +18,17 @@ from monai.networks.nets.swin_unetr import SwinTransformer
 from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
 
+from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.monai_attention import use_fused_attention
+from napari_medtransformer.models.window_model import allow_any_size
 
 # Every axis of a window is a multiple of this: three halvings.
 MULTIPLE = 8
+# Tokens per axis of a SwinUNETR's attention window, at most.
+_LARGEST_ATTENTION_WINDOW = 8
+
+Kind = Literal["unetr", "swin-unetr"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,10 @@ class CompactConfig:
     """Sizes of a compact network. kind: its architecture. classes: background included.
 
     window: (z, y, x) voxels, multiples of 8. width: channels at full resolution, doubled at every halving.
-    hidden, layers, heads: of the UNETR's transformer. attention_window: tokens (z, y, x) of the SwinUNETR's windows.
+    hidden, layers, heads: of the UNETR's transformer.
     """
 
-    kind: Literal["unetr", "swin-unetr"]
+    kind: Kind
     classes: int
     window: tuple[int, int, int]
     channels: int = 1
@@ -39,13 +47,18 @@ class CompactConfig:
     hidden: int = 192
     layers: int = 8
     heads: int = 6
-    attention_window: tuple[int, int, int] = (5, 7, 5)
 
     def __post_init__(self) -> None:
         if any(n < MULTIPLE or n % MULTIPLE for n in self.window):
             raise ValueError(f"a window's axes are multiples of {MULTIPLE}, unlike {self.window}")
         if self.classes < 2:
             raise ValueError(f"a network tells two classes apart at least, not {self.classes}")
+
+    @property
+    def attention_window(self) -> tuple[int, ...]:
+        """Tokens (z, y, x) of the SwinUNETR's windows: they tile the grids of all three stages without a rest."""
+        eighths = [n // MULTIPLE for n in self.window]
+        return tuple(max(d for d in range(1, _LARGEST_ATTENTION_WINDOW + 1) if n % d == 0) for n in eighths)
 
 
 def _block(inputs: int, outputs: int) -> UnetrBasicBlock:
@@ -90,6 +103,7 @@ class CompactUNETR(nn.Module):
             proj_type="conv",
             qkv_bias=True,
         )
+        allow_any_size(self.vit.patch_embedding, config.window, (MULTIPLE,) * 3)
         # The states a third and two thirds of the way up, as UNETR takes them.
         self.taps = (round(config.layers / 3) - 1, round(config.layers * 2 / 3) - 1)
         self.encoder1 = _block(config.channels, width)
@@ -171,8 +185,20 @@ class CompactSwinUNETR(nn.Module):
         return logits
 
 
-def compact_network(config: CompactConfig) -> CompactUNETR | CompactSwinUNETR:
-    """The network of that configuration, randomly initialised, its attention fused."""
-    network = CompactUNETR(config) if config.kind == "unetr" else CompactSwinUNETR(config)
+def compact_config(card: ModelCard) -> CompactConfig:
+    """The configuration that an automatic model's card describes. Raises UnsupportedModel if it describes none."""
+    try:
+        z, y, x = card.input.size
+        kind: Kind = "unetr" if card.family == "unetr" else "swin-unetr"
+        return CompactConfig(kind, len(card.labels) + 1, (z, y, x), card.input.channels)
+    except ValueError as error:
+        raise UnsupportedModel(f"{card.name} cannot be built: {error}.") from error
+
+
+def compact_network(config: CompactConfig, seed: int) -> CompactUNETR | CompactSwinUNETR:
+    """The network of that configuration with weights drawn from `seed`, its attention fused."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CompactUNETR(config) if config.kind == "unetr" else CompactSwinUNETR(config)
     use_fused_attention(network)
     return network

@@ -59,16 +59,18 @@ def draw_window(
     size = np.array(window, dtype=float)
     centre = _centre(case, shape, size, rng, foreground)
     grid = _sampling_grid(window, centre, rng, change)  # (*window, 3): voxel coordinates z, y, x
-    # grid_sample counts x, y, z from -1 to 1 between the outer voxels' centres.
-    scale = torch.tensor([2 / max(n - 1, 1) for n in case.image.shape[::-1]], dtype=torch.float32)
-    flow = (grid.flip(-1) * scale - 1)[None]
     # What lies outside an image differs from program to program: its mean, its darkest value, or its border.
     outside = rng.choice(["mean", "darkest", "border"], p=[0.5, 0.25, 0.25])
-    level = float(case.image.min()) if outside == "darkest" else 0.0
+    level = case.darkest if outside == "darkest" else 0.0
     padding = "border" if outside == "border" else "zeros"
-    source = torch.from_numpy(case.image)[None, None]
+    part, first = _part_seen(grid, case.image.shape)
+    # grid_sample counts x, y, z from -1 to 1 between the outer voxels' centres.
+    scale = torch.tensor([2 / max(p.stop - p.start - 1, 1) for p in part[::-1]], dtype=torch.float32)
+    flow = ((grid - first).flip(-1) * scale - 1)[None]
+    source = torch.from_numpy(np.array(case.image[part]))[None, None]
     image = F.grid_sample(source - level, flow, mode="bilinear", padding_mode=padding, align_corners=True)[0] + level
-    shares = F.one_hot(torch.from_numpy(case.labels).long()).movedim(-1, 0)[None].float()
+    known = torch.from_numpy(np.array(case.classes[part], dtype=np.int64))
+    shares = F.one_hot(known).movedim(-1, 0)[None].float()
     sampled = F.grid_sample(shares, flow, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
     sampled[0] += 1 - sampled.sum(dim=0)
     return change_intensities(image, rng, change), sampled.argmax(dim=0)
@@ -108,14 +110,20 @@ def _centre(
     middle = (shape - 1) / 2
     slack = (shape - size) / 2
     centre = middle + rng.uniform(-1, 1, 3) * np.abs(slack)
-    if (slack > 0).any() and rng.random() < foreground:
-        labelled = np.flatnonzero(case.labels)
-        if labelled.size:
-            voxel = np.array(np.unravel_index(labelled[rng.integers(labelled.size)], case.labels.shape))
-            about = voxel + rng.uniform(-0.25, 0.25, 3) * size
-            inside = np.clip(about, middle - np.maximum(slack, 0), middle + np.maximum(slack, 0))
-            centre = np.where(slack > 0, inside, centre)
+    if (slack > 0).any() and rng.random() < foreground and len(case.labelled):
+        voxel = case.labelled[rng.integers(len(case.labelled))]
+        about = voxel + rng.uniform(-0.25, 0.25, 3) * size
+        inside = np.clip(about, middle - np.maximum(slack, 0), middle + np.maximum(slack, 0))
+        centre = np.where(slack > 0, inside, centre)
     return np.asarray(centre)
+
+
+def _part_seen(grid: Tensor, shape: Sequence[int]) -> tuple[tuple[slice, ...], Tensor]:
+    """The part of a volume that a sampling grid reads, at least one voxel, and its first voxel as (3,) float32."""
+    low, high = grid.amin(dim=(0, 1, 2)).floor().long(), grid.amax(dim=(0, 1, 2)).ceil().long() + 1
+    first = [min(max(int(a), 0), n - 1) for a, n in zip(low, shape, strict=True)]
+    last = [max(min(int(b), n), a + 1) for b, n, a in zip(high, shape, first, strict=True)]
+    return tuple(slice(a, b) for a, b in zip(first, last, strict=True)), torch.tensor(first, dtype=torch.float32)
 
 
 def _sampling_grid(window: Sequence[int], centre: np.ndarray, rng: np.random.Generator, change: Augmentation) -> Tensor:

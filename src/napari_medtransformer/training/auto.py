@@ -32,7 +32,8 @@ class AutoRecipe:
 
     steps: optimiser steps. windows_per_step: the batch. learning_rate: its peak, after warmup_steps; a cosine follows,
     down to final_learning_rate of the peak. ema_decay: of the averaged weights, which are the ones validated and kept.
-    validate_every: steps between validations on every validation case.
+    validate_every: steps between validations on every validation case. mirror_axes: axes (0 z, 1 y, 2 x) along which
+    the anatomy may be mirrored: none where labels name a side.
     """
 
     steps: int = 2400
@@ -47,6 +48,7 @@ class AutoRecipe:
     seed: int = 2026
     validate_every: int = 200
     checkpoint_every: int = 50
+    mirror_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.steps, self.windows_per_step, self.validate_every, self.checkpoint_every) < 1:
@@ -91,7 +93,7 @@ def learning_rate(recipe: AutoRecipe, step: int) -> float:
 
 def predict_case(network: torch.nn.Module, case: AutoCase, window: Sequence[int], device: torch.device) -> np.ndarray:
     """The classes of one case, (z, y, x) uint8, from windows that overlap by half."""
-    image = torch.from_numpy(case.image)[None, None].to(device)
+    image = torch.from_numpy(np.array(case.image))[None, None].to(device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         logits = sliding_window_inference(image, tuple(window), 1, network, overlap=0.5, mode="gaussian")
     return torch.as_tensor(logits)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -124,13 +126,11 @@ def train_network(
     validation. data: what tells the training data apart; a checkpoint of other data, network or recipe is refused with
     UnreadableWeights. The same seed draws the same windows, resumed or not.
     """
-    change = change or Augmentation()
+    change = change or Augmentation(mirror_axes=recipe.mirror_axes)
     device = device or torch.device("cpu")
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    network = compact_network(config).to(device).train()
-    averaged = compact_network(config).to(device).eval()
-    averaged.load_state_dict(network.state_dict())
+    network = compact_network(config, recipe.seed).to(device).train()
+    averaged = compact_network(config, recipe.seed).to(device).eval()
     optimizer = _optimizer(network, recipe)
     # As JSON reads it back, so that the two compare equal.
     identity = json.loads(json.dumps({"config": asdict(config), "recipe": asdict(recipe), "data": data}))
@@ -165,7 +165,7 @@ def train_network(
                 if isinstance(scored, Progress):
                     yield scored
                     continue
-                if scored.mean > best.mean:
+                if scored.mean > best.mean or best.step == 0:
                     best = scored
                     _save_whole(averaged, folder / "weights.safetensors")
                 speed = (step - first) / (time.monotonic() - started)
@@ -192,7 +192,7 @@ def validate(
     scores = []
     for i, case in enumerate(cases):
         predicted = predict_case(network, case, config.window, device)
-        scores.append(dice_per_class(predicted, case.labels, config.classes - 1))
+        scores.append(dice_per_class(predicted, case.classes, config.classes - 1))
         yield Progress(i + 1, len(cases), f"validating after {step} steps")
     table = np.stack(scores)
     present = ~np.isnan(table).all(axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
-from napari_medtransformer.models.scaling import ZScore
+from napari_medtransformer.models.scaling import Scaling
 from napari_medtransformer.volumes.reading import read_volume
 from napari_medtransformer.volumes.volume import Volume
 
@@ -20,6 +20,7 @@ from napari_medtransformer.volumes.volume import Volume
 FOLD = 5
 _IMAGES, _LABELS = "images", "labels"
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".zarr")
+_LABELLED_SAMPLE = 20_000
 _SPACING_TOLERANCE = 0.02  # relative: below that, resampling would only blur
 
 
@@ -34,14 +35,25 @@ class CaseFiles:
 
 @dataclass(frozen=True, eq=False)
 class AutoCase:
-    """One labelled volume, ready to be cropped: (z, y, x) at the training's voxel size.
+    """One labelled volume, ready to be cropped: (z, y, x) at the training's voxel size, in memory or mapped.
 
-    image: float32, normalised. labels: uint8, class numbers, 0 background.
+    image: float32, normalised. classes: uint8, 0 background. darkest: the image's least value. labelled: (n, 3) voxels
+    of some class, all of them or an even sample.
     """
 
     name: str
     image: np.ndarray
-    labels: np.ndarray
+    classes: np.ndarray
+    darkest: float
+    labelled: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, image: np.ndarray, classes: np.ndarray) -> AutoCase:
+        """A case of an image and its classes."""
+        labelled = np.flatnonzero(classes)
+        labelled = labelled[:: max(1, labelled.size // _LABELLED_SAMPLE)]
+        voxels = np.stack(np.unravel_index(labelled, classes.shape), axis=-1)
+        return cls(name, image, classes, float(image.min()), voxels)
 
 
 def find_cases(folder: Path) -> list[CaseFiles]:
@@ -116,7 +128,7 @@ def read_pair(files: CaseFiles) -> tuple[Volume, np.ndarray]:
 
 
 def prepare_case(
-    volume: Volume, labels: np.ndarray, name: str, spacing_mm: Sequence[float], values: Sequence[int], scaling: ZScore
+    volume: Volume, labels: np.ndarray, name: str, spacing_mm: Sequence[float], values: Sequence[int], scaling: Scaling
 ) -> AutoCase:
     """A case at the training's voxel size: image linearly interpolated, every class's share interpolated and compared.
 
@@ -128,7 +140,7 @@ def prepare_case(
         classes = np.zeros(labels.shape, np.uint8)
         for i, value in enumerate(values):
             classes[labels == value] = i + 1
-        return AutoCase(name, image, classes)
+        return AutoCase.of(name, image, classes)
     image = ndimage.zoom(image, factors, order=1, grid_mode=True, mode="nearest")
     best = np.full(image.shape, 0.5, np.float32)
     classes = np.zeros(image.shape, np.uint8)
@@ -136,7 +148,25 @@ def prepare_case(
         share = ndimage.zoom((labels == value).astype(np.float32), factors, order=1, grid_mode=True, mode="nearest")
         classes[share >= best] = i + 1
         best = np.maximum(best, share)
-    return AutoCase(name, image.astype(np.float32), classes)
+    return AutoCase.of(name, image.astype(np.float32), classes)
+
+
+def store_case(case: AutoCase, folder: Path) -> None:
+    """Write a prepared case where `load_case` finds it; whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, array in (("classes", case.classes), ("image", case.image)):
+        partial = folder / f"{case.name}.{kind}.part"
+        with partial.open("wb") as stream:
+            np.save(stream, array)
+        partial.replace(folder / f"{case.name}.{kind}.npy")
+
+
+def load_case(name: str, folder: Path) -> AutoCase | None:
+    """A prepared case, mapped from its files; None if it is not there."""
+    image, classes = folder / f"{name}.image.npy", folder / f"{name}.classes.npy"
+    if not (image.is_file() and classes.is_file()):
+        return None
+    return AutoCase.of(name, np.load(image, mmap_mode="r"), np.load(classes, mmap_mode="r"))
 
 
 def _by_name(folder: Path, *, channel_numbers: bool = False) -> dict[str, Path]:

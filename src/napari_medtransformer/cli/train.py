@@ -1,0 +1,134 @@
+"""`medtransformer train`: models from a user's own labelled volumes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_medtransformer.cli.options import AsJson, Device
+
+train_app = typer.Typer(help="Train models on your own labelled volumes.", no_args_is_help=True)
+
+_KINDS = ("swin-unetr", "unetr")
+
+
+@train_app.command("auto")
+def train_auto(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Holds images/ and labels/, files of the same names in any format."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Where the model goes; by default FOLDER-model beside it."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="What the model is called; by default the folder's name."),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="swin-unetr or unetr.")] = "swin-unetr",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 2400,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Windows per step.")] = 2,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Its peak.")] = 1.5e-3,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the first weights and every window.")] = 2026,
+    validate_every: Annotated[int, typer.Option("--validate-every", min=1, help="Steps between validations.")] = 200,
+    mirror: Annotated[
+        str,
+        typer.Option(
+            "--mirror", metavar="AXES", help="Axes that may be mirrored, such as x; none where labels name a side."
+        ),
+    ] = "",
+    window: Annotated[
+        str | None,
+        typer.Option("--window", metavar="Z,Y,X", help="Voxels per window, multiples of 8; by default what fits."),
+    ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option("--spacing", metavar="Z,Y,X", help="Voxel size in mm to train at; by default the median."),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train an automatic model on FOLDER's labelled volumes; the same call goes on where it was interrupted.
+
+    Every fifth volume by name is for validation. Names of labels are read from labels.csv, labels.json or dataset.json
+    in FOLDER. Use the result with --model OUT/NAME.json.
+    """
+    from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.errors import InvalidOption
+
+    if kind not in _KINDS:
+        raise InvalidOption(f"no kind of model {kind!r} can be trained; give one of {', '.join(_KINDS)}.")
+    if not learning_rate > 0:
+        raise InvalidOption(f"a learning rate is positive, not {learning_rate}; 0.0015 is usual.")
+    chosen = name or re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "model"
+    if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", chosen):
+        raise InvalidOption(f"a model's name has lower-case letters, digits, '-' and '.', unlike {chosen!r}.")
+    target = output or folder.resolve().with_name(f"{folder.resolve().name}-model")
+    window_zyx = _triple(window, "window", int)
+    spacing_zyx = _triple(spacing, "spacing", float)
+    if window_zyx is not None and any(n % 8 for n in window_zyx):
+        raise InvalidOption(f"a window's axes are multiples of 8, unlike {window}.")
+
+    # torch is loaded only now, when every word of the user's makes sense.
+    from napari_medtransformer.training.auto import AutoRecipe
+    from napari_medtransformer.training.auto_model import AutoTraining
+    from napari_medtransformer.training.auto_model import train_auto as training_steps
+
+    recipe = AutoRecipe(
+        steps=steps,
+        windows_per_step=batch,
+        learning_rate=learning_rate,
+        warmup_steps=min(100, max(1, steps // 10)),
+        seed=seed,
+        validate_every=validate_every,
+        mirror_axes=_axes(mirror),
+    )
+    wanted = AutoTraining(
+        folder, target, chosen, "unetr" if kind == "unetr" else "swin-unetr", recipe, spacing_zyx, window_zyx, device
+    )
+    trained = run_with_progress(training_steps(wanted), f"training {chosen}")
+    labels = {label.name: [s for s in trained.scores if s.label == label.name] for label in trained.card.labels}
+    dice = {label: sum(s.dice for s in scores) / len(scores) for label, scores in labels.items()}
+    summary: dict[str, Any] = {
+        "model": trained.card.name,
+        "weights": str(trained.card.weights),
+        "card": str(trained.card_file),
+        "text": str(trained.text_file),
+        "validation_cases": len({s.case for s in trained.scores}),
+        "dice": dice,
+        "mean_dice": sum(dice.values()) / len(dice),
+    }
+    if as_json:
+        say_json(summary)
+        return
+    each = ", ".join(f"{label} {value:.3f}" for label, value in dice.items())
+    say(f"{trained.card_file}: validation Dice {summary['mean_dice']:.3f} ({each})")
+
+
+def _triple(text: str | None, what: str, number: type[int] | type[float]) -> Any:
+    """Z,Y,X as three positive numbers. Raises InvalidOption."""
+    from napari_medtransformer.errors import InvalidOption
+
+    if text is None:
+        return None
+    try:
+        values = tuple(number(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or min(values) <= 0:
+        raise InvalidOption(f"--{what} takes three positive numbers Z,Y,X, not {text!r}.")
+    return values
+
+
+def _axes(text: str) -> tuple[int, ...]:
+    """Axis letters as numbers, z 0. Raises InvalidOption."""
+    from napari_medtransformer.errors import InvalidOption
+
+    letters = text.lower().replace(",", "").replace(" ", "")
+    if len(set(letters)) != len(letters) or not set(letters) <= set("zyx"):
+        raise InvalidOption(f"--mirror takes some of the letters x, y and z, not {text!r}.")
+    return tuple(sorted("zyx".index(letter) for letter in letters))

@@ -1,0 +1,146 @@
+"""What automatic models of MONAI's kind share: scaling, windows of any size, and the patient's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks.patchembedding import PatchEmbeddingBlock
+from torch import Tensor, nn
+
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.sites import SiteSpec
+from napari_medtransformer.errors import UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.models.base import AutomaticModel
+from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.monai_attention import attention_sites
+from napari_medtransformer.models.scaling import FixedRange, Scaling, ZScore
+
+# Layers that MONAI 1.4 and later make in every transformer block and use only where text is attended to.
+_UNUSED = ("norm_cross_attn.", "cross_attn.")
+# What published checkpoints hold and no network of this kind uses: MONAI's ViT made a class token before 0.9.
+_SURPLUS = ("vit.patch_embedding.cls_token", "vit.cls_token")
+
+
+class WindowModel(AutomaticModel):
+    """A network that maps windows (b, channels, z, y, x) to logits, behind the interface of automatic models.
+
+    turned: the network sees (x, y, z) growing to the patient's Right, Anterior and Superior, as MONAI's published
+    models do, instead of (z, y, x) growing to Superior, Posterior and Left.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        network: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        multiple: int,
+        turned: bool = False,
+    ) -> None:
+        self.card = card
+        self.network = network.to(device).eval()
+        self.device, self.dtype = device, dtype
+        self.on_encode: list[Callable[[InputPlacement], None]] = []
+        self.turned = turned
+        self._multiple = multiple
+        self._scaling = scaling_of(card)
+
+    @property
+    def window_multiple(self) -> tuple[int, ...]:
+        """A window of any axes that are multiples of this runs, the card's size or not."""
+        return (self._multiple,) * len(self.card.input.size)
+
+    def normalisation(self, data: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
+        """How native intensities become the network's, learned once from the whole volume (z, y, x)."""
+        return self._scaling.learned(data)
+
+    @torch.inference_mode()
+    def logits(self, windows: Tensor) -> Tensor:
+        """Logits of a batch of windows: (b, channels, z, y, x) to (b, 1 + labels, z, y, x) float32.
+
+        Raises UnsupportedVolume for axes that are no multiples of `window_multiple`.
+        """
+        odd = [n for n in windows.shape[2:] if n % self._multiple or n < self._multiple]
+        if odd or windows.ndim != 5:
+            raise UnsupportedVolume(
+                f"{self.card.name} takes windows whose axes are multiples of {self._multiple}, not "
+                f"{tuple(windows.shape[2:])}; pad them."
+            )
+        inputs = windows.to(self.device, torch.float32)
+        if self.turned:
+            inputs = inputs.permute(0, 1, 4, 3, 2).flip((2, 3))
+        # Parameters stay float32; whoever wants another number format around it opens that autocast outside.
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype) if half else nullcontext():
+            found: Tensor = self.network(inputs.contiguous())
+        if self.turned:
+            found = found.flip((2, 3)).permute(0, 1, 4, 3, 2)
+        return found.float()
+
+    def attention_sites(self) -> list[SiteSpec]:
+        """Every attention site of the network, in the order in which they run.
+
+        Raises UnsupportedModel where the network sees the patient turned round: heatmaps would land mirrored.
+        """
+        if self.turned:
+            raise UnsupportedModel(
+                f"{self.card.name} sees the patient turned round, and where its tokens lie is not worked out yet; "
+                "look inside another model, such as medt-hippocampus-swin."
+            )
+        return attention_sites(self.network)
+
+
+def scaling_of(card: ModelCard) -> Scaling:
+    """A fixed range where the card names one, else the volume's own mean and deviation."""
+    return ZScore() if card.input.clip is None else FixedRange(*card.input.clip)
+
+
+def own_names(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A published checkpoint's tensors under the names and shapes of this MONAI's network.
+
+    Surplus tensors of older releases go, layers that newer ones make and never use come from the network, the MLP's
+    layers of the first SwinUNETR release are renamed.
+    """
+    state = {name: value for name, value in weights.items() if not name.endswith(_SURPLUS)}
+    state = {name.replace(".mlp.fc1.", ".mlp.linear1.").replace(".mlp.fc2.", ".mlp.linear2."): v
+             for name, v in state.items()}  # fmt: skip
+    for name, value in network.state_dict().items():
+        if name not in state and any(part in name for part in _UNUSED):
+            state[name] = value
+    return state
+
+
+class AnySizePatchEmbedding(PatchEmbeddingBlock):
+    """MONAI's patch embedding for windows of any size: learned positions are interpolated to the window's grid.
+
+    Dosovitskiy et al. 2021, section 3.2. `trained_grid`: tokens per axis of the window that the positions belong to.
+    """
+
+    trained_grid: tuple[int, ...]
+    patch: tuple[int, ...]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (b, channels, *window). Returns (b, tokens, hidden)."""
+        grid = tuple(n // p for n, p in zip(x.shape[2:], self.patch, strict=True))
+        tokens = self.patch_embeddings(x)
+        if self.proj_type == "conv":
+            tokens = tokens.flatten(2).transpose(-1, -2)
+        positions = self.position_embeddings
+        if grid != self.trained_grid:
+            spatial = positions.float().transpose(1, 2).reshape(1, -1, *self.trained_grid)
+            spatial = F.interpolate(spatial, size=grid, mode="trilinear", align_corners=False)
+            positions = spatial.flatten(2).transpose(1, 2).to(tokens.dtype)
+        embedded: Tensor = self.dropout(tokens + positions)
+        return embedded
+
+
+def allow_any_size(embedding: nn.Module, window: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    """Make a MONAI patch embedding take windows of any size; parameters and names stay as they are."""
+    embedding.__class__ = AnySizePatchEmbedding
+    embedding.trained_grid = tuple(n // p for n, p in zip(window, patch, strict=True))  # type: ignore[assignment]
+    embedding.patch = patch  # type: ignore[assignment]
