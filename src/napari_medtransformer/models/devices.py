@@ -27,6 +27,12 @@ def choose_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+def available_devices() -> tuple[str, ...]:
+    """The devices of this machine by torch's names, fastest first."""
+    cuda = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
+    return (*cuda, *(("mps",) if torch.backends.mps.is_available() else ()), "cpu")
+
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SMALL_BYTES = 1_000_000_000
 """Models that need less memory than this gain nothing from half precision: they are quick as they are."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _CPU_REFUSALS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "MPS backend out of memory")
 
@@ -20,7 +23,9 @@ class DeviceMemory:
 
 def device_memory(device: torch.device | str) -> DeviceMemory:
     """What a device has and has left: the GPU's own memory, or the machine's for cpu and mps, which share it."""
-    if torch.device(device).type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch
+
         free, total = torch.cuda.mem_get_info(device)
         # what torch holds on to without using it can be given to a model
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -31,6 +36,8 @@ def device_memory(device: torch.device | str) -> DeviceMemory:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch says so in different ways on different devices."""
+    import torch
+
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _CPU_REFUSALS)
@@ -48,6 +55,8 @@ class Plan:
 
     def smaller(self) -> Plan | None:
         """The next plan that takes less memory: half precision first, then the processor; None if there is none."""
+        import torch
+
         if self.dtype == torch.float32 and self.device.type in ("cuda", "cpu"):
             return Plan(self.device, torch.bfloat16)
         if self.device.type != "cpu":

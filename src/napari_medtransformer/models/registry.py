@@ -86,14 +86,16 @@ def load_model(
     dtype: str = "auto",
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
+    on_smaller: Callable[[str], None] | None = None,
 ) -> PromptableModel:
     """Load a model, ready to run.
 
     weights: None for the card's own (bundled, in the cache folder, or downloaded into it), a path to a checkpoint, or
     "random" for weights drawn from `seed`. device: "auto" (cuda, then mps, then cpu) or a torch device. dtype: what
     its matrix products run in, "float32", "bfloat16", "float16", or "auto" (half precision for large models where the
-    device has units for it). on_progress: told about a download. Where memory does not suffice a smaller plan is taken,
-    with a warning. Raises UnknownModel, UnreadableWeights, UnsupportedModel, CannotWrite, OutOfMemory.
+    device has units for it). on_progress: told about a download. Where memory does not suffice, now or later, a
+    smaller plan is taken and on_smaller told, by default with a warning.
+    Raises UnknownModel, UnreadableWeights, UnsupportedModel, CannotWrite, OutOfMemory.
     """
     card = name if isinstance(name, ModelCard) else find_card(name)
     module, function = card.builder.split(":")
@@ -110,11 +112,14 @@ def load_model(
     chosen = choose_device(device)
     plan = Plan(chosen, choose_dtype(chosen, dtype, card))
     state = None if weights == "random" else load_state(find_weights(card, weights, on_progress))
-    return in_smaller_plans(
+    model = in_smaller_plans(
         f"loading {card.name}",
         plan,
         lambda plan: build(card, state, seed=seed, device=plan.device, dtype=plan.dtype),
+        on_smaller,
     )
+    model.on_smaller = on_smaller
+    return model
 
 
 def _known() -> list[ModelCard]:

@@ -24,11 +24,12 @@ from qtpy.QtWidgets import (
 from napari_medtransformer.plugin.canvas import Tool
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.layer_choice import LayerChoice
-from napari_medtransformer.plugin.model_slot import DEFAULT_MODEL, promptable_cards
+from napari_medtransformer.plugin.model_row import ModelRow
+from napari_medtransformer.plugin.model_slot import DEFAULT_MODEL, answers_prompts
 from napari_medtransformer.plugin.objects_list import ObjectsList
 from napari_medtransformer.plugin.planes import PLANES, plane_of
 from napari_medtransformer.plugin.shortcuts import bind_shortcuts, shortcuts_help
-from napari_medtransformer.plugin.status import card_tooltip, describe_card, status_line
+from napari_medtransformer.plugin.status import status_line
 from napari_medtransformer.plugin.style import (
     GAP,
     NEGATIVE,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     import napari
 
 _MOODS = {"ready": "#35d07f", "busy": "#ffb000", "blocked": "#8d97a3"}
-_WEIGHTS_FILTER = "Weights (*.safetensors *.pth *.pt *.bin);;All files (*)"
 
 
 class PromptDock(QWidget):
@@ -102,21 +102,9 @@ class PromptDock(QWidget):
 
     def _model_section(self) -> QWidget:
         frame, layout = section("Model")
-        self.models = _combo()
-        for place, card in enumerate(promptable_cards()):
-            self.models.addItem(card.title, card.name)
-            self.models.setItemData(place, card_tooltip(card), Qt.ItemDataRole.ToolTipRole)
-        self.models.activated.connect(lambda: self.controller.models.load(self.models.currentData()))
-        self.weights = tool_button("more", "Weights from a file, or random ones to try an architecture out")
-        menu = QMenu(self.weights)
-        menu.addAction("The model's own weights", lambda: self.controller.models.load(self.models.currentData()))
-        menu.addAction("Weights from a file…", self._choose_weights)
-        menu.addAction("Random weights (to try out)", self._random_weights)
-        self.weights.setMenu(menu)
-        self.weights.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        layout.addLayout(row(self.models, self.weights))
-        self.model_line = quiet_label()
-        layout.addWidget(self.model_line)
+        self.model_row = ModelRow(self.controller.models, answers_prompts)
+        self.models = self.model_row.combo
+        layout.addWidget(self.model_row)
         self.device = _combo()
         for label, device in (("Automatic", "auto"), ("Processor", "cpu"), ("CUDA GPU", "cuda"), ("Apple GPU", "mps")):
             self.device.addItem(label, device)
@@ -236,7 +224,6 @@ class PromptDock(QWidget):
         if self.status.text() != line:
             self.status.setText(line)
             self.status.setToolTip(line)
-        self._show_model()
         has_volume = controller.workspace is not None
         viewer = controller.viewer
         axis = plane_of(viewer) if viewer is not None and has_volume else None
@@ -279,15 +266,6 @@ class PromptDock(QWidget):
         self.open_session_action.setEnabled(session is not None)
         self._show_objects()
 
-    def _show_model(self) -> None:
-        models = self.controller.models
-        if models.card is not None:
-            self.models.setCurrentIndex(self.models.findData(models.card.name))
-            self.models.setToolTip(card_tooltip(models.card))
-            line = "Loading…" if models.loading else "Not loaded" if models.fault else describe_card(models.card)
-            self.model_line.setText(line)
-            self.model_line.setToolTip(models.fault)
-
     def _show_objects(self) -> None:
         workspace, session = self.controller.workspace, self.controller.session
         if session is None:
@@ -312,14 +290,6 @@ class PromptDock(QWidget):
     def _current_object(self) -> int:
         workspace = self.controller.workspace
         return 0 if workspace is None else workspace.current_object
-
-    def _choose_weights(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Weights of the model", "", _WEIGHTS_FILTER)
-        if path:
-            self.controller.models.load(self.models.currentData(), weights=path)
-
-    def _random_weights(self) -> None:
-        self.controller.models.load(self.models.currentData(), weights="random")
 
     def _save_labels(self) -> None:
         path = self._ask_to_save("Save labels", "_labels.nii.gz", "NIfTI (*.nii.gz *.nii)")

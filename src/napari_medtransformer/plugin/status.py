@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from napari_medtransformer.models.words import weights_in_words
 from napari_medtransformer.plugin.canvas import Tool
 from napari_medtransformer.plugin.planes import PLANES
 from napari_medtransformer.prompting.prompts import PointPrompt
@@ -20,6 +21,8 @@ def status_line(controller: SessionController) -> tuple[Mood, str]:
     if controller.obstacle:
         return "blocked", controller.obstacle
     if controller.models.loading:
+        if controller.models.fetching:
+            return "busy", controller.models.fetching
         name = controller.models.card.name if controller.models.card is not None else "the model"
         return "busy", f"Loading {name}… Clicks are kept and answered when it is there."
     if controller.busy:
@@ -36,16 +39,10 @@ def describe_card(card: ModelCard) -> str:
 def card_tooltip(card: ModelCard) -> str:
     """A model's card as rich text for a tooltip."""
     memory = f"{card.memory_bytes / 1e9:.1f} GB" if card.memory_bytes else "unknown"
-    source = (
-        "inside this package" if isinstance(card.weights, str)
-        else f"downloaded at first use ({card.weights.bytes / 1e6:.0f} MB)" if card.weights and card.weights.bytes
-        else "downloaded at first use" if card.weights
-        else "from a file of yours"
-    )  # fmt: skip
     rows = {
         "Trained on": ", ".join((*card.modalities, *card.anatomy)) or "–",
         "Input": f"{' × '.join(map(str, card.input.size))} px, {card.input.intensities}",
-        "Weights": source,
+        "Weights": weights_in_words(card),
         "Memory": memory,
         "Licence": card.licence,
         "Cite": card.citation,
