@@ -11,6 +11,8 @@ from napari_medtransformer.volumes import Volume
 
 # Under this key a layer's metadata holds the Volume whose grid it lies on.
 VOLUME_KEY = "medt_volume"
+# And under this one, a layer (frame, z, y, x) holds the first of its volumes: all of them lie on one grid.
+FRAME_KEY = "medt_first_frame"
 AXIS_LABELS = ("z", "y", "x")
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -32,10 +34,17 @@ def grid_kwargs(volume: Volume) -> dict[str, Any]:
 
 
 def image_layer(volume: Volume) -> LayerData:
-    """The volume as an image layer, windowed by `volume.window`."""
+    """The volume as an image layer, windowed by `volume.window`; with coarser levels as a pyramid."""
     window = volume.window
-    kwargs = {"name": volume.name, "colormap": "gray", "contrast_limits": (window.low, window.high)}
-    return volume.data, kwargs | grid_kwargs(volume), "image"
+    kwargs: dict[str, Any] = {
+        "name": volume.name,
+        "colormap": "gray",
+        "contrast_limits": (window.low, window.high),
+        "multiscale": bool(volume.coarser),
+        "rgb": False,  # else three or four columns of voxels would be taken for colours
+    }
+    data = [volume.data, *volume.coarser] if volume.coarser else volume.data
+    return data, kwargs | grid_kwargs(volume), "image"
 
 
 def series_layer(frames: Sequence[Volume]) -> LayerData:
@@ -46,7 +55,7 @@ def series_layer(frames: Sequence[Volume]) -> LayerData:
         "translate": (0.0, *first.placement.translate),
         "units": ("pixel", "mm", "mm", "mm"),
         "axis_labels": ("frame", *AXIS_LABELS),
-        "metadata": {},
+        "metadata": {FRAME_KEY: first},
     }
     return np.stack([frame.data for frame in frames]), kwargs, "image"
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_medtransformer.errors import UnsupportedVolume
 from napari_medtransformer.volumes import geometry
+from napari_medtransformer.volumes.file_values import values_in_file
 from napari_medtransformer.volumes.guard import GZIP_MOST, check_promise, decoding
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
@@ -29,7 +30,7 @@ def read_numpy(path: Path) -> Decoded:
     spacing, affine = None, None
     with decoding(path):
         if path.name.lower().endswith(".npy"):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = _mapped(path)
         else:
             array, spacing, affine = _from_archive(path)
     if array.ndim == 2:
@@ -48,6 +49,15 @@ def read_numpy(path: Path) -> Decoded:
     z, y, x = array.shape
     native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     return Decoded(native, FileGrid(path, "numpy", (z, y, x), affine, (z, y, x)))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """A .npy as a map; a large one as a LazyArray."""
+    array: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 3 or array.dtype.kind not in "buif":
+        return array
+    fortran = not array.flags.c_contiguous
+    return values_in_file(path, array.dtype, array.offset, array.shape, first_fastest=fortran)
 
 
 def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

@@ -15,6 +15,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike
 
+from napari_medtransformer.volumes.lazy import as_array, lazy_of
+
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # The RAS axis toward which each canonical axis grows, and its sense: z to Superior, y to Posterior, x to Left.
 _CANONICAL_RAS_AXIS = (2, 1, 0)
@@ -76,13 +78,19 @@ def canonical_order(affine_ijk: np.ndarray) -> AxisOrder:
 def canonical_view(array_ijk: np.ndarray, order: AxisOrder) -> np.ndarray:
     """An array in file order as (z, y, x): a view, nothing is copied or read. Further axes stay last."""
     rest = range(3, array_ijk.ndim)
+    lazy = lazy_of(array_ijk)
+    if lazy is not None:
+        return as_array(lazy.transpose(*order.permutation, *rest).flipped(order.flips))
     return array_ijk.transpose(*order.permutation, *rest)[_flip_slices(order.flips)]
 
 
 def file_view(array_zyx: np.ndarray, order: AxisOrder) -> np.ndarray:
     """The inverse of canonical_view: (z, y, x, ...) as a view in file order."""
-    inverse = np.argsort(order.permutation)
+    inverse = tuple(int(axis) for axis in np.argsort(order.permutation))
     rest = range(3, array_zyx.ndim)
+    lazy = lazy_of(array_zyx)
+    if lazy is not None:
+        return as_array(lazy.flipped(order.flips).transpose(*inverse, *rest))
     return array_zyx[_flip_slices(order.flips)].transpose(*inverse, *rest)
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from napari_medtransformer.volumes.lazy import lazy_of
+
 Modality = Literal["CT", "MR", "unknown"]
 
 # At most this many values are looked at for statistics, so that a mapped volume of gigabytes opens at once.
@@ -136,11 +138,14 @@ def sample_values(image: np.ndarray) -> np.ndarray:
     """Finite values of `image` on a regular grid, about _SAMPLE_SIZE at most, as a flat float64 array.
 
     A few planes across the axis that is slowest in memory, thinned in themselves: of a mapped file of gigabytes only
-    those planes are read.
+    those planes are read. Of a LazyArray a few blocks are.
     """
     if image.size == 0:
         return np.empty(0)
-    if image.size > _SAMPLE_SIZE:
+    lazy = lazy_of(image)
+    if lazy is not None:
+        image = lazy.sample(_SAMPLE_SIZE)
+    elif image.size > _SAMPLE_SIZE:
         slowest = int(np.argmax(np.abs(image.strides)))
         planes = min(image.shape[slowest], _SAMPLE_PLANES)
         excess = image.size / image.shape[slowest] * planes / _SAMPLE_SIZE

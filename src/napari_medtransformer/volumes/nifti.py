@@ -15,7 +15,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
+from napari_medtransformer.volumes.file_values import FileValues, values_in_file
 from napari_medtransformer.volumes.guard import GZIP_MOST, check_memory, one_line, size
+from napari_medtransformer.volumes.lazy import as_array, lazy_of
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
 _CHUNK_BYTES = 1 << 24
@@ -27,7 +29,8 @@ _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 def read_nifti(path: Path) -> Decoded:
     """The array of a NIfTI file as stored, scaled by the header's slope and intercept, and its grid.
 
-    The array has the file's own dimensions. Uncompressed files that need no scaling are mapped, not read.
+    The array has the file's own dimensions. Uncompressed files that need no scaling are mapped, not read; large ones
+    are a LazyArray, scaled as they are read.
     Raises UnreadableFile (damaged) or UnsupportedVolume (a dimension or type that is no volume).
     """
     image = _open(path)
@@ -104,7 +107,7 @@ def _stored_array(image: Any, path: Path, shape: tuple[int, ...]) -> np.ndarray:
             flat = _decompressed(data_file, offset, needed, path)
             stored = np.frombuffer(flat, dtype).reshape(shape, order="F")
         else:
-            stored = np.memmap(data_file, dtype, "r", offset, shape, order="F")
+            stored = values_in_file(data_file, dtype, offset, shape, first_fastest=True)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UnreadableFile(f"{path.name} is damaged: {one_line(error)}. Copy or download it again.") from error
     except MemoryError as error:
@@ -113,7 +116,7 @@ def _stored_array(image: Any, path: Path, shape: tuple[int, ...]) -> np.ndarray:
         ) from error
     except OSError as error:
         raise UnreadableFile(f"{path.name} cannot be read: {one_line(error)}.") from error
-    return stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
+    return stored if stored.dtype.isnative else stored.astype(dtype.newbyteorder("="))
 
 
 def _decompressed(file: Path, offset: int, needed: int, path: Path) -> np.ndarray:
@@ -140,17 +143,14 @@ def _scaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> n
     slope, intercept = float(slope), float(intercept)
     if (slope, intercept) == (1.0, 0.0):
         return stored
-    exact = stored.dtype.kind in "ui" and slope.is_integer() and intercept.is_integer()
-    target: np.dtype = np.dtype(np.float32)
-    if exact:
-        ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
-        for candidate in (np.int16, np.int32):
-            limits = np.iinfo(candidate)
-            if limits.min <= min(ends) and max(ends) <= limits.max:
-                target = np.dtype(candidate)
-                break
-    elif stored.dtype.itemsize == 8 and stored.dtype.kind == "f":
-        target = np.dtype(np.float64)
+    lazy = lazy_of(stored)
+    if lazy is not None and isinstance(lazy.source, FileValues):
+        # By what the type can hold: to look for the lowest and highest value would read the whole file.
+        limits = np.iinfo(stored.dtype) if stored.dtype.kind in "ui" else None
+        target = _scaled_type(stored.dtype, slope, intercept, () if limits is None else (limits.min, limits.max))
+        return as_array(lazy.with_source(lazy.source.scaled(slope, intercept, target)))
+    ends = (stored.min(), stored.max()) if stored.dtype.kind in "ui" else ()
+    target = _scaled_type(stored.dtype, slope, intercept, ends)
     check_memory(path, stored.size * target.itemsize)
     scaled = np.empty(stored.shape, target, order="F")
     for index in range(stored.shape[-1]):  # slab by slab: the float64 intermediate stays small
@@ -163,6 +163,19 @@ def _scaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> n
             f"Correct scl_slope and scl_inter first."
         )
     return scaled
+
+
+def _scaled_type(dtype: np.dtype, slope: float, intercept: float, ends: tuple[int, ...]) -> np.dtype:
+    """The type of scaled values. ends: the lowest and highest stored value of a type of whole numbers."""
+    if dtype.kind in "ui" and slope.is_integer() and intercept.is_integer():
+        scaled = [int(end) * int(slope) + int(intercept) for end in ends]
+        for candidate in (np.int16, np.int32):
+            limits = np.iinfo(candidate)
+            if limits.min <= min(scaled) and max(scaled) <= limits.max:
+                return np.dtype(candidate)
+    elif dtype.itemsize == 8 and dtype.kind == "f":
+        return np.dtype(np.float64)
+    return np.dtype(np.float32)
 
 
 def _is_gzip(file: Path) -> bool:

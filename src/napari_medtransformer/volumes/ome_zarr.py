@@ -1,12 +1,17 @@
 """OME-Zarr images (versions 0.4 and 0.5): the finest level as a volume, time or channels as frames.
 
 Format: ngff.openmicroscopy.org. It knows scale and translation but no patient, so volumes are taken as upright.
+Nothing but chunks that are looked at is read, and coarser levels are handed on for zoomed-out views.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
 import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ import numpy as np
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.guard import check_memory, decoding
+from napari_medtransformer.volumes.lazy import LAZY_BYTES, LazyArray, Selection, as_array
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
 _MILLIMETRES = {
@@ -25,6 +31,11 @@ _MILLIMETRES = {
     "meter": 1000.0,
     "angstrom": 1e-7,
 }
+# Unpacked chunks kept of a level: the neighbours of a slice lie in the chunks that it was read from.
+_KEPT_BYTES = 1 << 27
+
+Box = tuple[tuple[int, int], ...]
+"""Start and stop along every axis."""
 
 
 def is_ome_zarr(path: Path) -> bool:
@@ -35,6 +46,7 @@ def is_ome_zarr(path: Path) -> bool:
 def read_ome_zarr(path: Path) -> Decoded:
     """The finest level of the first image; file order (z, y, x), or (y, x), with time or channels last.
 
+    From LAZY_BYTES on it is read chunk by chunk as it is looked at, and coarser levels come with it.
     Raises UnreadableFile or UnsupportedVolume.
     """
     with decoding(path):
@@ -47,33 +59,114 @@ def read_ome_zarr(path: Path) -> Decoded:
             raise UnreadableFile(f"{path.name} is a Zarr folder without an OME image. Open one of its images.")
         image = described[0]
         finest = image["datasets"][0]
-        level = group[finest["path"]]
-        if 0 in level.shape:
-            raise UnsupportedVolume(f"{path.name} is empty: {' × '.join(map(str, level.shape))} voxels.")
-        check_memory(path, math.prod(level.shape) * level.dtype.itemsize)
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
         scale, offset = _placement(finest, axes)
-        array = np.asarray(level[...])
-    names = [axis["name"].lower() for axis in axes]
-    spatial = [names.index(name) for name in ("z", "y", "x") if name in names]
-    others = [axis for axis in range(array.ndim) if axis not in spatial]
-    if len(names) != array.ndim or len(spatial) < 2:
-        raise UnsupportedVolume(f"{path.name} has axes {', '.join(names)}; expected z, y, x among them.")
-    many = [axis for axis in others if array.shape[axis] > 1]
-    if len(many) > 1:
-        raise UnsupportedVolume(
-            f"{path.name} has both time and channels ({', '.join(f'{names[a]}: {array.shape[a]}' for a in many)}); "
-            f"expected at most one of them. Export one."
-        )
-    array = array.transpose(*spatial, *others)
-    array = array.reshape(*array.shape[: len(spatial)], -1)
+        levels = [group[dataset["path"]] for dataset in image["datasets"]]
+        shape = tuple(int(n) for n in levels[0].shape)
+        if 0 in shape:
+            raise UnsupportedVolume(f"{path.name} is empty: {' × '.join(map(str, shape))} voxels.")
+        names = [axis["name"].lower() for axis in axes]
+        spatial = [names.index(name) for name in ("z", "y", "x") if name in names]
+        others = [axis for axis in range(len(shape)) if axis not in spatial]
+        if len(names) != len(shape) or len(spatial) < 2:
+            raise UnsupportedVolume(f"{path.name} has axes {', '.join(names)}; expected z, y, x among them.")
+        many = [axis for axis in others if shape[axis] > 1]
+        if len(many) > 1:
+            raise UnsupportedVolume(
+                f"{path.name} has both time and channels ({', '.join(f'{names[a]}: {shape[a]}' for a in many)}); "
+                f"expected at most one of them. Export one."
+            )
+        lazily = math.prod(shape) * levels[0].dtype.itemsize >= LAZY_BYTES and len(spatial) == 3
+        array = _level(levels[0], spatial, others, path, lazily=lazily)
+        coarser = _coarser(levels, spatial, others, path) if lazily else ()
     if len(spatial) == 2:
-        array, scale, offset = array[np.newaxis], np.append(1.0, scale), np.append(0.0, offset)
+        scale, offset = np.append(1.0, scale), np.append(0.0, offset)
     warnings.warn(f"{path.name} says nothing about the patient: taken as upward, backward, leftward.", stacklevel=4)
     z, y, x = array.shape[:3]
     affine = geometry.upright_affine((1, 1, 1), scale)
     affine[:3, 3] = affine[:3, :3] @ (offset / scale)
-    return Decoded(array, FileGrid(path, "zarr", (z, y, x), affine, (z, y, x)))
+    return Decoded(array, FileGrid(path, "zarr", (z, y, x), affine, (z, y, x)), coarser=coarser)
+
+
+class ZarrLevel:
+    """A Zarr array as a source. Reads whole chunks and keeps the last of them, within _KEPT_BYTES."""
+
+    def __init__(self, array: Any, path: Path) -> None:
+        self._array, self._path = array, path
+        self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
+        self.dtype: np.dtype = np.dtype(array.dtype).newbyteorder("=")
+        self.blocks: tuple[int, ...] = tuple(int(n) for n in array.chunks)
+        self._kept: OrderedDict[Box, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> tuple[Any, Path]:
+        return self._array, self._path
+
+    def __setstate__(self, state: tuple[Any, Path]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def read(self, selection: Selection) -> np.ndarray:
+        """Raises UnreadableFile for a damaged chunk."""
+        box = tuple((one.start, one.stop) for one in selection)
+        chunks = tuple(
+            (start // n * n, min(-(-stop // n) * n, length))
+            for (start, stop), n, length in zip(box, self.blocks, self.shape)
+        )
+        with self._lock:
+            held = next((kept for kept in reversed(self._kept) if _contains(kept, box)), None)
+            values = None if held is None else self._kept[held]
+            if held is not None:
+                self._kept.move_to_end(held)
+        if values is None or held is None:
+            bytes_of_chunks = math.prod(stop - start for start, stop in chunks) * self.dtype.itemsize
+            if bytes_of_chunks > _KEPT_BYTES:
+                return self._read(selection)
+            held, values = chunks, self._read(tuple(slice(start, stop, 1) for start, stop in chunks))
+            self._keep(held, values)
+        inside = tuple(slice(one.start - start, one.stop - start, one.step) for one, (start, _) in zip(selection, held))
+        return values[inside].copy()
+
+    def _read(self, selection: Selection) -> np.ndarray:
+        with decoding(self._path):
+            return np.asarray(self._array[selection], dtype=self.dtype)
+
+    def _keep(self, box: Box, values: np.ndarray) -> None:
+        with self._lock:
+            self._kept[box] = values
+            while sum(one.nbytes for one in self._kept.values()) > _KEPT_BYTES:
+                self._kept.popitem(last=False)
+
+
+def _contains(outer: Box, inner: Box) -> bool:
+    return all(a <= start and stop <= b for (a, b), (start, stop) in zip(outer, inner))
+
+
+def _level(level: Any, spatial: Sequence[int], others: Sequence[int], path: Path, *, lazily: bool) -> np.ndarray:
+    """A level as (z, y, x) or (z, y, x, frame): a 2D one gets a first axis, other axes of length 1 vanish."""
+    shape = tuple(int(n) for n in level.shape)
+    if not lazily:
+        check_memory(path, math.prod(shape) * level.dtype.itemsize)
+        array = np.asarray(level[...]).transpose(*spatial, *others)
+        array = array.reshape(*array.shape[: len(spatial)], -1)
+        return array[np.newaxis] if len(spatial) == 2 else array
+    kept = [axis for axis in others if shape[axis] > 1]
+    lazy = LazyArray(ZarrLevel(level, path)).transpose(*spatial, *kept, *(a for a in others if a not in kept))
+    while lazy.ndim > 3 + len(kept):
+        lazy = lazy.fixed(lazy.ndim - 1, 0)
+    return as_array(lazy)
+
+
+def _coarser(
+    levels: Sequence[Any], spatial: Sequence[int], others: Sequence[int], path: Path
+) -> tuple[np.ndarray, ...]:
+    """The further levels as `_level`, as long as each is smaller than the one before and has as many frames."""
+    found: list[np.ndarray] = []
+    for before, level in itertools.pairwise(levels):
+        same_frames = len(level.shape) == len(before.shape) and all(level.shape[a] == before.shape[a] for a in others)
+        if not same_frames or math.prod(level.shape) >= math.prod(before.shape) or 0 in level.shape:
+            break
+        found.append(_level(level, spatial, others, path, lazily=True))
+    return tuple(found)
 
 
 def _placement(dataset: dict[str, Any], axes: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

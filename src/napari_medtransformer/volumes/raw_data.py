@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from napari_medtransformer.errors import UnreadableFile
+from napari_medtransformer.volumes.file_values import values_in_file
 from napari_medtransformer.volumes.guard import check_memory, check_promise, size
 
 _CHUNK_BYTES = 1 << 22
@@ -37,7 +38,7 @@ class RawData:
 
 
 def read_raw(raw: RawData, path: Path) -> np.ndarray:
-    """The values as an array of raw.shape in native byte order; a read-only map of the file where possible.
+    """The values as an array of raw.shape in native byte order; where they lie bare a read-only map, or a LazyArray.
 
     Memory is taken as far as the file really holds data. Raises UnreadableFile that says how much is missing.
     """
@@ -64,9 +65,9 @@ def read_raw(raw: RawData, path: Path) -> np.ndarray:
     else:
         offset = held - needed if raw.skipped_bytes == -1 else offset + raw.skipped_bytes
         check_promise(path, needed, held - max(offset, 0), compressed=False)
-        values = np.memmap(raw.file, raw.dtype, "r", offset, (math.prod(raw.shape),))
-    array = values.reshape(raw.shape, order="F")
-    return array if raw.dtype.isnative else array.astype(raw.dtype.newbyteorder("="))
+        values = values_in_file(raw.file, raw.dtype, offset, raw.shape, first_fastest=True)
+    array = values if values.shape == raw.shape else values.reshape(raw.shape, order="F")
+    return array if array.dtype.isnative else array.astype(raw.dtype.newbyteorder("="))
 
 
 def _skipped_lines(raw: RawData) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes.intensity import Modality, guess_modality
 from napari_medtransformer.volumes.label_table import Label
+from napari_medtransformer.volumes.lazy import Finite, LazyArray, as_array, frame_of, lazy_of
 from napari_medtransformer.volumes.volume import Decoded, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".hdr.gz")
@@ -19,9 +20,9 @@ ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".zip")
 NUMPY_SUFFIXES = (".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# Values of a large file that are looked at for NaN on opening.
+_SAMPLED_VALUES = 500_000
 READABLE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES + NUMPY_SUFFIXES + PICTURE_SUFFIXES
-# Mapped floating-point files above this are not searched for NaN on opening: it would read them whole.
-_SEARCHED_BYTES = 1 << 30
 
 
 def read_volume(
@@ -39,12 +40,13 @@ def read_volume(
     modality: None takes the header's, or guesses CT from its Hounsfield values. series: which one of a DICOM folder, by
     its place in the list that the error gives, or by its UID. frame: which time point or channel of a 4D file, from 0.
     resample: interpolate unevenly spaced DICOM slices instead of refusing them.
-    NaN and infinite voxels become the lowest and highest finite values, with a warning. Uncompressed NIfTI is mapped.
+    NaN and infinite voxels become the lowest and highest finite values, with a warning. Uncompressed files are mapped;
+    from 256 MB on, `data` is a LazyArray (volumes/lazy.py), and so it is for an OME-Zarr.
     Raises UnreadableFile (missing, damaged, another format) or UnsupportedVolume (dimensions, types, geometry).
     """
     file = existing(path)
     decoded = _decode(file, series, resample)
-    return _volume(_spatial(decoded.array, file, frame), decoded, file, modality)
+    return _volume(decoded, file, frame, modality)
 
 
 def read_frames(path: str | os.PathLike[str], *, series: int | str | None = None) -> list[Volume]:
@@ -54,8 +56,8 @@ def read_frames(path: str | os.PathLike[str], *, series: int | str | None = None
     decoded = _decode(file, series, False)
     array = decoded.array
     if array.ndim != 4 or array.shape[3] == 1:
-        return [_volume(_spatial(array, file, None), decoded, file, None)]
-    return [_volume(array[..., frame], decoded, file, None) for frame in range(array.shape[3])]
+        return [_volume(decoded, file, None, None)]
+    return [_volume(decoded, file, frame, None) for frame in range(array.shape[3])]
 
 
 def read_labels(path: str | os.PathLike[str]) -> Volume:
@@ -155,24 +157,30 @@ def _decode_labels(file: Path) -> Decoded:
     return _decode(file, None, False)
 
 
-def _volume(array_ijk: np.ndarray, decoded: Decoded, file: Path, modality: Modality | None) -> Volume:
-    """The canonical volume of an array with three axes in file order."""
-    data = _without_nan(decoded.grid.to_canonical(array_ijk), file)
+def _volume(decoded: Decoded, file: Path, frame: int | None, modality: Modality | None) -> Volume:
+    """The canonical volume of what was decoded, or of one frame of it."""
+    data = _without_nan(decoded.grid.to_canonical(_spatial(decoded.array, file, frame)), file)
+    coarser = tuple(decoded.grid.to_canonical(_spatial(level, file, frame)) for level in decoded.coarser)
     modality = modality or decoded.modality or guess_modality(data)
-    return Volume(data, decoded.grid.affine, modality, decoded.grid, decoded.window)
+    return Volume(data, decoded.grid.affine, modality, decoded.grid, decoded.window, coarser)
 
 
 def _spatial(array: np.ndarray, file: Path, frame: int | None) -> np.ndarray:
     """The array with exactly three axes: one slice for 2D, trailing axes of length 1 dropped, one frame of 4D."""
     shape = array.shape
+    if array.ndim < 2:
+        raise UnsupportedVolume(
+            f"{file.name} has 1 dimension {shape}: a row of numbers and no image; expected 3 (or 2 for one slice). "
+            f"Reshape it to what it was first."
+        )
     while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
+        array = frame_of(array, 0)
     while array.ndim < 3:
         array = array[..., np.newaxis]
     if array.ndim == 3 and frame in (None, 0):
         return array
     if array.ndim == 4 and frame is not None and 0 <= frame < array.shape[3]:
-        return array[..., frame]
+        return frame_of(array, frame)
     if array.ndim == 4:
         said = "it has time points or channels" if frame is None else f"it has no frame {frame}"
         raise UnsupportedVolume(
@@ -189,8 +197,11 @@ def _spatial(array: np.ndarray, file: Path, frame: int | None) -> np.ndarray:
 
 def _without_nan(data: np.ndarray, file: Path) -> np.ndarray:
     """`data` with NaN and infinities replaced by finite values, and a warning if there were any."""
-    if data.dtype.kind != "f" or (isinstance(data, np.memmap) and data.nbytes > _SEARCHED_BYTES):
+    if data.dtype.kind != "f":
         return data
+    lazy = lazy_of(data)
+    if lazy is not None:
+        return _finite_as_read(lazy, file)
     # A sum is finite only if every value is, unless it overflows: cheap, and no array of flags in the common case.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(data.sum(dtype=np.float64)):
@@ -207,6 +218,19 @@ def _without_nan(data: np.ndarray, file: Path) -> np.ndarray:
         stacklevel=3,
     )
     return np.nan_to_num(data, nan=float(low), neginf=float(low), posinf=float(high))
+
+
+def _finite_as_read(data: LazyArray, file: Path) -> np.ndarray:
+    """The same, for an array that is not read now: by its sample's extremes, and with a warning if that has any."""
+    sample = data.sample(_SAMPLED_VALUES)
+    finite = sample[np.isfinite(sample)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if finite.size < sample.size:
+        warnings.warn(
+            f"{file.name} has voxels that are NaN or infinite; used as {low:g} (NaN, -inf) or {high:g} (inf).",
+            stacklevel=4,
+        )
+    return as_array(data.with_source(Finite(data.source, low, high)))
 
 
 def _near_matches(file: Path) -> str:

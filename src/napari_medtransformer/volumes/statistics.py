@@ -37,9 +37,15 @@ def label_statistics(labels: np.ndarray, volume: Volume, names: LabelNames | Non
             f"labels of shape {labels.shape} do not fit the volume of shape {volume.shape} (z, y, x)."
         )
     voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
-    inside = labels != 0
-    numbers, which = np.unique(labels[inside], return_inverse=True)
-    values = volume.data[inside].astype(np.float64)
+    # Slice by slice: of a volume that lies in its file only what is labelled comes into memory.
+    labelled, valued = [np.empty(0, labels.dtype)], [np.empty(0)]
+    for z in range(volume.shape[0]):
+        inside = labels[z] != 0
+        if inside.any():
+            labelled.append(labels[z][inside])
+            valued.append(volume.data[z][inside].astype(np.float64))
+    numbers, which = np.unique(np.concatenate(labelled), return_inverse=True)
+    values = np.concatenate(valued)
     counts = np.bincount(which, minlength=len(numbers))
     means = np.bincount(which, values, len(numbers)) / np.maximum(counts, 1)
     variances = np.bincount(which, (values - means[which]) ** 2, len(numbers)) / np.maximum(counts, 1)

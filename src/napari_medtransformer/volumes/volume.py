@@ -90,23 +90,26 @@ class Decoded:
     """What the reader of a format hands over.
 
     array: file order (i, j, k), fewer axes for a picture, time or channels last. modality and window: what the header
-    says; None where it says nothing.
+    says; None where it says nothing. coarser: a file's levels of lower resolution, each smaller, axes as in `array`.
     """
 
     array: np.ndarray
     grid: FileGrid
     modality: Modality | None = None
     window: Window | None = None
+    coarser: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A 3D image in patient space.
 
-    data: (z, y, x), native intensities (HU for CT), in memory or mapped from the file; axes grow toward Superior,
-    Posterior, Left as nearly as the grid allows. affine: (4, 4), homogeneous (z, y, x, 1) to RAS mm.
+    data: (z, y, x), native intensities (HU for CT), in memory, mapped from the file, or for a large file a LazyArray
+    that reads what is indexed; axes grow toward Superior, Posterior, Left as nearly as the grid allows.
+    affine: (4, 4), homogeneous (z, y, x, 1) to RAS mm.
     source: the file's grid; None for a volume made in memory, which is written as (x, y, z) on its canonical grid.
-    requested_window: the window the file asks for (DICOM), shown first.
+    requested_window: the window the file asks for (DICOM), shown first. coarser: the same field at lower resolutions,
+    to show zoomed out.
     Raises UnsupportedVolume for an array that is no volume or an affine that is no geometry.
     """
 
@@ -115,6 +118,7 @@ class Volume:
     modality: Modality = "unknown"
     source: FileGrid | None = None
     requested_window: Window | None = None
+    coarser: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
         name = "the volume" if self.source is None else self.source.path.name
