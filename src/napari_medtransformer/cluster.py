@@ -62,7 +62,7 @@ def pack_array(array: np.ndarray) -> PackedArray:
     array = np.ascontiguousarray(array)
     if array.nbytes == 0:
         return PackedArray(array.shape, array.dtype.str, b"")
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
         # A slice through a window has as many values as the window has integers: their indices are half as long.
         bits = array.reshape(-1).view(f"u{array.dtype.itemsize}")
         values, indices = np.unique(bits, return_inverse=True)

@@ -34,6 +34,12 @@ class EmbeddingCache:
                 self._keep(where, found)
             return found
 
+    def full(self, at_least: int = 1) -> bool:
+        """Whether one more embedding like those kept, of at least so many, would push one out."""
+        with self._lock:
+            count = len(self._kept)
+            return count >= at_least and count > 0 and self._bytes + self._bytes // count > self.budget_bytes
+
     def __contains__(self, where: SliceAt) -> bool:
         with self._lock:
             return where in self._kept

@@ -1,157 +1,164 @@
-"""What a session is at one moment, as an immutable record, and the line of such moments that undo walks along."""
+"""The line of moments that undo walks along: every step as what it changed, the oldest ones on disk if they are many.
+
+A step keeps only the slices that it changed, so unlimited undo costs kilobytes per step; beyond a budget of memory the
+oldest steps are moved to a temporary file, which the system removes with the program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
-
-from napari_medtransformer.errors import InvalidPrompt
-from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.prompts import MAX_OBJECT_ID, Prompt, SliceKey
+import pickle
+import tempfile
+import warnings
+from collections import deque
+from collections.abc import Callable
+from typing import IO, Any, Generic, TypeVar
 
 S = TypeVar("S")
 
-
-@dataclass(frozen=True)
-class SessionObject:
-    """One object of a session; its number is its value in the labels."""
-
-    object_id: int
-    name: str = ""
+_BUDGET_BYTES = 256_000_000
 
 
-@dataclass(frozen=True)
-class SliceState:
-    """One object on one slice.
+class Spool:
+    """Objects put aside in a temporary file of this program's own, which nobody else can see."""
 
-    prompts: (prompt_id, prompt), oldest first. shown: the prompts whose prediction is shown until that of `prompts`
-    is there. candidate: the mask a person chose, None for the best score. propagated: the mask that came from
-    neighbouring slices, shown where there are no prompts. changed: the step of the last change; where slices of
-    different planes cross, the later one wins.
-    """
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
 
-    prompts: tuple[tuple[int, Prompt], ...] = ()
-    shown: tuple[Prompt, ...] = ()
-    candidate: int | None = None
-    propagated: PackedMask | None = None
-    changed: int = 0
+    def put(self, value: Any) -> tuple[int, int] | None:
+        """Where the object lies in the file; None, with a warning, if the disk does not take it."""
+        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="medtransformer-undo-")  # noqa: SIM115 - lives with self
+            at = self._file.seek(0, 2)
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            warnings.warn(f"old undo steps stay in memory, the disk does not take them: {error}", stacklevel=2)
+            return None
+        return at, len(data)
 
-    @property
-    def given(self) -> tuple[Prompt, ...]:
-        """The prompts without their numbers: what a prediction is made from."""
-        return tuple(prompt for _, prompt in self.prompts)
+    def get(self, place: tuple[int, int]) -> Any:
+        """The object at a place that `put` gave."""
+        if self._file is None:
+            raise LookupError("nothing was put aside")
+        self._file.seek(place[0])
+        return pickle.loads(self._file.read(place[1]))
 
 
-@dataclass(frozen=True)
-class SessionState:
-    """Everything undo can bring back. Never changed: every method returns a new state that shares the rest."""
+class Shelf(Generic[S]):
+    """Values by number; beyond a budget of bytes the ones put first lie on disk. size: how many bytes a value takes."""
 
-    objects: tuple[SessionObject, ...] = ()
-    slices: Mapping[SliceKey, SliceState] = field(default_factory=dict)
-    next_prompt_id: int = 1
-    step: int = 0
+    def __init__(self, size: Callable[[S], int], budget_bytes: int = _BUDGET_BYTES) -> None:
+        self.bytes_in_memory = 0
+        self.budget_bytes = budget_bytes
+        self._size = size
+        self._values: dict[int, S] = {}
+        self._away: dict[int, tuple[int, int]] = {}
+        self._order: deque[int] = deque()
+        self._spool = Spool()
 
-    def find(self, prompt_id: int) -> tuple[SliceKey, Prompt]:
-        """Where a prompt is, and what. Raises InvalidPrompt if there is none of that number."""
-        for key, there in self.slices.items():
-            for number, prompt in there.prompts:
-                if number == prompt_id:
-                    return key, prompt
-        raise InvalidPrompt(f"there is no prompt number {prompt_id}; it may have been removed or undone.")
+    def put(self, number: int, value: S) -> None:
+        """Keep a value under a number that is not taken."""
+        self._values[number] = value
+        self._order.append(number)
+        self.bytes_in_memory += self._size(value)
+        while self.bytes_in_memory > self.budget_bytes and len(self._order) > 1:
+            oldest = self._order.popleft()
+            if oldest not in self._values:
+                continue
+            place = self._spool.put(self._values[oldest])
+            if place is None:
+                self._order.appendleft(oldest)
+                return
+            self._away[oldest] = place
+            self.bytes_in_memory -= self._size(self._values.pop(oldest))
 
-    def with_prompt(self, prompt: Prompt, prompt_id: int, predicted: tuple[Prompt, ...]) -> SessionState:
-        """With one more prompt. predicted: the prompts whose prediction is shown on that slice now."""
-        there = self.slices.get(prompt.key, SliceState())
-        changed = replace(
-            there,
-            prompts=(*there.prompts, (prompt_id, prompt)),
-            shown=predicted,
-            candidate=None,
-            changed=self.step + 1,
-        )
-        state = self.with_object(prompt.key.object_id).with_slices({prompt.key: changed})
-        return replace(state, next_prompt_id=max(self.next_prompt_id, prompt_id + 1))
+    def get(self, number: int) -> S:
+        """The value of a number."""
+        if number in self._values:
+            return self._values[number]
+        value: S = self._spool.get(self._away[number])
+        return value
 
-    def replaced(self, prompt_id: int, prompt: Prompt, predicted: tuple[Prompt, ...]) -> SessionState:
-        """With the prompt of that number replaced in its place, on the same slice."""
-        there = self.slices[prompt.key]
-        prompts = tuple((n, prompt if n == prompt_id else old) for n, old in there.prompts)
-        return self.with_slices(
-            {prompt.key: replace(there, prompts=prompts, shown=predicted, candidate=None, changed=self.step + 1)}
-        )
+    def drop(self, number: int) -> None:
+        """Forget a value."""
+        value = self._values.pop(number, None)
+        if value is not None:
+            self.bytes_in_memory -= self._size(value)
+            if self._order and self._order[-1] == number:
+                self._order.pop()
+        self._away.pop(number, None)
 
-    def without_prompt(self, prompt_id: int, predicted: tuple[Prompt, ...]) -> SessionState:
-        """Without the prompt of that number; a slice that has nothing left is gone."""
-        key, _ = self.find(prompt_id)
-        there = self.slices[key]
-        prompts = tuple((n, prompt) for n, prompt in there.prompts if n != prompt_id)
-        shown = predicted if prompts else ()
-        return self.with_slices(
-            {key: replace(there, prompts=prompts, shown=shown, candidate=None, changed=self.step + 1)}
-        )
 
-    def with_object(self, object_id: int, name: str | None = None) -> SessionState:
-        """With an object of that number on top, or with its new name if it is there."""
-        if not 1 <= object_id <= MAX_OBJECT_ID:
-            raise InvalidPrompt(f"an object's number lies in 1..{MAX_OBJECT_ID}, not {object_id}.")
-        if all(one.object_id != object_id for one in self.objects):
-            return replace(self, objects=(*self.objects, SessionObject(object_id, name or "")))
-        if name is None:
-            return self
-        renamed = (SessionObject(object_id, name) if one.object_id == object_id else one for one in self.objects)
-        return replace(self, objects=tuple(renamed))
+class Whole(Generic[S]):
+    """How a step is kept when nothing is known of the states: both of them."""
 
-    def without_slices_of(self, object_id: int) -> SessionState:
-        """Without the prompts and masks of that object."""
-        kept = {key: there for key, there in self.slices.items() if key.object_id != object_id}
-        return replace(self, slices=kept)
+    @staticmethod
+    def difference(before: S, after: S) -> Any:
+        """What leads from one to the other and back."""
+        return before, after
 
-    def with_slices(self, changes: Mapping[SliceKey, SliceState]) -> SessionState:
-        """With those slices replaced; one without prompts and propagated mask is dropped."""
-        slices = {**self.slices, **changes}
-        for key, there in changes.items():
-            if not there.prompts and there.propagated is None:
-                del slices[key]
-        return replace(self, slices=slices)
+    @staticmethod
+    def applied(state: S, step: Any, forward: bool) -> S:
+        """The state after the step, or before it."""
+        result: S = step[1 if forward else 0]
+        return result
+
+    @staticmethod
+    def size(step: Any) -> int:
+        """How many bytes the step takes, about."""
+        return 100
 
 
 class History(Generic[S]):
-    """A present, everything before it, and what was undone. Nothing is forgotten."""
+    """A present, everything before it, and what was undone. Nothing is forgotten.
 
-    def __init__(self, start: S) -> None:
+    kind: how a step is told from two states, applied and measured. budget_bytes: of memory for steps.
+    """
+
+    def __init__(self, start: S, kind: Any = Whole, budget_bytes: int = _BUDGET_BYTES) -> None:
         self.present = start
-        self._past: list[S] = []
-        self._future: list[S] = []
+        self._kind = kind
+        self._steps: Shelf[Any] = Shelf(kind.size, budget_bytes)
+        self._at = 0
+        self._end = 0
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a step to take back."""
-        return bool(self._past)
+        return self._at > 0
 
     @property
     def can_redo(self) -> bool:
         """Whether a step was taken back and nothing was done since."""
-        return bool(self._future)
+        return self._at < self._end
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """About how much memory the steps take."""
+        return self._steps.bytes_in_memory
 
     def push(self, state: S) -> None:
         """A new present; what was undone cannot be redone any more."""
-        self._past.append(self.present)
-        self._future.clear()
+        for number in range(self._end - 1, self._at - 1, -1):
+            self._steps.drop(number)
+        self._steps.put(self._at, self._kind.difference(self.present, state))
+        self._at = self._end = self._at + 1
         self.present = state
 
     def undo(self) -> bool:
         """One step back; False at the beginning."""
-        if not self._past:
+        if not self.can_undo:
             return False
-        self._future.append(self.present)
-        self.present = self._past.pop()
+        self._at -= 1
+        self.present = self._kind.applied(self.present, self._steps.get(self._at), forward=False)
         return True
 
     def redo(self) -> bool:
         """One step forward again; False if nothing was undone."""
-        if not self._future:
+        if not self.can_redo:
             return False
-        self._past.append(self.present)
-        self.present = self._future.pop()
+        self.present = self._kind.applied(self.present, self._steps.get(self._at), forward=True)
+        self._at += 1
         return True

@@ -1,14 +1,16 @@
-"""Prompts as a person gives them: points, boxes and masks on a slice of a volume."""
+"""Prompts as a person gives them on a slice of a volume: points, boxes, scribbles, lassos and masks."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.prompting.masks import PackedMask
 
 MAX_OBJECT_ID = 65535  # labels are uint16
+
+Zyx = tuple[float, float, float]
 
 
 @dataclass(frozen=True, order=True)
@@ -99,7 +101,78 @@ class MaskPrompt:
         return SliceKey(self.object_id, self.axis, self.index)
 
 
-Prompt = PointPrompt | BoxPrompt | MaskPrompt
+@dataclass(frozen=True)
+class ScribblePrompt:
+    """A painted stroke, as its pixels on a whole slice. positive: on the object, or on what is not the object."""
+
+    pixels: PackedMask
+    index: int
+    positive: bool = True
+    object_id: int = 1
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        _check_common(self.object_id, self.axis)
+
+    @property
+    def key(self) -> SliceKey:
+        """The slice the stroke lies on."""
+        return SliceKey(self.object_id, self.axis, self.index)
+
+
+@dataclass(frozen=True)
+class LassoPrompt:
+    """A closed outline drawn around the object (positive), or around what is not the object.
+
+    vertices_zyx: at least three, in order, all on one slice; the last is joined to the first.
+    """
+
+    vertices_zyx: tuple[Zyx, ...]
+    positive: bool = True
+    object_id: int = 1
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        _check_common(self.object_id, self.axis)
+        if len(self.vertices_zyx) < 3:
+            raise InvalidPrompt(f"a lasso has at least three vertices, not {len(self.vertices_zyx)}; draw a longer one")
+        for vertex in self.vertices_zyx:
+            _check_triple(vertex, "a lasso's vertex")
+        if len({nearest_voxel(vertex[self.axis]) for vertex in self.vertices_zyx}) > 1:
+            raise InvalidPrompt(f"the lasso spans several slices of axis {self.axis}; draw it on one slice")
+
+    @property
+    def key(self) -> SliceKey:
+        """The slice the outline lies on."""
+        return SliceKey(self.object_id, self.axis, nearest_voxel(self.vertices_zyx[0][self.axis]))
+
+    def on_slice(self) -> list[tuple[float, float]]:
+        """(row, column) of each vertex in the slice."""
+        pairs = [[p for axis, p in enumerate(vertex) if axis != self.axis] for vertex in self.vertices_zyx]
+        return [(row, column) for row, column in pairs]
+
+
+Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt
+
+
+def moved(prompt: Prompt, by_zyx: Zyx) -> Prompt:
+    """A prompt shifted by voxels; strokes and masks by whole ones, and what leaves the slice is cut off."""
+
+    def shifted(position: Zyx) -> Zyx:
+        z, y, x = (p + by for p, by in zip(position, by_zyx))
+        return z, y, x
+
+    if isinstance(prompt, PointPrompt):
+        return replace(prompt, position_zyx=shifted(prompt.position_zyx))
+    if isinstance(prompt, BoxPrompt):
+        return replace(prompt, start_zyx=shifted(prompt.start_zyx), stop_zyx=shifted(prompt.stop_zyx))
+    if isinstance(prompt, LassoPrompt):
+        return replace(prompt, vertices_zyx=tuple(shifted(vertex) for vertex in prompt.vertices_zyx))
+    rows, columns = (nearest_voxel(by) for axis, by in enumerate(by_zyx) if axis != prompt.axis)
+    index = prompt.index + nearest_voxel(by_zyx[prompt.axis])
+    if isinstance(prompt, ScribblePrompt):
+        return replace(prompt, pixels=prompt.pixels.shifted(rows, columns), index=index)
+    return replace(prompt, mask=prompt.mask.shifted(rows, columns), index=index)
 
 
 def nearest_voxel(coordinate: float) -> int:

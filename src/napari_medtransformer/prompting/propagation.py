@@ -9,6 +9,7 @@ blended by nearness.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from scipy import ndimage
 
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 from napari_medtransformer.prompting.appearance import Appearance, bounding_box
-from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.masks import PackedMask, unpacked
+from napari_medtransformer.prompting.model_prompts import logits_of
 from napari_medtransformer.prompting.predictor import Prediction, make_prompts
 from napari_medtransformer.prompting.prompts import Prompt, SliceKey
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
@@ -39,10 +41,20 @@ _ABSENT_LOGIT = -6.0  # of a slice that one direction of two did not reach
 
 @dataclass(frozen=True)
 class Seed:
-    """What a prompted slice was prompted with, and the candidate chosen there (None: the best score)."""
+    """What a prompted slice says of the object.
+
+    prompts: what it was prompted with. candidate: the mask chosen there (None: the best score). edited: the mask it was
+    edited to, which counts instead. model: which of the session's models answered.
+    """
 
     prompts: tuple[Prompt, ...]
-    candidate: int | None
+    candidate: int | None = None
+    edited: PackedMask | None = None
+    model: int = 0
+
+    def digest(self) -> str:
+        """A short name for all of it."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +70,15 @@ class PropagatedSlice:
 class Propagation:
     """An object followed across `axis`.
 
-    masks: by slice index, without the prompted ones. seeds: the prompted slices it started from.
-    predicted: outcomes of prompted slices, made on the way.
+    masks: by slice index, without the prompted ones. seeds: the prompted slices it started from. spans: the slices that
+    were looked at; what was known of others stays. predicted: outcomes of prompted slices, made on the way.
     """
 
     object_id: int
     axis: int
     masks: Mapping[int, PackedMask]
     seeds: Mapping[int, Seed]
+    spans: tuple[range, ...]
     predicted: tuple[Outcome, ...]
 
 
@@ -73,48 +86,70 @@ Found = tuple[np.ndarray, float]
 """(H, W) logits of a slice, and the expected IoU."""
 
 
-def follow(slices: SliceModel, object_id: int, axis: int, seeds: Mapping[int, Seed]) -> Steps[Propagation]:
+def spans_to_follow(seeds: Mapping[int, Seed], before: Mapping[int, str], count: int) -> tuple[range, ...]:
+    """The slices, of `count`, whose masks depend on a prompted slice that changed; between them all else stays.
+
+    seeds: the prompted slices now. before: those of the last time, as digests. A span lies between two neighbouring
+    prompted slices, or beyond the outermost, and depends on those alone.
+    """
+    order = sorted(seeds)
+    old = sorted(before)
+    same = {index for index in order if before.get(index) == seeds[index].digest()}
+    bounds = [(None, order[0]), *itertools.pairwise(order), (order[-1], None)] if order else []
+    known = {(None, old[0]), *itertools.pairwise(old), (old[-1], None)} if old else set()
+    spans = []
+    for low, high in bounds:
+        unchanged = (low, high) in known and all(end is None or end in same for end in (low, high))
+        span = range(0 if low is None else low + 1, count if high is None else high)
+        if not unchanged and len(span):
+            spans.append(span)
+    return tuple(spans)
+
+
+def follow(
+    slices: SliceModel, object_id: int, axis: int, seeds: Mapping[int, Seed], spans: tuple[range, ...]
+) -> Steps[Propagation]:
     """Follow an object from its prompted slices (by index, ascending) until it ends on both sides.
 
     Yields Progress and a Partial[PropagatedSlice] per slice, then the Result. Boxes and masks are projected as
     micro-sam does (Archit et al. 2025).
     """
-    total = slices.volume.shape[axis]
+    wanted = {end for span in spans for end in (span.start - 1, span.stop) if end in seeds}
     predicted: dict[int, Outcome] = {}
-    for index, seed in seeds.items():
+    for index in sorted(wanted):
         yield Progress(len(predicted), None, f"slice {index}, as prompted")
-        predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seed.prompts))
-    starts = {index: _chosen(predicted[index].prediction, seed) for index, seed in seeds.items()}
-    order = sorted(starts)
-    done = len(order)
+        predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seeds[index].prompts))
+    starts = {index: _chosen(outcome.prediction, seeds[index]) for index, outcome in predicted.items()}
+    done = len(starts)
     masks: dict[int, PackedMask] = {}
 
     def reached(index: int, logits: np.ndarray, score: float) -> PropagatedSlice:
         masks[index] = PackedMask.pack(logits > 0)
         return PropagatedSlice(SliceKey(object_id, axis, index), logits > 0, score)
 
-    for end, indices in ((order[0], range(order[0] - 1, -1, -1)), (order[-1], range(order[-1] + 1, total))):
-        for index, found in _walk(slices, axis, end, starts[end], indices):
-            done += 1
-            yield Progress(done, None, f"slice {index}")
-            yield Partial(reached(index, *found))
-    for first, last in itertools.pairwise(order):
-        forward: dict[int, Found] = {}
-        backward: dict[int, Found] = {}
-        for start, indices, side in (
-            (first, range(first + 1, last), forward),
-            (last, range(last - 1, first, -1), backward),
-        ):
+    for span in spans:
+        below, above = span.start - 1, span.stop
+        if below not in starts or above not in starts:
+            start, indices = (below, span) if below in starts else (above, span[::-1])
             for index, found in _walk(slices, axis, start, starts[start], indices):
-                side[index] = found
+                done += 1
+                yield Progress(done, None, f"slice {index}")
+                yield Partial(reached(index, *found))
+            continue
+        sides: list[dict[int, Found]] = []
+        for start, indices in ((below, span), (above, span[::-1])):
+            sides.append({})
+            for index, found in _walk(slices, axis, start, starts[start], indices):
+                sides[-1][index] = found
                 yield Progress(done, None, f"slice {index}, from {start}")
-        for index in range(first + 1, last):
-            blended = _blend(forward.get(index), backward.get(index), (last - index) / (last - first))
+        for index in span:
+            blended = _blend(sides[0].get(index), sides[1].get(index), (above - index) / (above - below))
             done += 1
             yield Progress(done, None, f"slice {index}")
             if blended is not None and (blended[0] > 0).any():
                 yield Partial(reached(index, *blended))
-    yield Result(Propagation(object_id, axis, dict(sorted(masks.items())), dict(seeds), tuple(predicted.values())))
+    found_masks = dict(sorted(masks.items()))
+    yield Result(Propagation(object_id, axis, found_masks, dict(seeds), spans, tuple(predicted.values())))
 
 
 def _walk(slices: SliceModel, axis: int, start: int, logits: np.ndarray, indices: range) -> Iterator[tuple[int, Found]]:
@@ -175,6 +210,8 @@ def _connected(logits: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def _chosen(prediction: Prediction, seed: Seed) -> np.ndarray:
+    if seed.edited is not None:
+        return logits_of(unpacked(seed.edited))
     return prediction.logits if seed.candidate is None else prediction.choose(seed.candidate).logits
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
+from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.fingerprints import model_fingerprint, volume_fingerprint
 from napari_medtransformer.prompting.labels import plane
 from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.predictor import Prediction, make_prompts, predict, promptable
-from napari_medtransformer.prompting.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, SliceKey
+from napari_medtransformer.prompting.model_prompts import honour, model_prompts
+from napari_medtransformer.prompting.predictor import Prediction, predict, promptable
+from napari_medtransformer.prompting.prompts import Prompt, SliceKey
 from napari_medtransformer.volumes.intensity import apply_window
 from napari_medtransformer.volumes.volume import Volume
-
-MASK_LOGIT = 6.0  # certainty given to a mask that has no logits: sigmoid 0.998, and of the size networks give
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Request:
     """A prediction to be made: for one object on one slice, from all of its prompts there.
 
     revision: the session's when it was asked. prompt_id: the prompt that was added, moved or removed, if any.
+    model: the number of the session's model that is asked.
     """
 
     key: SliceKey
     prompts: tuple[Prompt, ...]
     revision: int = 0
     prompt_id: int | None = None
+    model: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class PackedPrediction:
     masks: tuple[PackedMask, ...]
     scores: tuple[float, ...]
     best: int
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(mask.nbytes for mask in self.masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +63,24 @@ class Outcome:
 class SliceModel:
     """A model, a volume, the window through which the one sees the other, and the slices encoded so far.
 
+    embeddings_bytes: how much memory those may keep. store: where they are kept on disk too, None for nowhere.
     Raises UnsupportedModel for a model that takes no prompts, InvalidPrompt for a window that is none.
     """
 
     def __init__(
-        self, model: PromptableModel, volume: Volume, window: tuple[float, float] | None, embeddings_bytes: int
+        self,
+        model: PromptableModel,
+        volume: Volume,
+        window: tuple[float, float] | None,
+        embeddings_bytes: int,
+        store: EmbeddingStore | None = None,
     ) -> None:
         if window is not None and not window[0] < window[1]:
             raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
         self.model, self.volume = promptable(model), volume
         self.window = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
         self.embeddings = EmbeddingCache(embeddings_bytes)
+        self.store = store
         self._decoding = threading.Lock()
 
     @cached_property
@@ -99,37 +113,21 @@ class SliceModel:
             return predict(self.model, embedding, prompts)
 
     def prompts_for_model(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> Prompts:
-        """A slice's prompts as the model takes them; of several boxes, and of several masks, the last one counts.
-
-        Raises PointOutsideVolume and InvalidPrompt.
-        """
-        points = [prompt for prompt in prompts if isinstance(prompt, PointPrompt)]
-        boxes = [prompt for prompt in prompts if isinstance(prompt, BoxPrompt)]
-        masks = [prompt for prompt in prompts if isinstance(prompt, MaskPrompt)]
-        shape = self.slice_shape(key.axis)
-        if masks and masks[-1].mask.shape != shape:
-            raise InvalidPrompt(f"a mask of shape {masks[-1].mask.shape} was given for slices of {shape}.")
-        return make_prompts(
-            shape,
-            [point.on_slice() for point in points],
-            [int(point.positive) for point in points],
-            boxes[-1].on_slice() if boxes else None,
-            logits_of(masks[-1].mask.unpack()) if masks else None,
-        )
+        """A slice's prompts as the model takes them (see model_prompts). Raises PointOutsideVolume, InvalidPrompt."""
+        return model_prompts(self.slice_shape(key.axis), prompts)
 
     def predict(self, request: Request) -> Outcome:
         """Encode the slice if need be and decode the request's prompts."""
         key = request.key
-        prediction = self.decode(key.axis, key.index, self.prompts_for_model(key, request.prompts))
+        decoded = self.decode(key.axis, key.index, self.prompts_for_model(key, request.prompts))
+        prediction = replace(decoded, candidates=honour(decoded.candidates, request.prompts))
         masks = tuple(PackedMask.pack(logits > 0) for logits in prediction.candidates)
         scores = tuple(float(score) for score in prediction.scores)
         return Outcome(request, prediction, PackedPrediction(masks, scores, prediction.chosen))
 
     def _encode(self, axis: int, index: int) -> ImageEmbedding:
         dy, dx = (spacing for a, spacing in enumerate(self.volume.spacing) if a != axis)
-        return self.model.encode(self.image(axis, index), (dy, dx))
-
-
-def logits_of(mask: np.ndarray) -> np.ndarray:
-    """(H, W) float32 logits that say a bool mask with certainty."""
-    return np.where(mask, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
+        image = self.image(axis, index)
+        if self.store is None:
+            return self.model.encode(image, (dy, dx))
+        return self.store.get(self.model, image, (dy, dx))

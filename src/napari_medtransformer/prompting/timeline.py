@@ -7,27 +7,33 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_medtransformer.prompting.history import History, SessionState, SliceState
+from napari_medtransformer.prompting.history import History, Shelf
 from napari_medtransformer.prompting.labels import Masks, repaint
 from napari_medtransformer.prompting.masks import PackedMask
 from napari_medtransformer.prompting.prompts import Prompt, SliceKey
-from napari_medtransformer.prompting.slice_model import PackedPrediction, Request
+from napari_medtransformer.prompting.slice_model import Outcome, PackedPrediction, Request
+from napari_medtransformer.prompting.state import SessionState, SliceState, StateStep
+
+_HISTORY_BYTES = 256_000_000
 
 
 class Timeline:
     """The history of a session's states beside a store of predictions.
 
-    A prediction is a function of a slice's prompts, so it is stored under them and belongs to no moment: undo finds it
-    again, and one that arrives late is right for the moment that asked for it. The labels are repainted only on slices
-    whose mask differs. labels: (z, y, x) uint16.
+    A prediction is a function of a slice's prompts and the model, so it is stored under them and belongs to no moment:
+    undo finds it again, and one that arrives late is right for the moment that asked for it. The labels are repainted
+    only on slices whose mask differs. labels: (z, y, x) uint16. model: the number of the model that answers now.
+    budget_bytes: of memory for undo, and as much for predictions; what is older lies on disk.
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, int, int], budget_bytes: int = _HISTORY_BYTES) -> None:
         self.labels = np.zeros(shape, np.uint16)
         self.revision = 0
+        self.model = 0
         self.listeners: list[Callable[[], None]] = []
-        self._history = History(SessionState())
-        self._predictions: dict[tuple[SliceKey, tuple[Prompt, ...]], PackedPrediction] = {}
+        self._budget = budget_bytes
+        self._history: History[SessionState] = History(SessionState(), StateStep, budget_bytes)
+        self._forget_predictions()
 
     @property
     def state(self) -> SessionState:
@@ -44,11 +50,16 @@ class Timeline:
         """Whether a step that was taken back can be done again."""
         return self._history.can_redo
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """About how much memory undo and predictions take."""
+        return self._history.bytes_in_memory + self._packed.bytes_in_memory
+
     def push(self, state: SessionState) -> None:
         """Make one step."""
-        before = self.masks()
+        before, order = self.masks(), self.state.objects
         self._history.push(replace(state, step=self.state.step + 1))
-        self._changed(before)
+        self._changed(before, order != self.state.objects)
 
     def undo(self) -> None:
         """Take the last step back, if there is one."""
@@ -61,17 +72,25 @@ class Timeline:
     def restore(self, state: SessionState, predictions: dict[SliceKey, PackedPrediction]) -> None:
         """Begin with a state that was saved; predictions: of its slices' prompts."""
         before = self.masks()
-        self._history = History(state)
-        self._predictions = {(key, state.slices[key].given): packed for key, packed in predictions.items()}
-        self._changed(before)
+        self._history = History(state, StateStep, self._budget)
+        self._forget_predictions()
+        for key, packed in predictions.items():
+            there = state.slices[key]
+            self._keep(key, there.given(key), there.model, packed)
+        self._changed(before, True)
 
-    def record(self, key: SliceKey, prompts: tuple[Prompt, ...], packed: PackedPrediction) -> bool:
+    def record(self, outcome: Outcome) -> bool:
         """Keep a prediction; whether it is of the slice's present prompts."""
+        key, prompts = outcome.request.key, outcome.request.prompts
+        there = self.slice(key)
+        fits = there.given(key) == prompts and bool(prompts)
+        # What an earlier model was to predict and never did, the present one does in its place.
+        model = there.model if fits and there.model != self.model else outcome.request.model
         before = self.masks()
-        self._predictions[key, prompts] = packed
-        if self.slice(key).given != prompts:
+        self._keep(key, prompts, model, outcome.packed)
+        if not fits or model != there.model:
             return False
-        self._changed(before)
+        self._changed(before, False)
         return True
 
     def slice(self, key: SliceKey) -> SliceState:
@@ -80,45 +99,67 @@ class Timeline:
 
     def prediction(self, key: SliceKey) -> PackedPrediction | None:
         """What was predicted for the present prompts of a slice."""
-        return self._predictions.get((key, self.slice(key).given))
-
-    def shown(self, key: SliceKey) -> tuple[Prompt, ...]:
-        """The prompts whose prediction is shown on a slice now: older ones, while the present ones wait for theirs."""
         there = self.slice(key)
-        return there.given if (key, there.given) in self._predictions else there.shown
+        return self._predicted(key, there) if there.prompts else None
+
+    def predictions(self) -> dict[SliceKey, PackedPrediction]:
+        """What was predicted for the present prompts of every slice."""
+        found = {key: self.prediction(key) for key in self.state.slices}
+        return {key: packed for key, packed in found.items() if packed is not None}
+
+    def mask(self, key: SliceKey) -> PackedMask | None:
+        """The mask of a slice as it is shown now; None where there is none."""
+        there = self.slice(key)
+        if there.edited is not None:
+            return there.edited
+        if not there.prompts:
+            return there.propagated
+        prediction = self._predicted(key, there)
+        if prediction is None:
+            return there.shown
+        return prediction.masks[prediction.best if there.candidate is None else there.candidate]
 
     def pending(self) -> list[Request]:
         """A request for every slice whose prompts have no prediction yet."""
         return [
-            Request(key, there.given, self.revision)
-            for key, there in self.state.slices.items()
-            if there.prompts and (key, there.given) not in self._predictions
+            Request(key, there.given(key), self.revision, model=self.model)
+            for key, there in sorted(self.state.slices.items(), key=lambda item: item[0])
+            if there.prompts and self._predicted(key, there) is None
         ]
 
     def masks(self) -> Masks:
         """The mask of every slice as it is to be shown now."""
         masks: dict[SliceKey, tuple[int, PackedMask]] = {}
         for key, there in self.state.slices.items():
-            prediction = self._predictions.get((key, there.given))
-            mask = there.propagated
-            if prediction is not None:
-                mask = prediction.masks[prediction.best if there.candidate is None else there.candidate]
-            elif there.prompts:
-                earlier = self._predictions.get((key, there.shown))
-                mask = mask if earlier is None else earlier.masks[earlier.best]
+            mask = self.mask(key)
             if mask is not None:
                 masks[key] = (there.changed, mask)
         return masks
 
-    def _walk(self, step: Callable[[], bool]) -> None:
-        before = self.masks()
-        if step():
-            self._changed(before)
+    def _predicted(self, key: SliceKey, there: SliceState) -> PackedPrediction | None:
+        number = self._numbers.get((key, there.given(key), there.model))
+        return None if number is None else self._packed.get(number)
 
-    def _changed(self, before: Masks) -> None:
+    def _keep(self, key: SliceKey, prompts: tuple[Prompt, ...], model: int, packed: PackedPrediction) -> None:
+        if (key, prompts, model) not in self._numbers:
+            number = self._numbers[key, prompts, model] = len(self._numbers)
+            self._packed.put(number, packed)
+
+    def _forget_predictions(self) -> None:
+        self._numbers: dict[tuple[SliceKey, tuple[Prompt, ...], int], int] = {}
+        self._packed: Shelf[PackedPrediction] = Shelf(lambda packed: packed.nbytes, self._budget)
+
+    def _walk(self, step: Callable[[], bool]) -> None:
+        before, order = self.masks(), self.state.objects
+        if step():
+            self._changed(before, order != self.state.objects)
+
+    def _changed(self, before: Masks, order_changed: bool) -> None:
         """Repaint what differs from `before`, and tell who listens."""
         after = self.masks()
-        differing = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        differing = before.keys() | after.keys()
+        if not order_changed:
+            differing = {key for key in differing if before.get(key) != after.get(key)}
         planes = sorted({(key.axis, key.index) for key in differing})
         repaint(self.labels, after, [one.object_id for one in self.state.objects], planes)
         self.revision += 1

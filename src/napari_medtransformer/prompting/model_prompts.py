@@ -1,0 +1,147 @@
+"""A person's prompts as models know them: points, one box, one mask to refine – and what no model may contradict.
+
+A stroke becomes a few points in its middle, far from each other. A lasso becomes the box around it, its most interior
+point and its inside as the mask to refine; one around what is not the object becomes points outside. Whatever a model
+makes of them, a marked pixel is what the person said it is: `honour` sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import ndimage
+
+from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume
+from napari_medtransformer.models.base import Prompts
+from napari_medtransformer.prompting.appearance import bounding_box
+from napari_medtransformer.prompting.masks import unpacked
+from napari_medtransformer.prompting.predictor import make_prompts
+from napari_medtransformer.prompting.prompts import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Prompt,
+    ScribblePrompt,
+    nearest_voxel,
+)
+
+MASK_LOGIT = 6.0  # certainty given to a mask that has no logits: sigmoid 0.998, and of the size networks give
+_POINTS_PER_STROKE = 6  # more of one sign cost time and say nothing new
+_POINT_DISTANCE = 1 / 4  # of the stroke's extent, and at least
+_POINT_PIXELS = 6.0  # this far do a stroke's points lie apart
+
+
+def logits_of(mask: np.ndarray) -> np.ndarray:
+    """(H, W) float32 logits that say a bool mask with certainty."""
+    return np.where(mask, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
+
+
+def model_prompts(shape: tuple[int, int], prompts: Iterable[Prompt]) -> Prompts:
+    """The prompts of one object on one slice of `shape` (H, W), for any promptable model.
+
+    Of several boxes or lassos, and of several masks, the last one counts. Raises PointOutsideVolume, InvalidPrompt.
+    """
+    points: list[tuple[float, float]] = []
+    labels: list[int] = []
+    box: tuple[float, float, float, float] | None = None
+    hint: np.ndarray | None = None
+    for prompt in prompts:
+        if isinstance(prompt, PointPrompt):
+            given = [prompt.on_slice()]
+        elif isinstance(prompt, BoxPrompt):
+            box = prompt.on_slice()
+            continue
+        elif isinstance(prompt, MaskPrompt):
+            hint = _on_slice(prompt, shape)
+            continue
+        elif isinstance(prompt, ScribblePrompt):
+            given = stroke_points(_on_slice(prompt, shape))
+        else:
+            inside = lasso_mask(prompt, shape)
+            given = stroke_points(inside, most=1 if prompt.positive else _POINTS_PER_STROKE)
+            if prompt.positive:
+                y0, x0, y1, x1 = bounding_box(inside)
+                box, hint = (y0, x0, y1, x1), inside
+        points += given
+        labels += [int(not isinstance(prompt, MaskPrompt) and prompt.positive)] * len(given)
+    return make_prompts(shape, points, labels, box, None if hint is None else logits_of(hint))
+
+
+def stroke_points(pixels: np.ndarray, most: int = _POINTS_PER_STROKE) -> list[tuple[float, float]]:
+    """A few (row, column) pixels of a (H, W) bool mask: its most interior one, then each farthest from those before.
+
+    All lie in the middle of the stroke, as its edges and ends are where a hand is least sure. Empty for no pixels.
+    """
+    if not pixels.any():
+        return []
+    y0, x0, y1, x1 = bounding_box(pixels)
+    depth = ndimage.distance_transform_edt(np.pad(pixels[y0:y1, x0:x1], 1))[1:-1, 1:-1]
+    rows, columns = np.nonzero(depth >= depth.max() / 2)
+    middle = np.argwhere(pixels).mean(axis=0) - (y0, x0)
+    interior = depth[rows, columns] - 1e-3 * np.hypot(rows - middle[0], columns - middle[1])
+    apart = max(_POINT_PIXELS, _POINT_DISTANCE * max(y1 - y0, x1 - x0))
+    chosen = [int(np.argmax(interior))]
+    distance = np.full(len(rows), np.inf)
+    while len(chosen) < most:
+        last = chosen[-1]
+        distance = np.minimum(distance, np.hypot(rows - rows[last], columns - columns[last]))
+        farthest = int(np.argmax(distance))
+        if distance[farthest] < apart:
+            break
+        chosen.append(farthest)
+    return [(float(y0 + rows[i]), float(x0 + columns[i])) for i in chosen]
+
+
+def lasso_mask(prompt: LassoPrompt, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the pixels whose centre lies inside the outline; the nearest to its middle if there is none."""
+    from skimage.draw import polygon
+
+    vertices = np.array(prompt.on_slice())
+    mask = np.zeros(shape, bool)
+    mask[polygon(vertices[:, 0], vertices[:, 1], shape)] = True
+    if not mask.any():
+        y, x = (nearest_voxel(p) for p in vertices.mean(axis=0))
+        if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+            raise PointOutsideVolume(f"the lasso lies outside the image of {shape[0]} × {shape[1]} pixels.")
+        mask[y, x] = True
+    return mask
+
+
+def honour(logits: np.ndarray, prompts: Iterable[Prompt]) -> np.ndarray:
+    """Candidates (m, H, W) with every marked pixel as the person marked it, the later mark over the earlier.
+
+    Pixels under a point or a stroke are inside or outside as it says, and all pixels within a lasso around what is not
+    the object are outside. Boxes, masks and lassos around the object promise nothing about single pixels.
+    """
+    shape = logits.shape[-2:]
+    changed: np.ndarray | None = None
+    for prompt in prompts:
+        marked = np.zeros(shape, bool)
+        if isinstance(prompt, PointPrompt):
+            y, x = (nearest_voxel(p) for p in prompt.on_slice())
+            marked[y, x] = True
+        elif isinstance(prompt, ScribblePrompt):
+            marked = unpacked(prompt.pixels)
+        elif isinstance(prompt, LassoPrompt) and not prompt.positive:
+            marked = lasso_mask(prompt, (shape[0], shape[1]))
+        else:
+            continue
+        wrong = marked & ((logits > 0) != prompt.positive)
+        if wrong.any():
+            changed = logits.copy() if changed is None else changed
+            changed[wrong] = MASK_LOGIT if prompt.positive else -MASK_LOGIT
+            logits = changed
+    return logits
+
+
+def _on_slice(prompt: MaskPrompt | ScribblePrompt, shape: tuple[int, int]) -> np.ndarray:
+    """The prompt's (H, W) pixels. Raises InvalidPrompt if they do not fit, or a stroke has none."""
+    packed = prompt.mask if isinstance(prompt, MaskPrompt) else prompt.pixels
+    if packed.shape != tuple(shape):
+        raise InvalidPrompt(f"a mask of shape {packed.shape} was given for slices of {tuple(shape)}.")
+    pixels = unpacked(packed)
+    if isinstance(prompt, ScribblePrompt) and not pixels.any():
+        raise InvalidPrompt("the stroke has no pixel on the slice; paint a longer one.")
+    return pixels

@@ -1,0 +1,311 @@
+"""The heart of a session: its state, its prompts and what is predicted from them, and undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume
+from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.prompting.labels import object_on_plane
+from napari_medtransformer.prompting.masks import PackedMask, unpacked
+from napari_medtransformer.prompting.prompts import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Prompt,
+    ScribblePrompt,
+    SliceKey,
+    Zyx,
+    moved,
+)
+from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
+from napari_medtransformer.prompting.state import SessionObject, SessionState
+from napari_medtransformer.prompting.timeline import Timeline
+from napari_medtransformer.volumes.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The masks a model offers for one slice. masks: (m, H, W) bool; scores: (m,) expected IoU; chosen: which one."""
+
+    masks: np.ndarray
+    scores: np.ndarray
+    chosen: int
+
+
+class SessionCore:
+    """State, prompts, candidates and undo; PromptSession adds what is done to objects, masks and files."""
+
+    _slices: SliceModel
+    _timeline: Timeline
+
+    # What there is
+
+    @property
+    def model(self) -> PromptableModel:
+        """The model that answers."""
+        return self._slices.model
+
+    @property
+    def volume(self) -> Volume:
+        """The image."""
+        return self._slices.volume
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """(low, high) of the intensities the model sees."""
+        return self._slices.window
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change."""
+        return self._timeline.revision
+
+    @property
+    def state(self) -> SessionState:
+        """The present state: immutable, comparable, and enough to be saved."""
+        return self._timeline.state
+
+    @property
+    def objects(self) -> tuple[SessionObject, ...]:
+        """The objects from the lowest to the one on top."""
+        return self.state.objects
+
+    @property
+    def prompts(self) -> dict[int, Prompt]:
+        """Every prompt by its number, oldest first."""
+        return dict(sorted((n, p) for there in self.state.slices.values() for n, p in there.prompts))
+
+    @property
+    def live_labels(self) -> np.ndarray:
+        """(z, y, x) uint16: a read-only view of the array that changes as the session does."""
+        view = self._timeline.labels.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(z, y, x) uint16: the objects as they are now; a read-only copy."""
+        copy = self._timeline.labels.copy()
+        copy.flags.writeable = False
+        return copy
+
+    def slice_mask(self, key: SliceKey) -> np.ndarray:
+        """(H, W) bool: one object on a slice, whatever lies on top of it."""
+        shape = self._slices.slice_shape(key.axis)
+        return object_on_plane(self._timeline.masks(), key.object_id, key.axis, key.index, shape)
+
+    def candidates(self, key: SliceKey) -> Candidates | None:
+        """The masks the model offers for the prompts on a slice; None where nothing is predicted (yet)."""
+        prediction, there = self._timeline.prediction(key), self._timeline.slice(key)
+        if prediction is None:
+            return None
+        masks = np.stack([unpacked(mask) for mask in prediction.masks])
+        chosen = prediction.best if there.candidate is None else there.candidate
+        return Candidates(masks, np.array(prediction.scores, np.float32), chosen)
+
+    def pending(self) -> list[Request]:
+        """A request for every slice whose prompts have no prediction yet."""
+        return self._timeline.pending()
+
+    # Prompts, in three steps
+
+    def add_prompt(self, prompt: Prompt) -> Request:
+        """Add a prompt; its mask changes once the request's outcome is accepted.
+
+        On a slice whose mask came from neighbours or from an edit, the prompt corrects that mask.
+        Raises PointOutsideVolume or InvalidPrompt, and then nothing has changed.
+        """
+        self._check(prompt)
+        prompt_id = self.state.next_prompt_id
+        shown = self._timeline.mask(prompt.key)
+        self._timeline.push(self.state.with_prompt(prompt, prompt_id, shown, self._timeline.model))
+        return self._request(prompt.key, prompt_id)
+
+    def remove_prompt(self, prompt_id: int) -> Request | None:
+        """Remove a prompt; None if its slice has no other. Raises InvalidPrompt if there is no such prompt."""
+        key, _ = self.state.find(prompt_id)
+        shown = self._timeline.mask(key)
+        self._timeline.push(self.state.without_prompt(prompt_id, shown, self._timeline.model))
+        return self._request(key, prompt_id) if self._timeline.slice(key).prompts else None
+
+    def move_prompt(self, prompt_id: int, prompt: Prompt) -> Request:
+        """Put another prompt in the place of one; it keeps its number.
+
+        Moved to another slice, the prompts left on the old one may be in `pending`. Errors as add_prompt's.
+        """
+        old, _ = self.state.find(prompt_id)
+        self._check(prompt)
+        state, model = self.state, self._timeline.model
+        if prompt.key == old:
+            state = state.replaced(prompt_id, prompt, self._timeline.mask(old), model)
+        else:
+            state = state.without_prompt(prompt_id, self._timeline.mask(old), model)
+            state = state.with_prompt(prompt, prompt_id, self._timeline.mask(prompt.key), model)
+        self._timeline.push(state)
+        return self._request(prompt.key, prompt_id)
+
+    def shift_prompt(self, prompt_id: int, by_zyx: Zyx) -> Request:
+        """Move a prompt of any kind by voxels; strokes and masks by whole ones. Otherwise as move_prompt."""
+        _, prompt = self.state.find(prompt_id)
+        return self.move_prompt(prompt_id, moved(prompt, _triple(by_zyx)))
+
+    def predict(self, request: Request) -> Outcome:
+        """Encode the slice if need be and decode the prompts. Changes nothing; may run in any thread."""
+        return self._slices.predict(request)
+
+    def accept(self, outcome: Outcome) -> bool:
+        """Take in a prediction; False if the slice has other prompts by now, and then nothing visible changes."""
+        return self._timeline.record(outcome)
+
+    # Prompts, at once
+
+    def add_point(self, position_zyx: Zyx, positive: bool = True, object_id: int = 1, axis: int = 0) -> int:
+        """Click at a voxel of a slice across `axis`, predict and accept. Returns the prompt's number."""
+        return self._at_once(PointPrompt(_triple(position_zyx), bool(positive), object_id, axis))
+
+    def add_box(self, start_zyx: Zyx, stop_zyx: Zyx, object_id: int = 1, axis: int = 0) -> int:
+        """Draw a box on a slice, half-open within it, predict and accept. Returns the prompt's number.
+
+        Of several boxes of an object on one slice the last one counts.
+        """
+        return self._at_once(BoxPrompt(_triple(start_zyx), _triple(stop_zyx), object_id, axis))
+
+    def add_scribble(self, pixels: np.ndarray, axis: int, index: int, positive: bool = True, object_id: int = 1) -> int:
+        """Paint a stroke, given as the (H, W) bool pixels of a slice, predict and accept. Returns the prompt's number.
+
+        What was painted is in the mask (positive), or out of it, whatever the model thinks.
+        """
+        stroke = PackedMask.pack(_slice_of(pixels, "a stroke"))
+        return self._at_once(ScribblePrompt(stroke, index, bool(positive), object_id, axis))
+
+    def add_lasso(self, vertices_zyx: Sequence[Zyx], positive: bool = True, object_id: int = 1, axis: int = 0) -> int:
+        """Draw an outline around the object, or around what is not (all of that is taken out of the mask).
+
+        vertices_zyx: at least three on one slice. Predicts and accepts. Returns the prompt's number.
+        """
+        return self._at_once(LassoPrompt(tuple(_triple(v) for v in vertices_zyx), bool(positive), object_id, axis))
+
+    def add_mask(self, mask: np.ndarray, axis: int, index: int, object_id: int = 1) -> int:
+        """Give a (H, W) bool mask of a slice to refine, predict and accept. Returns the prompt's number."""
+        return self._at_once(MaskPrompt(PackedMask.pack(_slice_of(mask, "a mask prompt")), index, object_id, axis))
+
+    def predict_pending(self) -> None:
+        """Predict and accept whatever is pending."""
+        for request in self.pending():
+            self.accept(self.predict(request))
+
+    # The model's other masks
+
+    def choose_candidate(self, key: SliceKey, candidate: int) -> None:
+        """Show another of the model's masks on a slice. Raises InvalidPrompt if there is none of that number."""
+        offered = self._timeline.prediction(key)
+        if offered is None or not 0 <= candidate < len(offered.masks):
+            there = "nothing is predicted" if offered is None else f"there are masks 0 to {len(offered.masks) - 1}"
+            raise InvalidPrompt(f"mask {candidate} cannot be chosen on slice {key.index} of axis {key.axis}: {there}.")
+        changed = replace(self.state.slices[key], candidate=candidate, edited=None, changed=self.state.step + 1)
+        self._timeline.push(self.state.with_slices({key: changed}))
+
+    def cycle_candidate(self, key: SliceKey) -> None:
+        """Show the next of the model's masks on a slice, the first after the last."""
+        candidates = self.candidates(key)
+        if candidates is None:
+            raise InvalidPrompt(f"nothing is predicted on slice {key.index} of axis {key.axis} yet.")
+        self.choose_candidate(key, (candidates.chosen + 1) % len(candidates.masks))
+
+    # Undo
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        return self._timeline.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a step that was taken back can be done again."""
+        return self._timeline.can_redo
+
+    def undo(self) -> list[Request]:
+        """Take the last step back; nothing happens at the beginning. Returns what is still to be predicted."""
+        self._timeline.undo()
+        return self.pending()
+
+    def redo(self) -> list[Request]:
+        """Do the step again that was taken back last. Returns what is still to be predicted."""
+        self._timeline.redo()
+        return self.pending()
+
+    # For the canvas
+
+    def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
+        """Call `callback(session)` after every change, in the thread that made it; returns how to stop that."""
+        listeners = self._timeline.listeners
+
+        def tell() -> None:
+            callback(self)
+
+        listeners.append(tell)
+
+        def unsubscribe() -> None:
+            if tell in listeners:
+                listeners.remove(tell)
+
+        return unsubscribe
+
+    def _request(self, key: SliceKey, prompt_id: int) -> Request:
+        return Request(key, self._timeline.slice(key).given(key), self.revision, prompt_id, self._timeline.model)
+
+    def _at_once(self, prompt: Prompt) -> int:
+        request = self.add_prompt(prompt)
+        self.accept(self.predict(request))
+        return request.prompt_id or 0
+
+    def _check(self, prompt: Prompt) -> None:
+        """Raises PointOutsideVolume or InvalidPrompt for a prompt that this volume cannot take."""
+        key, shape = prompt.key, self.volume.shape
+        if not 0 <= key.index < shape[key.axis]:
+            raise PointOutsideVolume(
+                f"slice {key.index} of axis {key.axis} is outside the volume of {shape} voxels (z, y, x); "
+                f"slices run from 0 to {shape[key.axis] - 1}."
+            )
+        if isinstance(prompt, PointPrompt):
+            z, y, x = prompt.position_zyx
+            if not all(-0.5 <= p < n - 0.5 for p, n in zip(prompt.position_zyx, shape)):
+                raise PointOutsideVolume(
+                    f"the point ({z:g}, {y:g}, {x:g}) lies outside the volume of {shape} voxels (z, y, x)."
+                )
+        self._slices.prompts_for_model(key, (prompt,))
+
+    def _check_object(self, object_id: int) -> None:
+        if all(one.object_id != object_id for one in self.objects):
+            there = ", ".join(str(one.object_id) for one in self.objects) or "none yet"
+            raise InvalidPrompt(f"there is no object {object_id}; there are: {there}.")
+
+    def _busiest_axis(self, object_id: int, prompted: bool) -> int:
+        """The axis across which most slices of an object have prompts, or masks; 0 if none has."""
+        slices = self.state.of_object(object_id).items()
+        counts = [
+            sum(key.axis == a and (bool(there.prompts) or not prompted) for key, there in slices) for a in (0, 1, 2)
+        ]
+        return counts.index(max(counts))
+
+
+def _slice_of(mask: np.ndarray, what: str) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise InvalidPrompt(f"{what} is one slice (H, W), not an array of shape {mask.shape}.")
+    return mask
+
+
+def _triple(position: Zyx) -> Zyx:
+    """Three voxel coordinates as floats, from whatever sequence they come in."""
+    try:
+        z, y, x = (float(p) for p in position)
+    except (TypeError, ValueError) as error:
+        raise InvalidPrompt(f"a position is three voxel coordinates (z, y, x), not {position!r}.") from error
+    return z, y, x
