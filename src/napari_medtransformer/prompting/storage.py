@@ -102,10 +102,7 @@ def dump_session(stream: IO[bytes], facts: SessionFacts, state: SessionState, pr
         "followed": followed_to_json(state.followed),
         "next_prompt_id": state.next_prompt_id,
         "step": state.step,
-        "slices": [
-            slice_to_json(key, there, predictions.get(key), table)
-            for key, there in sorted(state.slices.items()
-        ],
+        "slices": [slice_to_json(key, there, predictions.get(key), table) for key, there in state.slices.items()],
     }
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_JSON, json.dumps(said))
