@@ -105,7 +105,36 @@ class DenseBias:
         return mask.to(q.dtype)
 
 
-Bias = DecomposedBias | WindowBias | DenseBias
+@dataclass(frozen=True, eq=False)
+class KeyTermsBias:
+    """Terms over some axes of the key grid, computed from queries beforehand, added up: O(N · terms), never N×N.
+
+    key_shape: the keys' grid, row-major. terms: (values, axes) each; values: (B, heads, M, *key_shape of those axes),
+    axes ascending. Query n has the term's row n modulo M, so that queries may share rows.
+    """
+
+    key_shape: tuple[int, ...]
+    terms: tuple[tuple[Tensor, tuple[int, ...]], ...]
+
+    def __post_init__(self) -> None:
+        for values, axes in self.terms:
+            if list(axes) != sorted(axes) or tuple(values.shape[3:]) != tuple(self.key_shape[a] for a in axes):
+                raise ValueError(f"a term {tuple(values.shape)} over axes {axes} does not fit keys {self.key_shape}")
+
+    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+        """The bias of some queries of one batch entry. Returns (heads, n, keys)."""
+        total: Tensor | None = None
+        for values, axes in self.terms:
+            rows = values[batch][:, queries.to(values.device) % values.shape[2]].to(q.device, q.dtype)
+            sides = [n if axis in axes else 1 for axis, n in enumerate(self.key_shape)]
+            rows = rows.reshape(*rows.shape[:2], *sides)
+            total = rows if total is None else total + rows
+        if total is None:
+            raise ValueError("a bias of no terms")
+        return total.expand(*total.shape[:2], *self.key_shape).flatten(2)
+
+
+Bias = DecomposedBias | WindowBias | DenseBias | KeyTermsBias
 
 
 def outer_sum(terms: list[Tensor]) -> Tensor:

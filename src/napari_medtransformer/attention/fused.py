@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, WindowBias, outer_sum
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, outer_sum
 from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
 
 # bias elements made at a time by the blockwise kernel, 16 MB in float32: smaller blocks fit the caches better, but
@@ -33,6 +33,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: 
         return _low_rank(q, k, v, bias, scale)
     if isinstance(bias, WindowBias):
         return _windows(q, k, v, bias, scale)
+    if isinstance(bias, KeyTermsBias):
+        return _by_rows(q, k, v, bias, scale)
     mask = None if bias is None else bias.mask
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
@@ -46,6 +48,8 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
         return sdpa_kernel_name(q.new_empty((1, 1, 8, width)), *[q.new_empty((1, 1, 8, width))] * 2) + ", low-rank"
     if isinstance(bias, WindowBias):
         return sdpa_kernel_name(q, k, v, bias.table[None].to(q.dtype)) + ", window bias"
+    if isinstance(bias, KeyTermsBias):
+        return f"{sdpa_kernel_name(q, k, v, q.new_empty((1, 1, 1, k.shape[2])))}, bias by blocks of rows"
     return sdpa_kernel_name(q, k, v, None if bias is None else bias.mask)
 
 
@@ -92,6 +96,29 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
                 block = outer_sum([term[b, :, r] for term in terms])
                 out[b, :, r] = scaled_dot_product_attention(q[b, :, r], k[b], v[b], attn_mask=block, scale=scale)
     return out.to(dtype)
+
+
+def _by_rows(q: Tensor, k: Tensor, v: Tensor, bias: KeyTermsBias, scale: float) -> Tensor:
+    batch, heads, n, _ = q.shape
+    rows = max(1, BLOCK_ELEMENTS // (heads * k.shape[2]))
+    with torch.autocast(q.device.type, enabled=False):
+        parts = [
+            torch.cat(
+                [
+                    scaled_dot_product_attention(
+                        q[b : b + 1, :, block],
+                        k[b : b + 1],
+                        v[b : b + 1],
+                        attn_mask=bias.rows(q[b], b, block)[None],
+                        scale=scale,
+                    )
+                    for block in torch.arange(n, device=q.device).split(rows)
+                ],
+                dim=2,
+            )
+            for b in range(batch)
+        ]
+    return torch.cat(parts)
 
 
 def _windows(q: Tensor, k: Tensor, v: Tensor, bias: WindowBias, scale: float) -> Tensor:

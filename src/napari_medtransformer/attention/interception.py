@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, WindowBias
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, KeyTermsBias, WindowBias
 from napari_medtransformer.attention.fused import attend, kernel_name
 from napari_medtransformer.attention.policy import sdpa_kernel_name
 from napari_medtransformer.attention.quantities import AttentionCall
@@ -207,4 +207,6 @@ def _detached(bias: Bias | None) -> Bias | None:
         return DecomposedBias(tuple(table.detach() for table in bias.tables))
     if isinstance(bias, WindowBias):
         return WindowBias(bias.table.detach(), bias.regions, bias.penalty)
+    if isinstance(bias, KeyTermsBias):
+        return KeyTermsBias(bias.key_shape, tuple((values.detach(), axes) for values, axes in bias.terms))
     return None if bias is None else DenseBias(bias.mask.detach())

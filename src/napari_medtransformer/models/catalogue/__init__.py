@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from napari_medtransformer.models.card import ModelCard
-from napari_medtransformer.models.catalogue import click, sam, sam2
+from napari_medtransformer.models.catalogue import automatic, click, sam, sam2
 
-CARDS: tuple[ModelCard, ...] = (*click.CARDS, *sam.CARDS, *sam2.CARDS)
+CARDS: tuple[ModelCard, ...] = (*click.CARDS, *automatic.CARDS, *sam.CARDS, *sam2.CARDS)

@@ -1,0 +1,147 @@
+"""The automatic models this package knows by itself."""
+
+from __future__ import annotations
+
+from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
+from napari_medtransformer.models.catalogue.common import MB
+
+_UNETR = "napari_medtransformer.models.unetr:build"
+_SWIN_UNETR = "napari_medtransformer.models.swin_unetr:build"
+
+_HIPPOCAMPUS_LABELS = (
+    LabelInfo(1, "anterior hippocampus", (0.95, 0.62, 0.25)),
+    LabelInfo(2, "posterior hippocampus", (0.30, 0.70, 0.95)),
+)
+_HIPPOCAMPUS_INPUT = InputContract(
+    size=(40, 56, 40),
+    spacing_mm=(1.0, 1.0, 1.0),
+    intensities="clipped to the volume's 0.5 to 99.5 percentiles, then mean 0 and deviation 1",
+)
+_HIPPOCAMPUS_TRAINING = (
+    "160 cropped T1-weighted MRIs of one hippocampus, about 35 × 50 × 35 voxels of 1 mm, labelled by hand (Medical "
+    "Segmentation Decathlon, Task04, CC BY-SA 4.0); 40 others for validation."
+)
+_HIPPOCAMPUS_LICENCE = "BSD-3-Clause; trained on data under CC BY-SA 4.0"
+
+# Names and order of the classes as the published models give them (Landman et al. 2015, the BTCV challenge).
+_BTCV_LABELS = (
+    LabelInfo(1, "spleen", (0.62, 0.27, 0.40)),
+    LabelInfo(2, "right kidney", (0.73, 0.40, 0.16)),
+    LabelInfo(3, "left kidney", (0.85, 0.52, 0.28)),
+    LabelInfo(4, "gallbladder", (0.36, 0.67, 0.33)),
+    LabelInfo(5, "esophagus", (0.83, 0.63, 0.55)),
+    LabelInfo(6, "liver", (0.87, 0.51, 0.40)),
+    LabelInfo(7, "stomach", (0.85, 0.76, 0.52)),
+    LabelInfo(8, "aorta", (0.88, 0.25, 0.25)),
+    LabelInfo(9, "inferior vena cava", (0.25, 0.52, 0.86)),
+    LabelInfo(10, "portal and splenic veins", (0.42, 0.65, 0.92)),
+    LabelInfo(11, "pancreas", (0.95, 0.82, 0.45)),
+    LabelInfo(12, "right adrenal gland", (0.60, 0.48, 0.78)),
+    LabelInfo(13, "left adrenal gland", (0.74, 0.60, 0.88)),
+)
+# 1.5 × 1.5 × 2 mm and -175 … 250 HU, as both were trained; (z, y, x) here.
+_BTCV_INPUT = InputContract(
+    size=(96, 96, 96),
+    spacing_mm=(2.0, 1.5, 1.5),
+    intensities="-175 to 250 HU become 0 to 1",
+    clip=(-175.0, 250.0),
+)
+_BTCV_TRAINING = "24 portal venous CTs of the abdomen (BTCV, 512 × 512 × 85 to 198 voxels)."
+
+
+CARDS: tuple[ModelCard, ...] = (
+    ModelCard(
+        name="medt-hippocampus",
+        title="MedTransformer Hippocampus, SwinUNETR",
+        family="swin-unetr",
+        architecture="compact",
+        builder=_SWIN_UNETR,
+        task="automatic",
+        dimensions=3,
+        input=_HIPPOCAMPUS_INPUT,
+        modalities=("MR",),
+        anatomy=("hippocampus",),
+        labels=_HIPPOCAMPUS_LABELS,
+        weights="medt-hippocampus-swin-unetr.safetensors",
+        licence=_HIPPOCAMPUS_LICENCE,
+        citation="napari-medtransformer, this package",
+        description=(
+            "The bundled automatic model: names the anterior and the posterior part in an MRI cropped to one "
+            "hippocampus, offline, on a CPU. It finds no hippocampus in a whole head."
+        ),
+        memory_bytes=450 * MB,
+        training=_HIPPOCAMPUS_TRAINING,
+    ),
+    ModelCard(
+        name="medt-hippocampus-unetr",
+        title="MedTransformer Hippocampus, UNETR",
+        family="unetr",
+        architecture="compact",
+        builder=_UNETR,
+        task="automatic",
+        dimensions=3,
+        input=_HIPPOCAMPUS_INPUT,
+        modalities=("MR",),
+        anatomy=("hippocampus",),
+        labels=_HIPPOCAMPUS_LABELS,
+        weights="medt-hippocampus-unetr.safetensors",
+        licence=_HIPPOCAMPUS_LICENCE,
+        citation="napari-medtransformer, this package",
+        description=(
+            "medt-hippocampus with a global transformer of 8 layers instead of shifted windows; quicker, and its "
+            "attention spans the whole window."
+        ),
+        memory_bytes=350 * MB,
+        training=_HIPPOCAMPUS_TRAINING,
+    ),
+    ModelCard(
+        name="swin-unetr-btcv",
+        title="SwinUNETR, abdomen (MONAI model zoo)",
+        family="swin-unetr",
+        architecture="monai-48-ras",
+        builder=_SWIN_UNETR,
+        task="automatic",
+        dimensions=3,
+        input=_BTCV_INPUT,
+        modalities=("CT",),
+        anatomy=("abdomen",),
+        labels=_BTCV_LABELS,
+        # The bundle gives an MD5 only, 50dd67a01b28a1d5487fd9ac27e682fb.
+        weights=WeightsSource(
+            "https://developer.download.nvidia.com/assets/Clara/monai/tutorials/model_zoo/"
+            "model_swin_unetr_btcv_segmentation_v1.pt",
+            "model_swin_unetr_btcv_segmentation_v1.pt",
+        ),
+        licence="Apache-2.0",
+        citation="Tang et al., Self-supervised pre-training of Swin transformers, CVPR 2022, arXiv:2111.14791",
+        description="MONAI's model zoo bundle for 13 abdominal organs in CT; its authors report a mean Dice of 0.827.",
+        memory_bytes=4_500 * MB,
+        # Below that the network's input is 0, as in air; no organ it names has voxels there.
+        air_below=-175.0,
+        training=_BTCV_TRAINING,
+    ),
+    ModelCard(
+        name="unetr-btcv",
+        title="UNETR, abdomen (MONAI research contributions)",
+        family="unetr",
+        architecture="monai-16",
+        builder=_UNETR,
+        task="automatic",
+        dimensions=3,
+        input=_BTCV_INPUT,
+        modalities=("CT",),
+        anatomy=("abdomen",),
+        labels=_BTCV_LABELS,
+        weights=None,
+        licence="Apache-2.0",
+        citation="Hatamizadeh et al., UNETR: transformers for 3D medical image segmentation, WACV 2022",
+        description=(
+            "Its authors' weights for 13 abdominal organs in CT are on a file-sharing page without a fixed address: "
+            "fetch UNETR_model_best_acc.pth as the README of MONAI's research-contributions/UNETR/BTCV says, and give "
+            "its path."
+        ),
+        memory_bytes=2_200 * MB,
+        air_below=-175.0,
+        training=_BTCV_TRAINING,
+    ),
+)
