@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from napari_medtransformer.models import load_model as load_model
     from napari_medtransformer.prompting import ImagePredictor as ImagePredictor
     from napari_medtransformer.prompting import PromptSession as PromptSession
+    from napari_medtransformer.segmentation import segment as segment
+    from napari_medtransformer.segmentation import segment_steps as segment_steps
     from napari_medtransformer.volumes import Volume as Volume
     from napari_medtransformer.volumes import read_volume as read_volume
     from napari_medtransformer.volumes import write_labels as write_labels
@@ -37,6 +39,8 @@ _HOMES = {
     "ModelCard": "napari_medtransformer.models",
     "ImagePredictor": "napari_medtransformer.prompting",
     "PromptSession": "napari_medtransformer.prompting",
+    "segment": "napari_medtransformer.segmentation",
+    "segment_steps": "napari_medtransformer.segmentation",
     "AttentionProbe": "napari_medtransformer.inspection",
     "AttentionSite": "napari_medtransformer.inspection",
     "MedTransformerError": "napari_medtransformer.errors",
