@@ -165,7 +165,7 @@ def normalised(crop: Tensor, inside: Tensor, modality: str) -> Tensor:
 
 
 def native_logits(coarse: Tensor, placement: InputPlacement) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Logits (1, 1, …) over a window on the volume's own voxels: the first voxel of the window's part, and (z, y, x)."""
+    """Logits (1, 1, …) over a window on the volume's own voxels: the first voxel there, and (z, y, x) from it on."""
     fine = F.interpolate(coarse, size=placement.input_shape, mode="trilinear", align_corners=False)
     starts, sides = [], []
     for axis, (n, size) in enumerate(zip(placement.native_shape, placement.input_shape, strict=True)):

@@ -64,8 +64,8 @@ class SamMed3D(nn.Module):
     def decode(self, image: Tensor, points_xyz: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """All masks of one object. image: as encoded, B = 1. points_xyz: (1, n, 3) voxels of the crop; labels: (1, n).
 
-        mask: (1, 1, size/4, …) logits of an earlier answer, zeros if there is none. Returns logits (1, masks, size/4, …)
-        and expected IoU (1, masks); the first mask is the one the authors use.
+        mask: (1, 1, size/4, …) logits of an earlier answer, zeros if there is none. Returns logits
+        (1, masks, size/4, …) and expected IoU (1, masks); the first mask is the one the authors use.
         """
         sparse, dense = self.prompt_encoder(points_xyz, labels, mask)
         return self.mask_decoder(image, self.prompt_encoder.grid_positions(), sparse, dense)
@@ -242,8 +242,8 @@ class PromptEncoder(nn.Module):
     def forward(self, points_xyz: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """points_xyz: (1, n, 3) voxel centres; labels: (1, n). Returns tokens (1, n + 1, width) and a grid."""
         places = self.pe_layer((points_xyz + 0.5) / self._size)
-        outside, inside = (embedding.weight for embedding in self.point_embeddings)
-        tokens = places + torch.where(labels[..., None] == 1, inside, outside)
+        signs = torch.cat([embedding.get_parameter("weight") for embedding in self.point_embeddings])
+        tokens = places + signs[labels.long()]
         # the last token is an empty place
         return torch.cat([tokens, self.not_a_point_embed.weight[None]], dim=1), self.mask_downscaling(mask)
 
