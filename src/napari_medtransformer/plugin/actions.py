@@ -1,29 +1,38 @@
-"""What the Prompt dock's buttons do beyond giving prompts: objects, propagation, export."""
+"""What the Prompt dock's buttons do beyond giving prompts: objects, propagation, masks filled and cleaned."""
 
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
+from napari_medtransformer.plugin.statistics_table import Row
 from napari_medtransformer.plugin.work import Job
 from napari_medtransformer.progress import Progress
-from napari_medtransformer.prompting import PromptSession
-from napari_medtransformer.volumes import write_labels
+from napari_medtransformer.prompting.measures import ObjectStatistics
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
 
 
+EDITS = {
+    "fill_between": ("Fill between", "Filled between the prompted slices"),
+    "smooth": ("Smooth", "Smoothed"),
+    "keep_largest": ("Keep largest", "Kept the largest part"),
+    "close_holes": ("Close holes", "Closed the holes"),
+}
+"""By the session's name of an edit: what people read on its button, and afterwards."""
+
+
 class SessionActions(QObject):
-    """The current session's objects, propagation and files. Belongs to a controller, which it holds weakly."""
+    """The current session's objects, and what is done to their masks. Belongs to a controller, held weakly."""
 
     progressed = Signal(object)  # a Progress while something long runs, None when it has ended
     volumes_changed = Signal()
+    measured = Signal(list, str)  # Rows of the table of measurements, and the unit of the image's values
 
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
@@ -74,7 +83,22 @@ class SessionActions(QObject):
     def colour_object(self, object_id: int, colour: str) -> None:
         """Give an object a colour. colour: hex."""
         controller = self._controller()
-        controller.workspace.colours[object_id] = colour
+        with reported():
+            controller.session.colour_object(object_id, colour)
+        controller.after_change()
+
+    def class_object(self, object_id: int, class_name: str) -> None:
+        """Say what kind of thing an object is, such as lesion."""
+        controller = self._controller()
+        with reported():
+            controller.session.class_object(object_id, class_name)
+        controller.after_change()
+
+    def order_objects(self, object_ids: list[int]) -> None:
+        """Which object lies on which, from the lowest to the one on top."""
+        controller = self._controller()
+        with reported():
+            controller.session.order_objects(object_ids)
         controller.after_change()
 
     def remove_object(self, object_id: int) -> None:
@@ -109,10 +133,32 @@ class SessionActions(QObject):
         self.volumes_ml = volumes_ml
         self.volumes_changed.emit()
 
+    def statistics(self) -> None:
+        """Measure every object in the worker, for the table."""
+        controller = self._controller()
+        session = controller.session
+        if session is None:
+            return
+        objects = {one.object_id: one for one in session.objects}
+        unit = "HU" if session.volume.modality == "CT" else ""
+
+        def show(found: list[ObjectStatistics]) -> None:
+            rows = []
+            for one in found:
+                known = objects[one.object_id]
+                name = known.name or f"object {one.object_id}"
+                rows.append(Row(name, known.class_name, one.volume_ml, one.mean, one.std, one.diameter_mm))
+            self.measured.emit(rows, unit)
+
+        controller.queue.submit(session.statistics, label="Measuring…", key="statistics", on_done=show, on_error=report)
+
     # ------------------------------------------------------------------ 3D
 
-    def propagate(self) -> None:
-        """Follow the current object through the slices, in the worker; can be cancelled."""
+    def propagate(self, afresh: bool = False) -> None:
+        """Follow the current object through the slices, in the worker; can be cancelled.
+
+        Only what depends on prompts that changed since the last time is followed again, unless afresh.
+        """
         controller = self._controller()
         session = controller.session
         if session is None or self.long_job is not None:
@@ -129,13 +175,50 @@ class SessionActions(QObject):
 
         self.progressed.emit(Progress(0, None, "Propagating…"))
         self.long_job = controller.queue.submit_steps(
-            lambda: session.propagation_steps(object_id),
+            lambda: session.propagation_steps(object_id, afresh=afresh),
             label="Propagating…",
             on_progress=self.progressed.emit,
             on_done=accept,
             on_error=report,
             on_end=self._long_job_ended,
         )
+        controller.changed.emit()
+
+    def propagate_afresh(self) -> None:
+        """Follow the current object anew from every prompted slice, not only where prompts changed."""
+        self.propagate(afresh=True)
+
+    def edit(self, kind: str) -> None:
+        """Fill between slices, smooth, keep the largest part or close holes of the current object: one step of undo.
+
+        kind: "fill_between", "smooth", "keep_largest" or "close_holes".
+        """
+        controller = self._controller()
+        session = controller.session
+        if session is None or self.long_job is not None:
+            return
+        object_id = controller.workspace.current_object
+        title, done = EDITS[kind]
+
+        def accept(change: Any) -> None:
+            before = session.revision
+            with reported():
+                if not session.accept_edit(change):
+                    warn("The object changed meanwhile; the edit was dropped. Start it again.")
+                elif session.revision == before:
+                    tell(f"{title}: there was nothing to change.")
+                else:
+                    tell(f"{done}; Undo takes it back.")
+            controller.after_change()
+
+        self.long_job = controller.queue.submit(
+            lambda: session.edit(kind, object_id),
+            label=f"{title}…",
+            on_done=accept,
+            on_error=report,
+            on_end=self._long_job_ended,
+        )
+        self.progressed.emit(Progress(0, None, f"{title}…"))
         controller.changed.emit()
 
     def cancel(self) -> None:
@@ -147,44 +230,6 @@ class SessionActions(QObject):
         self.long_job = None
         self.progressed.emit(None)
         self._controller().changed.emit()
-
-    # ------------------------------------------------------------------ files
-
-    def copy_to_layer(self) -> None:
-        """Copy the labels into a layer of the user's own, which can be painted on."""
-        controller = self._controller()
-        workspace, viewer = controller.workspace, controller.viewer
-        layer = workspace.copy_of_labels() if workspace is not None else None
-        if layer is None:
-            warn("There is nothing to copy yet: click in the image first.")
-            return
-        workspace.add_layer(layer)
-        tell(f"Copied to the layer {viewer.layers[-1].name}; it is yours to paint on.")
-
-    def save_labels(self, path: str | Path) -> None:
-        """Write all objects as labels on the input file's own grid."""
-        controller = self._controller()
-        session, volume = controller.session, controller.workspace.volume
-        labels = session.labels
-        controller.queue.submit(
-            lambda: write_labels(labels, volume, path),
-            label="Saving…",
-            on_done=lambda written: tell(f"Saved {written}."),
-            on_error=report,
-        )
-
-    def save_session(self, path: str | Path) -> None:
-        """Write prompts, objects and masks to one file that can be opened again."""
-        with reported():
-            self._controller().session.save(path)
-            tell(f"Saved {path}.")
-
-    def open_session(self, path: str | Path) -> None:
-        """Go on with a saved session of this volume."""
-        controller = self._controller()
-        with reported():
-            session = PromptSession.load(path, controller.model, controller.workspace.volume)
-            controller.adopt(session)
 
 
 def object_volumes_ml(labels: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> dict[int, float]:

@@ -1,15 +1,15 @@
-"""Mouse on the canvas: a click is a point, a drag with the box tool a box, any other drag pans as ever."""
+"""Mouse on the canvas: clicks and drags go to the tool that is chosen; what it does not want pans as ever."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, slice_point
+from napari_medtransformer.plugin.layer_volume import SlicePoint, nearest_inside, slice_point
+from napari_medtransformer.plugin.tools import Tool
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 CLICK_RADIUS = 4.0
 """Canvas pixels that a hand may tremble between press and release of one click."""
 
-
-class Tool(Enum):
-    """What a click on the canvas means."""
-
-    PAN = "pan"
-    POINT = "point"
-    BOX = "box"
+__all__ = ["CLICK_RADIUS", "CanvasTools", "Tool"]
 
 
 class CanvasTools:
@@ -34,18 +28,19 @@ class CanvasTools:
         self._controller = weakref.ref(controller)
         # napari's zoom on a double click would turn two quick clicks into a jump of the view.
         self._zooming = [f for f in viewer.mouse_double_click_callbacks if f.__name__ == "double_click_to_zoom"]
-        viewer.mouse_drag_callbacks.append(self._on_drag)
-        viewer.mouse_move_callbacks.append(self._on_move)
+        self._listening = [
+            (viewer.mouse_drag_callbacks, self._on_drag),
+            (viewer.mouse_move_callbacks, self._on_move),
+            (viewer.mouse_double_click_callbacks, self._on_double_click),
+        ]
+        for callbacks, callback in self._listening:
+            callbacks.append(callback)
 
     def detach(self) -> None:
         """Give the viewer back its own mouse."""
-        viewer = self._viewer()
-        if viewer is None:
+        if self._viewer() is None:
             return
-        for callbacks, callback in (
-            (viewer.mouse_drag_callbacks, self._on_drag),
-            (viewer.mouse_move_callbacks, self._on_move),
-        ):
+        for callbacks, callback in self._listening:
             if callback in callbacks:
                 callbacks.remove(callback)
         self.allow_double_click_zoom(True)
@@ -67,46 +62,48 @@ class CanvasTools:
         if controller is None or event.button != 1 or "Alt" in event.modifiers or not _mouse_is_free(viewer):
             return
         pressed_at = np.asarray(event.pos, dtype=float)
-        start = self._point(viewer, event, controller)
-        boxing = controller.tool is Tool.BOX and start is not None
-        if boxing:
+        start = self._point(viewer, event)
+        other_sign = "Shift" in event.modifiers
+        drawing = start is not None and controller.gestures.begin(start, other_sign)
+        if drawing:
             event.handled = True  # the drag draws; it must not move the view
         moved = False
         yield
         while event.type == "mouse_move":
             moved = moved or float(np.abs(np.asarray(event.pos) - pressed_at).max()) > CLICK_RADIUS
-            if boxing and moved:
-                controller.preview_box(start, self._clamped(viewer, event, controller))
+            if drawing and moved:
+                controller.gestures.drag(self._clamped(viewer, event))
             yield
-        controller.preview_box(None, None)
-        if boxing and moved:
-            controller.box_drawn(start, self._clamped(viewer, event, controller))
-        elif not moved:
-            controller.clicked(start, other_sign="Shift" in event.modifiers)
+        if drawing and moved:
+            controller.gestures.finish(self._clamped(viewer, event))
+        else:
+            controller.gestures.abandon()
+            if not moved:
+                controller.clicked(start, other_sign=other_sign)
+
+    def _on_double_click(self, viewer: Any, event: Any) -> None:
+        controller = self._controller()
+        if controller is not None and _mouse_is_free(viewer):
+            controller.gestures.close_polygon()
 
     def _on_move(self, viewer: Any, event: Any) -> None:
         controller = self._controller()
-        if controller is not None and controller.follows_cursor and not event.is_dragging:
-            controller.hovered(self._point(viewer, event, controller))
+        if controller is not None and controller.wants_moves and not event.is_dragging:
+            controller.hovered(self._point(viewer, event))
 
-    def _point(self, viewer: Any, event: Any, controller: SessionController) -> SlicePoint | None:
-        layer = controller.layer
+    def _point(self, viewer: Any, event: Any) -> SlicePoint | None:
+        layer = self._controller().layer
         if layer is None or viewer.dims.ndisplay != 2:
             return None
         return slice_point(layer, event.position, event.dims_displayed, viewer.dims.ndim)
 
-    def _clamped(self, viewer: Any, event: Any, controller: SessionController) -> SlicePoint | None:
-        """The position, or the nearest one inside the volume: a box may be drawn past the image's edge."""
-        layer = controller.layer
+    def _clamped(self, viewer: Any, event: Any) -> SlicePoint | None:
+        """The position, or the nearest one inside the volume: a hand may draw past the image's edge."""
+        layer = self._controller().layer
         if layer is None:
             return None
-        world = np.asarray(event.position, dtype=float)
-        inside = np.asarray(layer.world_to_data(world), dtype=float)
-        shape = np.asarray(layer_shape(layer))
-        nearest = np.clip(inside, 0, shape - 1)
-        moved = world.copy()
-        moved[-layer.ndim :] = np.asarray(layer.data_to_world(nearest))[-layer.ndim :]
-        return slice_point(layer, moved, event.dims_displayed, viewer.dims.ndim)
+        world = nearest_inside(layer, event.position)
+        return slice_point(layer, world, event.dims_displayed, viewer.dims.ndim)
 
 
 def _mouse_is_free(viewer: Any) -> bool:

@@ -6,6 +6,7 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -13,21 +14,29 @@ from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.actions import SessionActions
 from napari_medtransformer.plugin.attention_state import AttentionState
-from napari_medtransformer.plugin.canvas import CanvasTools, Tool
-from napari_medtransformer.plugin.layer_volume import SlicePoint
+from napari_medtransformer.plugin.canvas import CanvasTools
+from napari_medtransformer.plugin.files import SessionFiles
+from napari_medtransformer.plugin.gestures import Gestures
+from napari_medtransformer.plugin.hover import HoverPreview
+from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of, layer_shape
 from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.predicting import PredictionLoop
+from napari_medtransformer.plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
-from napari_medtransformer.plugin.prompt_layers import box_between
+from napari_medtransformer.plugin.remote import RemoteChoice
+from napari_medtransformer.plugin.tools import Tool
 from napari_medtransformer.plugin.view import ViewFollower
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.plugin.workspace import Workspace
 from napari_medtransformer.prompting import PromptSession
-from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt, SliceKey
+from napari_medtransformer.prompting.prompts import PointPrompt, Prompt, SliceKey
 
 MEASURE_DELAY_MS = 250
 """Objects are measured once nothing has changed for this long."""
+
+BRUSH_SHARE = 120
+"""A stroke is this part of the image's longest side broad, unless the user says otherwise; half of it to each side."""
 
 _controllers: weakref.WeakKeyDictionary[Any, SessionController] = weakref.WeakKeyDictionary()
 
@@ -64,9 +73,14 @@ class SessionController(QObject):
         self.models = ModelSlot(self.queue)
         self.models.loaded.connect(self._on_model)
         self.models.changed.connect(self.changed)
+        self.preferences = read_preferences()
         self.prediction = PredictionLoop(self)
+        self.hover = HoverPreview(self)
+        self.gestures = Gestures(self)
         self.prompting = PromptCommands(self)
         self.actions = SessionActions(self)
+        self.files = SessionFiles(self)
+        self.remote = RemoteChoice(self)
         self.attention = AttentionState(self)
         self.tool = Tool.POINT
         self.positive = True
@@ -74,9 +88,9 @@ class SessionController(QObject):
         self.displayed_contrast = False
         self.layer_fault = ""
         self.busy = ""  # what the worker is doing
-        self._workspaces: dict[Layer, Workspace] = {}
+        self._workspaces: dict[tuple[Layer, int], Workspace] = {}
         self._current: Workspace | None = None
-        self._preview: BoxPrompt | None = None
+        self._brush = 0.0
         self._closed = False
         self._users = 0
         self._measure_timer = QTimer(self)
@@ -100,8 +114,11 @@ class SessionController(QObject):
             return
         self._closed = True
         self.view.detach()
+        self.hover.close()
+        self.remote.close()
         self._measure_timer.stop()
         self.queue.close()
+        self.models.close()
         self._canvas.detach()
         viewer = self._viewer()
         if viewer is not None:
@@ -152,6 +169,8 @@ class SessionController(QObject):
         viewer = self.viewer
         if viewer is not None and viewer.dims.ndisplay != 2:
             return "Prompts are given in 2D: choose a plane."
+        if viewer is not None and self.layer is not None and viewer.dims.ndim - 4 in viewer.dims.displayed:
+            return "Frames are shown side by side; prompts are given on slices: choose a plane."
         return ""
 
     def _on_model(self) -> None:
@@ -164,26 +183,57 @@ class SessionController(QObject):
 
     def set_layer(self, layer: Image | None) -> None:
         """Work on this image layer; a layer that is no volume is refused with a notification."""
-        self._preview = None
+        self._leave()
         if layer is None:
             self._current, self.layer_fault = None, ""
         else:
-            workspace = self._workspaces.get(layer)
-            if workspace is None:
-                try:
-                    workspace = Workspace(self.viewer, layer, self.prompting)
-                except MedTransformerError as error:
-                    self._current, self.layer_fault = None, str(error)
-                    report(error)
-                    self._show_layer()
-                    return
-                self._workspaces[layer] = workspace
-                if workspace.assumed:
-                    tell(workspace.assumed)
-                if self.model is not None:
-                    self._start_session(workspace)
-            self._current, self.layer_fault = workspace, ""
+            try:
+                self._current, self.layer_fault = self._workspace_of(layer, self._shown_frame(layer)), ""
+            except MedTransformerError as error:
+                self._current, self.layer_fault = None, str(error)
+                report(error)
         self._show_layer()
+
+    def follow_slice(self) -> None:
+        """Another slice is shown; of a layer (frame, z, y, x), perhaps another volume."""
+        self.hover.clear()
+        self.gestures.drop_polygon()
+        current = self._current
+        if current is not None and frames_of(current.layer) > 1:
+            frame = self._shown_frame(current.layer)
+            if frame != current.frame:
+                self._leave()
+                self._current = self._workspace_of(current.layer, frame)
+                self._show_layer()
+                return
+        self.changed.emit()
+
+    def _workspace_of(self, layer: Image, frame: int) -> Workspace:
+        """The workspace of a layer's volume, made at the first call. Raises UnsupportedVolume."""
+        workspace = self._workspaces.get((layer, frame))
+        if workspace is None:
+            workspace = Workspace(self.viewer, layer, self.prompting, frame)
+            self._workspaces[layer, frame] = workspace
+            if workspace.assumed and frame == self._shown_frame(layer):
+                tell(workspace.assumed)
+            if self.model is not None:
+                self._start_session(workspace)
+        workspace.set_visible(True)
+        return workspace
+
+    def _leave(self) -> None:
+        """Put the current volume's things aside."""
+        self.hover.clear()
+        self.gestures.drop_polygon()
+        if self._current is not None and frames_of(self._current.layer) > 1:
+            self._current.set_visible(False)
+
+    def _shown_frame(self, layer: Layer) -> int:
+        viewer = self.viewer
+        if layer.ndim != 4 or viewer is None or layer not in viewer.layers:
+            return 0
+        frame = round(float(layer.world_to_data(viewer.dims.point)[0]))
+        return min(max(frame, 0), frames_of(layer) - 1)
 
     def _show_layer(self) -> None:
         self.view.show()
@@ -195,8 +245,7 @@ class SessionController(QObject):
         workspace = self._current
         workspace.show_session(session)
         self.keep_current_object()
-        for request in session.pending():
-            self.prediction.ask(session, request)
+        self.prediction.follow(session, session.pending())
         self.after_change()
 
     def set_displayed_contrast(self, on: bool) -> None:
@@ -212,24 +261,33 @@ class SessionController(QObject):
             planes.set_plane(self.viewer, axis)
 
     def _start_session(self, workspace: Workspace) -> None:
-        """A session with the present model and window, to which the prompts of the last one are given again."""
+        """The present model and window answer from now on; prompts, masks and undo stay."""
         window = None
         if self.displayed_contrast:
             low, high = (float(limit) for limit in workspace.layer.contrast_limits)
             window = (low, high)
-        again = workspace.session is not None
         with reported():
-            requests = workspace.start_session(self.model, window)
-            for request in requests:
-                self.prediction.ask(workspace.session, request)
-            if again and requests:
-                tell("The prompts are predicted anew; undo starts from here.")
+            requests = workspace.use_model(self.model, window, self.preferences.memory_mb * 1_000_000)
+            self.prediction.follow(workspace.session, requests)
+
+    def set_preferences(self, preferences: Preferences) -> None:
+        """Take over and keep what the user decided."""
+        self.preferences = preferences
+        with reported():
+            write_preferences(preferences)
+        self.prediction.set_auto(preferences.auto)
+        self.hover.set_on(preferences.hover)
+        self.changed.emit()
 
     # ------------------------------------------------------------------ canvas
 
     def set_tool(self, tool: Tool) -> None:
         """What a click on the canvas means from now on."""
         self.tool = tool
+        self.hover.clear()
+        self.gestures.drop_polygon()
+        if tool is not Tool.EDIT and self.prompting.selected:
+            self.prompting.select(())
         self._canvas.allow_double_click_zoom(tool is Tool.PAN)
         viewer = self.viewer
         if viewer is not None and tool is not Tool.PAN and self.layer is not None:
@@ -243,34 +301,50 @@ class SessionController(QObject):
         self.positive = positive
         self.changed.emit()
 
+    @property
+    def brush_radius(self) -> float:
+        """Of a painted stroke, in voxels."""
+        if self._brush or self.layer is None:
+            return self._brush or 1.0
+        return max(1.0, max(layer_shape(self.layer)[-3:]) / BRUSH_SHARE)
+
+    def set_brush_radius(self, voxels: float) -> None:
+        """How broad strokes are from now on."""
+        self._brush = voxels
+        self.changed.emit()
+
+    def voxels_of_pixels(self, pixels: float) -> float:
+        """How many voxels of the current volume lie under so many pixels of the canvas."""
+        viewer = self.viewer
+        if viewer is None or self.layer is None:
+            return pixels
+        return pixels / float(viewer.scene.camera.zoom) / float(np.abs(self.layer.scale[-3:]).min())
+
+    @property
+    def wants_moves(self) -> bool:
+        """Whether anybody follows the cursor."""
+        return self.follows_cursor or self.hover.wants_moves
+
     def clicked(self, point: SlicePoint | None, *, other_sign: bool = False) -> None:
-        """A click on the canvas: a point prompt with the point tool, and in any case the voxel to explain."""
+        """A click on the canvas: a prompt of the tool, and in any case the voxel to explain."""
         if point is None:
             if self._current is not None and self.viewer.dims.ndisplay == 2 and self.tool is not Tool.PAN:
                 warn("That click lies outside the image; nothing was added.")
             return
+        self.hover.clear()
         if self.tool is Tool.POINT:
             positive = self.positive != other_sign
             self.add_prompt(PointPrompt(point.position_zyx, positive, self._current.current_object, point.axis))
+        else:
+            self.gestures.click(point, other_sign)
         self.queried.emit(point, False)
 
     def hovered(self, point: SlicePoint | None) -> None:
-        """The mouse moved while a dock follows it."""
-        if point is not None:
+        """The mouse moved while somebody follows it."""
+        if self.hover.wants_moves:
+            self.hover.moved(point)
+        if point is not None and self.follows_cursor:
             self.queried.emit(point, True)
-
-    def preview_box(self, start: SlicePoint | None, stop: SlicePoint | None) -> None:
-        """Show the box that is being drawn."""
-        if self._current is None or (start is None and self._preview is None):
-            return
-        both = start is not None and stop is not None
-        self._preview = box_between(start, stop, self._current.current_object) if both else None
-        self._current.refresh(self._preview)
-
-    def box_drawn(self, start: SlicePoint, stop: SlicePoint | None) -> None:
-        """A drag with the box tool ended."""
-        if stop is not None:
-            self.add_prompt(box_between(start, stop, self._current.current_object))
 
     # ------------------------------------------------------------------ prompts
 
@@ -304,12 +378,17 @@ class SessionController(QObject):
         if ids and self._current.current_object not in ids:
             self._current.current_object = ids[-1]
 
+    def unsaved(self) -> list[Workspace]:
+        """The volumes with work that no file holds."""
+        viewer = self.viewer
+        return [w for w in self._workspaces.values() if w.unsaved and viewer is not None and w.layer in viewer.layers]
+
     def after_change(self) -> None:
         """Show everything as it is now; call it after the session was changed."""
         if self._closed:
             return
         if self._current is not None:
-            self._current.refresh()
+            self._current.refresh(self.prompting.selected)
             self._measure_timer.start()
         self.changed.emit()
 
@@ -321,7 +400,8 @@ class SessionController(QObject):
         layer = event.value
         if layer is self.layer:
             self.set_layer(None)
-        self._workspaces.pop(layer, None)
+        for key in [key for key in self._workspaces if key[0] is layer]:
+            del self._workspaces[key]
         for workspace in self._workspaces.values():
             workspace.forget(layer)
         self.attention.layers.forget(layer)

@@ -16,6 +16,19 @@ _DRAWN = {
     "point": '<circle cx="12" cy="12" r="4.5" fill="{c}"/>'
     '<path d="M12 1.5v5M12 17.5v5M1.5 12h5M17.5 12h5" stroke="{c}" stroke-width="2"/>',
     "box": '<path d="M3 5h18v14H3z" fill="none" stroke="{c}" stroke-width="2" stroke-dasharray="4 2"/>',
+    "scribble": '<path d="M3 17c3-8 5-9 6-7s-2 7 1 7 4-9 6-9-1 8 5 6" fill="none" stroke="{c}" stroke-width="2.600"/>',
+    "lasso": '<path d="M12 4c5.500 0 9 2.500 9 5.500S17.500 15 12 15 3 12.500 3 9.500 6.500 4 12 4z" fill="none" '
+    'stroke="{c}" stroke-width="2" stroke-dasharray="4 2"/>'
+    '<path d="M8 14.500c-2 2-1 4 1 6" fill="none" stroke="{c}" stroke-width="2"/>',
+    "refine": '<path d="M4 12a8 8 0 0 1 14-5l2 2M20 12a8 8 0 0 1-14 5l-2-2M20 4v5h-5M4 20v-5h5" fill="none" '
+    'stroke="{c}" stroke-width="2"/><circle cx="12" cy="12" r="3" fill="{c}"/>',
+    "edit": '<path d="M5 2l13 11-6 .6 3.500 7-2.800 1.400-3.400-7L5 19z" fill="{c}"/>',
+    "gear": '<circle cx="12" cy="12" r="6" fill="none" stroke="{c}" stroke-width="3"/>'
+    '<path d="M12 1.500v5M12 17.500v5M1.500 12h5M17.500 12h5M4.600 4.600l3.500 3.500M15.900 15.900l3.500 3.500'
+    'M19.400 4.600l-3.500 3.500M8.100 15.900l-3.500 3.500" stroke="{c}" stroke-width="2.200"/>',
+    "table": '<path d="M3 4h18v16H3zM3 9.500h18M3 14.800h18M9.500 4v16" fill="none" stroke="{c}" stroke-width="2"/>',
+    "commit": '<path d="M12 2v9M8 7.500l4 4 4-4" fill="none" stroke="{c}" stroke-width="2.200"/>'
+    '<path d="M12 11 2 16.500l10 5.500 10-5.500z" fill="{c}"/>',
     "undo": '<path d="M8 4 3 9l5 5M3.5 9H14a6 6 0 0 1 0 12h-4" fill="none" stroke="{c}" stroke-width="2.2"/>',
     "redo": '<path d="M16 4l5 5-5 5M20.500 9H10a6 6 0 0 0 0 12h4" fill="none" stroke="{c}" stroke-width="2.2"/>',
     "masks": '<rect x="3" y="3" width="12" height="12" rx="2" fill="none" stroke="{c}" stroke-width="2"/>'

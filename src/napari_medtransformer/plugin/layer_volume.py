@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 
 from napari_medtransformer.errors import UnsupportedVolume
-from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.plugin.layers import FRAME_KEY, VOLUME_KEY
 from napari_medtransformer.volumes import Volume
+
+if TYPE_CHECKING:
+    from napari_medtransformer.plugin.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class SlicePoint:
         return z, y, x
 
 
-def volume_of_layer(layer: Layer) -> LayerVolume:
+def volume_of_layer(layer: Layer, frame: int = 0) -> LayerVolume:
     """The Volume that our reader attached, or one made from the layer's data and scale.
 
-    Raises UnsupportedVolume for colour images and for arrays that are neither a volume nor a slice.
+    frame: which volume of a layer (frame, z, y, x). Raises UnsupportedVolume for colour images and for arrays that are
+    neither volumes nor a slice.
     """
     attached = layer.metadata.get(VOLUME_KEY)
     if isinstance(attached, Volume) and attached.shape == layer_shape(layer):
@@ -49,12 +53,18 @@ def volume_of_layer(layer: Layer) -> LayerVolume:
         raise UnsupportedVolume(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
     if layer.rgb:
         raise UnsupportedVolume(f"{layer.name} is a colour image; expected one channel. Split its channels first.")
-    if layer.ndim not in (2, 3):
+    if layer.ndim not in (2, 3, 4):
         raise UnsupportedVolume(
-            f"{layer.name} has {layer.ndim} dimensions {tuple(layer.data.shape)}; expected 3 (z, y, x) or 2 (y, x). "
-            "Take one time point or channel first: right-click the layer, Split Stack."
+            f"{layer.name} has {layer.ndim} dimensions {layer_shape(layer)}; expected (z, y, x), (frame, z, y, x) or "
+            "(y, x). Take one of its leading axis first: right-click the layer, Split Stack."
         )
-    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    data = layer.data[0] if layer.multiscale else layer.data
+    if layer.ndim == 4:
+        data = data[frame]
+        template = layer.metadata.get(FRAME_KEY)
+        if isinstance(template, Volume) and template.shape == data.shape:
+            return LayerVolume(replace(template, data=np.asarray(data), coarser=()))
+    data = np.asarray(data)
     millimetres, assumption = _spacing_mm(layer)
     if layer.ndim == 2:
         data = data[np.newaxis]
@@ -65,8 +75,15 @@ def volume_of_layer(layer: Layer) -> LayerVolume:
 
 
 def layer_shape(layer: Layer) -> tuple[int, ...]:
-    """Voxels per axis of the layer's data, at full resolution."""
-    return tuple(layer.data[0].shape if layer.multiscale else layer.data.shape)
+    """Voxels per axis of the layer's data, at full resolution; empty for a layer that is no array, such as shapes."""
+    if getattr(layer, "multiscale", False):
+        return tuple(layer.data[0].shape)
+    return tuple(getattr(layer.data, "shape", ()))
+
+
+def frames_of(layer: Layer) -> int:
+    """How many volumes a layer holds one after another: more than one for (frame, z, y, x) alone."""
+    return layer_shape(layer)[0] if layer.ndim == 4 else 1
 
 
 def labels_of_layer(labels_zyx: np.ndarray, layer: Layer) -> np.ndarray:
@@ -75,7 +92,9 @@ def labels_of_layer(labels_zyx: np.ndarray, layer: Layer) -> np.ndarray:
 
 
 def same_place(layer: Layer) -> dict[str, Any]:
-    """Keyword arguments that put another layer exactly where this one lies."""
+    """Keyword arguments that put another layer exactly where this one lies; beside (frame, z, y, x), one frame."""
+    if layer.ndim == 4:
+        return _place_of_frame(layer)
     return {
         "scale": layer.scale,
         "translate": layer.translate,
@@ -94,6 +113,10 @@ def slice_point(layer: Layer, world: Sequence[float], dims_displayed: Sequence[i
     """
     position = np.asarray(layer.world_to_data(world), dtype=float)
     shape = layer_shape(layer)
+    if layer.ndim == 4:
+        if ndim - 4 in dims_displayed:
+            return None  # frames side by side are no slice of a patient
+        position, shape = position[1:], shape[1:]
     if layer.ndim == 2:
         position, shape, axis = np.concatenate([[0.0], position]), (1, *shape), 0
     else:
@@ -106,31 +129,75 @@ def slice_point(layer: Layer, world: Sequence[float], dims_displayed: Sequence[i
     return SlicePoint((z, y, x), axis)
 
 
+def nearest_inside(layer: Layer, world: Sequence[float]) -> np.ndarray:
+    """A world position of the viewer, or the nearest one whose voxel lies in the layer."""
+    place = np.asarray(world, dtype=float).copy()
+    inside = np.clip(np.asarray(layer.world_to_data(place), dtype=float), 0, np.asarray(layer_shape(layer)) - 1)
+    place[-layer.ndim :] = np.asarray(layer.data_to_world(inside))[-layer.ndim :]
+    return place
+
+
 def world_of_voxel(layer: Layer, zyx: Sequence[float]) -> np.ndarray:
-    """A voxel's place in the world of the layer's own dimensions."""
+    """A voxel's place in the world of the layer's last three dimensions (of all, for a 2D layer)."""
+    if layer.ndim == 4:
+        return np.asarray(layer.data_to_world((0, *zyx)), dtype=float)[1:]
     return np.asarray(layer.data_to_world(zyx[1:] if layer.ndim == 2 else zyx), dtype=float)
+
+
+def label_slice_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> np.ndarray | None:
+    """The (H, W) bool mask of the label under a voxel, on its slice, in the topmost labels layer that has one there.
+
+    Layers of another shape than the volume's, hidden ones and the session's own masks are passed over.
+    """
+    z, y, x = point.voxel
+    for layer in reversed(viewer.layers):
+        if not isinstance(layer, Labels) or not layer.visible or layer is workspace.masks:
+            continue
+        data = layer.data
+        if data.ndim == 4:
+            data = data[min(workspace.frame, len(data) - 1)]
+        elif data.ndim == 2:
+            data = data[np.newaxis]
+        if data.shape != workspace.volume.shape or not data[z, y, x]:
+            continue
+        plane = np.asarray(data[(slice(None),) * point.axis + (point.voxel[point.axis],)])
+        return plane == data[z, y, x]
+    return None
 
 
 def _normal_axis(layer: Layer, dims_displayed: Sequence[int], ndim: int) -> int:
     """The data axis of a 3D layer that points out of the screen, whatever transform the layer has."""
-    offset = ndim - layer.ndim
-    hidden = [d - offset for d in range(offset, ndim) if d not in dims_displayed]
+    spatial = ndim - 3
+    hidden = [d for d in range(spatial, ndim) if d not in dims_displayed]
     origin = np.asarray(layer.world_to_data(np.zeros(ndim)))
     step = np.zeros(ndim)
-    step[offset + hidden[0]] = 1
-    return int(np.argmax(np.abs(np.asarray(layer.world_to_data(step)) - origin)))
+    step[hidden[0]] = 1
+    return int(np.argmax(np.abs(np.asarray(layer.world_to_data(step)) - origin)[-3:]))
+
+
+def _place_of_frame(layer: Layer) -> dict[str, Any]:
+    """Where the volumes of a layer (frame, z, y, x) lie: its transform of the last three axes."""
+    origin = np.asarray(layer.data_to_world(np.zeros(4)))[1:]
+    columns = [np.asarray(layer.data_to_world(step))[1:] - origin for step in np.eye(4)[1:]]
+    linear = np.stack(columns, axis=1)
+    place: dict[str, Any] = {"units": layer.units[1:], "axis_labels": layer.axis_labels[1:]}
+    if np.allclose(linear, np.diag(np.diag(linear))):
+        return place | {"scale": np.diag(linear), "translate": origin}
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = linear, origin
+    return place | {"affine": affine}
 
 
 def _spacing_mm(layer: Image) -> tuple[tuple[float, float, float], str]:
     """(dz, dy, dx) in mm, and what was assumed to get there. A single slice is 1 mm thick."""
     factors, assumption = [], ""
-    for unit in layer.units:
+    for unit in layer.units[-3:]:
         if unit.is_compatible_with("mm"):
             factors.append(float((1 * unit).to("mm").magnitude))
         else:
             factors.append(1.0)
             assumption = f", one unit of its scale = 1 mm (its units are {unit:~P})".replace("()", "")
-    spacing = [abs(float(s)) * f for s, f in zip(layer.scale, factors)]
+    spacing = [abs(float(s)) * f for s, f in zip(layer.scale[-3:], factors)]
     if layer.ndim == 2:
         spacing = [1.0, *spacing]
         assumption += ", a slice 1 mm thick"

@@ -14,6 +14,7 @@ from napari_medtransformer.volumes import Volume
 PLANES = ("Axial", "Coronal", "Sagittal")
 """By the axis of (z, y, x) that is their normal."""
 
+_GROUND = (0.0, 0.0, 0.0, 0.75)
 _LETTERS = {"top": "top_center", "bottom": "bottom_center", "left": "middle_left", "right": "middle_right"}
 
 
@@ -44,7 +45,7 @@ def shown_slice(viewer: Any, layer: Layer, shape_zyx: tuple[int, int, int]) -> t
     axis = plane_of(viewer)
     if axis is None:
         return None
-    index = math.floor(float(layer.world_to_data(viewer.dims.point)[axis]) + 0.5)
+    index = math.floor(float(layer.world_to_data(viewer.dims.point)[axis - 3]) + 0.5)
     return (axis, index) if 0 <= index < shape_zyx[axis] else None
 
 
@@ -56,9 +57,18 @@ def turn_upright(viewer: Any) -> None:
     viewer.scene.camera.orientation = (depth, "up" if upward else "down", horizontal)
 
 
-def show_directions(viewer: Any, volume: Volume | None, layer: Layer | None) -> None:
-    """Letter the canvas' edges with the patient's directions (R L A P S I), or remove the letters."""
-    letters = _edge_letters(viewer, volume) if layer is not None and layer.ndim == 3 else {}
+def turn_back(viewer: Any) -> None:
+    """Rows run down the screen again, as napari has it; for a viewer that shows no volume any more."""
+    depth, _, horizontal = viewer.scene.camera.orientation
+    viewer.scene.camera.orientation = (depth, "down", horizontal)
+
+
+def show_directions(viewer: Any, volume: Volume | None) -> None:
+    """Letter the canvas' edges with the patient's directions (R L A P S I), or remove the letters.
+
+    They stand on a dark ground of their own, so that bright anatomy beneath does not swallow them.
+    """
+    letters = _edge_letters(viewer, volume)
     for edge, position in _LETTERS.items():
         key = f"medt_{edge}"
         text = letters.get(edge, "")
@@ -66,7 +76,7 @@ def show_directions(viewer: Any, volume: Volume | None, layer: Layer | None) -> 
             if not text:
                 continue
             viewer.canvas.overlays[key] = TextOverlay(
-                position=position, font_size=14, color=LETTER_COLOUR, box=False, visible=True
+                position=position, font_size=14, color=LETTER_COLOUR, box=True, box_color=_GROUND, visible=True
             )
         overlay = viewer.canvas.overlays[key]
         overlay.text = text
@@ -74,9 +84,9 @@ def show_directions(viewer: Any, volume: Volume | None, layer: Layer | None) -> 
 
 
 def _edge_letters(viewer: Any, volume: Volume | None) -> dict[str, str]:
-    if volume is None or plane_of(viewer) is None:
-        return {}
     offset = viewer.dims.ndim - 3
+    if volume is None or plane_of(viewer) is None or min(viewer.dims.order[-2:]) < offset:
+        return {}  # in 3D, or frames are side by side
     vertical, horizontal = (volume.direction_letters[d - offset] for d in viewer.dims.order[-2:])
     upward = str(viewer.scene.camera.orientation[1]) == "up"
     top, bottom = reversed(vertical) if upward else vertical

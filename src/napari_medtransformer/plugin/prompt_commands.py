@@ -94,13 +94,33 @@ class PromptCommands:
 
     # Undo, and the model's other masks
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        workspace = self._controller().workspace
+        session = workspace.session if workspace is not None else None
+        return session is not None and (session.can_undo or workspace.commits.can_undo(session.state))
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a step that was taken back can be done again."""
+        workspace = self._controller().workspace
+        session = workspace.session if workspace is not None else None
+        return session is not None and (session.can_redo or workspace.commits.can_redo(session.state))
+
     def undo(self) -> None:
         """One step back."""
-        self._walk("undo")
+        session = self._controller().session
+        if session is not None and not self._controller().workspace.commits.undo(session.state):
+            self._controller().prediction.follow(session, session.undo())
+        self._walked()
 
     def redo(self) -> None:
         """One step forward again."""
-        self._walk("redo")
+        session = self._controller().session
+        if session is not None and not self._controller().workspace.commits.redo(session.state):
+            self._controller().prediction.follow(session, session.redo())
+        self._walked()
 
     def cycle_mask(self) -> None:
         """Show the next of the model's masks for the current object on this slice."""
@@ -119,11 +139,8 @@ class PromptCommands:
                 controller.session.choose_candidate(key, candidate)
             controller.after_change()
 
-    def _walk(self, direction: str) -> None:
+    def _walked(self) -> None:
         controller = self._controller()
-        session = controller.session
-        if session is None:
-            return
-        controller.prediction.follow(session, getattr(session, direction)())
-        controller.keep_current_object()
-        controller.after_change()
+        if controller.session is not None:
+            controller.keep_current_object()
+            controller.after_change()

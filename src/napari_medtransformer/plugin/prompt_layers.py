@@ -1,4 +1,4 @@
-"""The prompts of a session on the canvas: points with their sign, boxes, each removable and movable by hand."""
+"""The prompts of a session on the canvas: points with their sign, and lines for everything that has a shape."""
 
 from __future__ import annotations
 
@@ -11,59 +11,86 @@ from napari.layers import Layer, Points, Shapes
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE
-from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt
+from napari_medtransformer.plugin.tools import Sketch
+from napari_medtransformer.prompting.drawing import in_volume, prompt_outlines
+from napari_medtransformer.prompting.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt, ScribblePrompt
 
 POINT_PIXELS = 12
 """Largest size of a point on screen."""
 OUTLINE_PIXELS = 1.5
 """Of its outline: napari draws half of the smallest size a layer allows, at least."""
-BOX_EDGE_PIXELS = 2.0
+LINE_SHARE = 1 / 512
+"""Width of a prompt's line, of the image's longest side: a line or two of pixels on screen in a fitted view."""
+_SELECTED = "#ffffff"
+_CLEAR = "#00000000"
+_STROKE_ALPHA = "73"  # of a painted stroke, so that the anatomy is seen through it
 
 
 class PromptLayers:
-    """A Points and a Shapes layer that mirror a session's prompts.
+    """A Points and a Shapes layer that mirror a session's prompts, and sketches that are none yet.
 
     What the user does to the points with napari's own tools becomes commands. Layers are made when first needed, and
     again if the user deleted them.
     """
 
-    def __init__(
-        self,
-        add: Callable[[Layer], None],
-        image: Layer,
-        commands: PromptCommands,
-    ) -> None:
+    def __init__(self, add: Callable[[Layer], None], image: Layer, commands: PromptCommands) -> None:
         self._add = add
         self._image = image
         self._commands = commands
         self._syncing = False
         self._point_ids: list[int] = []
-        self._shown: tuple[Any, ...] = ()
+        self._shown_points: tuple[Any, ...] = ()
+        self._shown_lines: tuple[Any, ...] = ()
+        self._lines = 0  # shapes of prompts; those of sketches come after them
+        self._sketches: dict[str, tuple[Sketch, ...]] = {}
         self.points: Points | None = None
-        self.boxes: Shapes | None = None
+        self.shapes: Shapes | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Those that are there."""
+        return tuple(layer for layer in (self.points, self.shapes) if layer is not None)
 
     def forget(self, layer: Layer) -> None:
         """A layer was taken out of the viewer."""
         if layer is self.points:
-            self.points, self._shown = None, ()
-        elif layer is self.boxes:
-            self.boxes, self._shown = None, ()
+            self.points, self._shown_points = None, ()
+        elif layer is self.shapes:
+            self.shapes, self._shown_lines, self._lines = None, (), 0
+            self._sketches.clear()
 
-    def sync(self, prompts: Mapping[int, Prompt], colours: Mapping[int, str], preview: BoxPrompt | None = None) -> None:
-        """Show these prompts. colours: of each object. preview: a box that is being drawn."""
-        shown = (tuple(prompts.items()), tuple(colours.items()), preview)
-        if shown == self._shown:
-            return
+    def sync(
+        self, prompts: Mapping[int, Prompt], colours: Mapping[int, str], selected: frozenset[int] = frozenset()
+    ) -> None:
+        """Show these prompts. colours: of each object. selected: prompts that are marked."""
+        points = {i: prompt for i, prompt in prompts.items() if isinstance(prompt, PointPrompt)}
+        lines = {i: prompt for i, prompt in prompts.items() if not isinstance(prompt, PointPrompt)}
+        shown_points = (tuple(points.items()), selected & points.keys())
+        shown_lines = (tuple(lines.items()), tuple(colours.items()), selected & lines.keys())
         self._syncing = True
         try:
-            self._show_points({i: p for i, p in prompts.items() if isinstance(p, PointPrompt)})
-            boxes = [p for p in prompts.values() if isinstance(p, BoxPrompt)]
-            self._show_boxes(boxes if preview is None else [*boxes, preview], colours)
-            self._shown = shown
+            if shown_points != self._shown_points:
+                self._show_points(points, selected)
+                self._shown_points = shown_points
+            if (lines or self._lines) and shown_lines != self._shown_lines:
+                self._show_lines(lines, colours, selected)
+                self._shown_lines = shown_lines
         finally:
             self._syncing = False
 
-    def _show_points(self, points: Mapping[int, PointPrompt]) -> None:
+    def sketch(self, sketches: tuple[Sketch, ...], name: str = "drawing") -> None:
+        """Show lines that are no prompts, in the place of those shown before under that name; none takes them away."""
+        if sketches == self._sketches.get(name, ()):
+            return
+        self._sketches[name] = sketches
+        if self.shapes is None and not sketches:
+            return
+        layer = self._shapes_layer()
+        with layer.block_thumbnail_update():
+            layer.remove(list(range(self._lines, layer.nshapes)))
+            self._add_sketches(layer)
+
+    def _show_points(self, points: Mapping[int, PointPrompt], selected: frozenset[int]) -> None:
         if self.points is None:
             if not points:
                 return
@@ -82,39 +109,68 @@ class PromptLayers:
         if points:
             layer.symbol = ["disc" if p.positive else "x" for p in points.values()]
             layer.face_color = [POSITIVE if p.positive else NEGATIVE for p in points.values()]
+            size = marker_size(self._image)
+            layer.size = [1.6 * size if i in selected else size for i in points]
 
-    def _show_boxes(self, boxes: list[BoxPrompt], colours: Mapping[int, str]) -> None:
-        if self.boxes is None:
-            if not boxes:
-                return
-            self.boxes = self._make_boxes()
-            self._add(self.boxes)
-        layer = self.boxes
-        layer.data = []
-        if boxes:
-            layer.add_rectangles(
-                [self._corners(box) for box in boxes],
-                edge_width=BOX_EDGE_PIXELS / 4,
-                edge_color=[colours.get(box.object_id, "#ffffff") for box in boxes],
-                face_color="transparent",
+    def _show_lines(self, lines: Mapping[int, Prompt], colours: Mapping[int, str], selected: frozenset[int]) -> None:
+        layer = self._shapes_layer()
+        outlines: list[np.ndarray] = []
+        edges: list[str] = []
+        faces: list[str] = []
+        widths: list[float] = []
+        owners: list[tuple[int, Prompt]] = []
+        for number, prompt in lines.items():
+            edge, face = _line_colours(prompt, colours)
+            key = prompt.key
+            for line in prompt_outlines(prompt):
+                outlines.append(in_volume(line, key.axis, key.index)[:, -layer.ndim :])
+                edges.append(_SELECTED if number in selected else edge)
+                faces.append(face)
+                widths.append(self._line_width * (2 if number in selected else 1))
+                owners.append((number, prompt))
+        with layer.block_thumbnail_update():
+            layer.data = []
+            if outlines:
+                layer.add(outlines, shape_type="polygon", edge_width=widths, edge_color=edges, face_color=faces)
+            self._lines = len(outlines)
+            layer.features = {
+                "prompt": [number for number, _ in owners],
+                "object": [prompt.key.object_id for _, prompt in owners],
+                "kind": [_kind(prompt) for _, prompt in owners],
+                "sign": [_sign(prompt) for _, prompt in owners],
+            }
+            self._add_sketches(layer)
+
+    def _add_sketches(self, layer: Shapes) -> None:
+        for sketch in (one for group in self._sketches.values() for one in group):
+            layer.add(
+                [np.asarray(sketch.line_zyx)[:, -layer.ndim :]],
+                shape_type="polygon" if sketch.closed else "path",
+                edge_width=max(self._line_width, sketch.width if not sketch.closed else 0.0),
+                edge_color=sketch.colour + (_STROKE_ALPHA if sketch.width > 1 else ""),
+                face_color=_CLEAR,
             )
-        layer.features = {"object": [box.object_id for box in boxes]}
+
+    def _shapes_layer(self) -> Shapes:
+        if self.shapes is None:
+            self.shapes = Shapes(
+                ndim=min(self._image.ndim, 3), name="prompt shapes", opacity=1, **same_place(self._image)
+            )
+            self._add(self.shapes)
+        return self.shapes
 
     def _make_points(self) -> Points:
         layer = Points(
-            ndim=self._image.ndim,
+            ndim=min(self._image.ndim, 3),
             name="prompt points",
             size=marker_size(self._image),
-            canvas_size_limits=(2 * OUTLINE_PIXELS, POINT_PIXELS),
+            canvas_size_limits=(2 * OUTLINE_PIXELS, 1.6 * POINT_PIXELS),
             border_width=0.05,
             border_color="white",
             **same_place(self._image),
         )
         layer.events.data.connect(self._on_points_edited)
         return layer
-
-    def _make_boxes(self) -> Shapes:
-        return Shapes(ndim=self._image.ndim, name="prompt boxes", opacity=1.0, **same_place(self._image))
 
     def _on_points_edited(self, event: Any) -> None:
         if self._syncing or self.points is None:
@@ -129,25 +185,38 @@ class PromptLayers:
             )
 
     def _layer_position(self, zyx: tuple[float, float, float]) -> tuple[float, ...]:
-        return zyx[-self._image.ndim :]
+        return zyx[-min(self._image.ndim, 3) :]
 
     def _volume_position(self, position: np.ndarray) -> tuple[float, float, float]:
         z, y, x = (0.0,) * (3 - len(position)) + tuple(float(p) for p in position)
         return z, y, x
 
-    def _corners(self, box: BoxPrompt) -> np.ndarray:
-        """The four corners (4, ndim): a half-open box of voxels ends half a voxel before its stop."""
-        rows, columns = (axis for axis in range(3) if axis != box.axis)
-        corners = np.tile(np.asarray(box.start_zyx, dtype=float), (4, 1))
-        start, stop = np.asarray(box.start_zyx) - 0.5, np.asarray(box.stop_zyx) - 0.5
-        corners[:, rows] = [start[rows], start[rows], stop[rows], stop[rows]]
-        corners[:, columns] = [start[columns], stop[columns], stop[columns], start[columns]]
-        return corners[:, -self._image.ndim :]
+    @property
+    def _line_width(self) -> float:
+        return max(0.5, LINE_SHARE * max(layer_shape(self._image)[-3:]))
+
+
+def _line_colours(prompt: Prompt, colours: Mapping[int, str]) -> tuple[str, str]:
+    """(edge, face): boxes and masks in their object's colour, strokes and lassos in that of their sign."""
+    if isinstance(prompt, BoxPrompt | MaskPrompt):
+        return colours.get(prompt.object_id, "#ffffff"), _CLEAR
+    sign = POSITIVE if prompt.positive else NEGATIVE
+    return sign, sign + _STROKE_ALPHA if isinstance(prompt, ScribblePrompt) else _CLEAR
+
+
+def _kind(prompt: Prompt) -> str:
+    return type(prompt).__name__.removesuffix("Prompt").lower()
+
+
+def _sign(prompt: Prompt) -> str:
+    if isinstance(prompt, BoxPrompt | MaskPrompt):
+        return ""
+    return "+" if prompt.positive else "−"
 
 
 def marker_size(image: Layer) -> float:
     """The size of a point in voxels: a fitted view shows it at its largest, and picking it needs an aimed click."""
-    return max(layer_shape(image)) / 40
+    return max(layer_shape(image)[-3:]) / 40
 
 
 def box_between(a: SlicePoint, b: SlicePoint, object_id: int) -> BoxPrompt:

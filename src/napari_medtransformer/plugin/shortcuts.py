@@ -1,4 +1,8 @@
-"""Keys on the canvas. Manifests cannot bind keys yet, so they are bound to the viewer when a dock opens."""
+"""Keys on the canvas. Manifests cannot bind keys yet, so they are bound to the viewer when a dock opens.
+
+Where micro-sam and nnInteractive give one key two meanings, micro-sam's stays, as it has more of them: S predicts and
+Shift+S goes through the volume, so that scribbles are on D (draw); L, P, B and R are nnInteractive's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from napari_medtransformer.plugin.canvas import Tool
+from napari_medtransformer.plugin.tools import Tool
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -18,21 +22,50 @@ def _toggle_sign(controller: SessionController) -> None:
     controller.set_positive(not controller.positive)
 
 
+def _toggle_hover(controller: SessionController) -> None:
+    controller.hover.set_on(not controller.hover.on)
+
+
+def _escape(controller: SessionController) -> None:
+    """One step out: of an outline, of a selection, of the tool."""
+    if controller.gestures.clicking_outline:
+        controller.gestures.drop_polygon()
+    elif controller.prompting.selected:
+        controller.prompting.select(())
+    else:
+        controller.set_tool(Tool.PAN)
+
+
+def _reset(controller: SessionController) -> None:
+    if controller.workspace is not None and controller.session is not None:
+        controller.actions.clear_object(controller.workspace.current_object)
+
+
 SHORTCUTS: tuple[tuple[str, str, str, Action], ...] = (
-    ("p", "P", "point tool", lambda c: c.set_tool(Tool.POINT)),
-    ("b", "B", "box tool", lambda c: c.set_tool(Tool.BOX)),
-    ("Escape", "Esc", "move only", lambda c: c.set_tool(Tool.PAN)),
+    ("p", "P", "point: click", lambda c: c.set_tool(Tool.POINT)),
+    ("b", "B", "box: drag", lambda c: c.set_tool(Tool.BOX)),
+    ("d", "D", "scribble: paint a stroke", lambda c: c.set_tool(Tool.SCRIBBLE)),
+    ("l", "L", "lasso: drag around, or click corners and double-click", lambda c: c.set_tool(Tool.LASSO)),
+    ("g", "G", "grab a label of another layer, to refine it", lambda c: c.set_tool(Tool.REFINE)),
+    ("e", "E", "edit: click a prompt to select it, drag to move it", lambda c: c.set_tool(Tool.EDIT)),
+    ("Delete", "Del", "remove the selected prompt", lambda c: c.prompting.remove_selected()),
+    ("Backspace", "Backspace", "the same", lambda c: c.prompting.remove_selected()),
+    ("Escape", "Esc", "drop the outline or the selection; then: move the view only", _escape),
     ("t", "T", "switch inside / outside", _toggle_sign),
+    ("h", "H", "preview under the cursor, on and off", _toggle_hover),
     ("Tab", "Tab", "next of the model's masks", lambda c: c.prompting.cycle_mask()),
     ("n", "N", "next object, or a new one", lambda c: c.actions.next_object()),
-    ("s", "S", "predict what is missing", lambda c: c.prediction.run()),
+    ("s", "S", "predict what waits for it", lambda c: c.prediction.run()),
     ("Shift-s", "Shift+S", "propagate to 3D", lambda c: c.actions.propagate()),
-    ("c", "C", "copy labels to a layer of my own", lambda c: c.actions.copy_to_layer()),
+    ("c", "C", "commit to a labels layer of my own", lambda c: c.files.commit()),
     ("Shift-c", "Shift+C", "clear this object's prompts on the slice", lambda c: c.prompting.clear_slice()),
+    ("r", "R", "reset this object on every slice", _reset),
     ("Control-z", "Ctrl+Z", "undo", lambda c: c.undo()),
     ("Control-Shift-z", "Ctrl+Shift+Z", "redo", lambda c: c.redo()),
 )
 """napari's name of the key, the name people read, what it does, and how."""
+
+_MOUSE = (("Shift-click", "a prompt of the other sign"), ("Alt-drag", "moves the view, whatever the tool"))
 
 
 def bind_shortcuts(viewer: Any, controller: SessionController) -> None:
@@ -44,9 +77,9 @@ def bind_shortcuts(viewer: Any, controller: SessionController) -> None:
 
 def shortcuts_help() -> str:
     """The keys as rich text."""
-    rows = "".join(f"<tr><td><b>{name}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for _, name, what, _ in SHORTCUTS)
-    extra = "<tr><td><b>Shift-click</b>&nbsp;&nbsp;</td><td>a point of the other sign</td></tr>"
-    return f"<b>Keys on the canvas</b><table>{extra}{rows}</table>"
+    named = [(name, what) for _, name, what, _ in SHORTCUTS]
+    rows = "".join(f"<tr><td><b>{name}</b>&nbsp;&nbsp;</td><td>{what}</td></tr>" for name, what in (*_MOUSE, *named))
+    return f"<b>With the mouse over the canvas</b><table>{rows}</table>"
 
 
 def _handler(reference: weakref.ref[SessionController], action: Action) -> Callable[[Any], None]:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from napari_medtransformer.models.words import weights_in_words
-from napari_medtransformer.plugin.canvas import Tool
 from napari_medtransformer.plugin.planes import PLANES
-from napari_medtransformer.prompting.prompts import PointPrompt
+from napari_medtransformer.plugin.tools import Tool
+from napari_medtransformer.prompting.prompts import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, ScribblePrompt
 
 if TYPE_CHECKING:
     from napari_medtransformer.models.card import ModelCard
     from napari_medtransformer.plugin.controller import SessionController
 
+_KINDS = {
+    PointPrompt: ("point",),
+    BoxPrompt: ("box", "boxes"),
+    ScribblePrompt: ("scribble",),
+    LassoPrompt: ("lasso",),
+    MaskPrompt: ("label", "labels"),
+}
+_HINTS = {
+    Tool.PAN: "Choose a tool to give prompts; drag to move the view.",
+    Tool.BOX: "Drag a box around a structure.",
+    Tool.SCRIBBLE: "Paint over a part of the structure; with Shift, over what is not. Alt-drag moves the view.",
+    Tool.LASSO: "Drag around the structure, or click its corners and double-click the last.",
+    Tool.REFINE: "Click a label of another labels layer: it becomes a prompt, to be corrected by clicks.",
+    Tool.EDIT: "Click a prompt to select it, drag it elsewhere, or remove it with Del.",
+}
 Mood = Literal["ready", "busy", "blocked"]
 
 
@@ -57,10 +73,8 @@ def _answer(controller: SessionController) -> str:
     candidates = controller.session.candidates(key) if key is not None else None
     if candidates is None:
         return ""
-    prompts = [p for p in controller.session.prompts.values() if p.key == key]
-    points = sum(isinstance(p, PointPrompt) for p in prompts)
-    parts = [_count(points, "point"), _count(len(prompts) - points, "box", "boxes")]
-    told = " + ".join(part for part in parts if part)
+    kinds = Counter(type(prompt) for prompt in controller.prompting.on_slice(key))
+    told = " + ".join(_count(kinds[kind], *words) for kind, words in _KINDS.items() if kinds[kind])
     score = f"expected overlap {float(candidates.scores[candidates.chosen]):.0%}"
     choice = f"mask {candidates.chosen + 1} of {len(candidates.scores)} (Tab)" if len(candidates.scores) > 1 else ""
     seconds = f"{controller.prediction.seconds * 1000:.0f} ms" if controller.prediction.seconds is not None else ""
@@ -69,10 +83,11 @@ def _answer(controller: SessionController) -> str:
 
 
 def _hint(controller: SessionController) -> str:
-    if controller.tool is Tool.PAN:
-        return "Choose Point or Box to give prompts; drag to move the view."
-    if controller.tool is Tool.BOX:
-        return "Drag a box around a structure."
+    waiting = controller.prediction.waiting()
+    if waiting:
+        return f"Prompts on {_count(waiting, 'slice')} wait for S."
+    if controller.tool in _HINTS:
+        return _HINTS[controller.tool]
     side = "inside" if controller.positive else "outside"
     other = "outside" if controller.positive else "inside"
     return f"Click {side} a structure; Shift-click {other} it to correct. Drag moves the view."

@@ -61,6 +61,12 @@ def tool_button(
     return button
 
 
+def enable(button: QToolButton, possible: bool, tip: str, reason: str) -> None:
+    """Enable a button, or disable it with a tooltip that says why."""
+    button.setEnabled(possible)
+    button.setToolTip(tip if possible else f"{tip}\n\nNot now: {reason}")
+
+
 class Column(QScrollArea):
     """Scrolls what is too high, and is never narrower than what it holds."""
 
@@ -104,6 +110,32 @@ def section(title: str, *extra: QWidget) -> tuple[QFrame, QVBoxLayout]:
     heading.setStyleSheet(f"font-size: 10px; font-weight: 600; letter-spacing: 1px; color: {quiet_colour()};")
     layout.addLayout(row(heading, None, *extra))
     return frame, layout
+
+
+def folding(title: str, content: QWidget, *, is_open: bool = True) -> tuple[QWidget, QToolButton]:
+    """A line that shows and hides what is under it, and the button that does."""
+    frame = QWidget()
+    layout = QVBoxLayout(frame)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(GAP)
+    button = QToolButton()
+    button.setText(title)
+    button.setCheckable(True)
+    button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    button.setStyleSheet(
+        f"QToolButton {{ background: transparent; border: 0; padding: 0; font-size: 11px; color: {quiet_colour()}; }}"
+    )
+
+    def show(on: bool) -> None:
+        button.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
+        content.setVisible(on)
+
+    button.toggled.connect(show)
+    button.setChecked(is_open)
+    show(is_open)
+    layout.addWidget(button)
+    layout.addWidget(content)
+    return frame, button
 
 
 def row(*widgets: QWidget | None) -> QHBoxLayout:

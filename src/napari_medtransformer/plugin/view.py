@@ -5,11 +5,12 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.plugin import planes
-from napari_medtransformer.plugin.cursor_readout import CursorReadout
+from napari_medtransformer.plugin.aids import aids_of
 from napari_medtransformer.plugin.notify import report
+from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -21,11 +22,13 @@ PREFETCH_DELAY_MS = 120
 class ViewFollower(QObject):
     """Listens to the viewer's dimensions on behalf of a controller; holds both weakly. `detach` ends it."""
 
+    prefetched = Signal(object)  # a Progress while slices are encoded ahead, None when that has ended
+
     def __init__(self, viewer: Any, controller: SessionController) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self._controller = weakref.ref(controller)
-        self.readout = CursorReadout(viewer)
+        self.aids = aids_of(viewer)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(PREFETCH_DELAY_MS)
@@ -42,21 +45,19 @@ class ViewFollower(QObject):
     def detach(self) -> None:
         """Stop listening."""
         self._timer.stop()
-        self.readout.detach()
         for emitter, callback in self._listening:
             emitter.disconnect(callback)
         self._listening.clear()
 
     def show(self) -> None:
-        """Turn the plane upright and letter its edges for the controller's volume; encode the slice soon."""
+        """Show the controller's volume upright and lettered, whoever opened it; encode the slice soon."""
         viewer, controller = self._viewer(), self._controller()
         if viewer is None or controller is None:
             return
         workspace = controller.workspace
         if workspace is not None:
-            planes.turn_upright(viewer)
+            self.aids.assume(controller.layer, workspace.volume)
             self._timer.start()
-        planes.show_directions(viewer, workspace.volume if workspace else None, controller.layer)
 
     def shown_slice(self) -> tuple[int, int] | None:
         """(axis, index) of the slice of the volume that is on screen; None in 3D or outside the volume."""
@@ -69,7 +70,7 @@ class ViewFollower(QObject):
         self._timer.start()
         controller = self._controller()
         if controller is not None:
-            controller.changed.emit()
+            controller.follow_slice()
 
     def _on_plane(self) -> None:
         self.show()
@@ -81,6 +82,15 @@ class ViewFollower(QObject):
         if where is None or session is None:
             return
         axis, index = where
+        reach = controller.preferences.reach
         controller.queue.submit_steps(
-            lambda: session.prefetch(axis, [index]), label="Encoding the slice…", key="prefetch", on_error=report
+            lambda: session.prefetch_around(axis, index, reach),
+            label="",
+            key="prefetch",
+            on_progress=self._on_prefetch,
+            on_error=report,
+            on_end=lambda: self.prefetched.emit(None),
         )
+
+    def _on_prefetch(self, progress: Progress) -> None:
+        self.prefetched.emit(progress)

@@ -10,13 +10,14 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.plugin.commits import Commits
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.prompt_layers import PromptLayers
 from napari_medtransformer.plugin.style import object_colour
 from napari_medtransformer.prompting import PromptSession, Request
-from napari_medtransformer.prompting.prompts import BoxPrompt, Prompt
+from napari_medtransformer.prompting.prompts import Prompt
 
 MASK_OPACITY = 0.5
 
@@ -32,22 +33,29 @@ class Workspace:
         viewer: Any,
         layer: Image,
         commands: PromptCommands,
+        frame: int = 0,
     ) -> None:
         self._viewer = weakref.ref(viewer)
         self.layer = layer
-        known: LayerVolume = volume_of_layer(layer)
+        self.frame = frame
+        known: LayerVolume = volume_of_layer(layer, frame)
         self.volume = known.volume
         self.assumed = known.assumed
         self.session: PromptSession | None = None
         self.waiting: list[Prompt] = []  # prompts given before the model was there
-        self.colours: dict[int, str] = {}
         self.current_object = 1
+        self.commits = Commits()
+        self.committed: weakref.ref[Labels] | None = None  # the user's layer that labels were handed to last
+        self.saved_revision = 0
         self.masks: Labels | None = None
+        self._shown_revision = -1
         self.prompts = PromptLayers(self.add_layer, layer, commands)
 
     def colour(self, object_id: int) -> str:
         """The object's colour, as hex."""
-        return self.colours.get(object_id, object_colour(object_id))
+        objects = self.session.objects if self.session is not None else ()
+        chosen = next((one.colour for one in objects if one.object_id == object_id), "")
+        return chosen or object_colour(object_id)
 
     def object_name(self) -> str:
         """What the selected object is called."""
@@ -55,43 +63,58 @@ class Workspace:
         name = next((o.name for o in objects if o.object_id == self.current_object), "")
         return name or f"object {self.current_object}"
 
-    def refresh(self, preview: BoxPrompt | None = None) -> None:
-        """Show the session as it is now."""
+    def refresh(self, selected: frozenset[int] = frozenset()) -> None:
+        """Show the session as it is now. selected: prompts that are marked."""
         if self.session is None:
             shown = dict(enumerate(self.waiting, start=-len(self.waiting)))
             objects = {prompt.object_id for prompt in self.waiting} | {self.current_object}
-            self.prompts.sync(shown, {i: self.colour(i) for i in objects}, preview)
+            self.prompts.sync(shown, {i: self.colour(i) for i in objects})
             return
         colours = {o.object_id: self.colour(o.object_id) for o in self.session.objects}
         colours.setdefault(self.current_object, self.colour(self.current_object))
-        if self.masks is None and self.session.prompts:
+        if self.masks is None and self.session.state.slices:
             masks = self._make_masks()
             self.add_layer(masks, below_prompts=True)
             self.masks = masks
         if self.masks is not None:
             self._colour_masks(colours)
-            self.masks.refresh(extent=False)
-        self.prompts.sync(self.session.prompts, colours, preview)
+            if self._shown_revision != self.session.revision:
+                self.masks.refresh(extent=False, thumbnail=False)
+                self._shown_revision = self.session.revision
+        self.prompts.sync(self.session.prompts, colours, selected)
 
-    def start_session(self, model: PromptableModel, window: tuple[float, float] | None) -> list[Request]:
-        """A session with this model; what was prompted before is given to it again. Returns what is to be predicted.
+    def use_model(
+        self, model: PromptableModel, window: tuple[float, float] | None, embeddings_bytes: int
+    ) -> list[Request]:
+        """Let this model answer, through this window; prompts, masks and undo stay. Returns what is to be predicted.
 
         Raises UnsupportedModel and InvalidPrompt.
         """
-        old, session = self.session, PromptSession(model, self.volume, window=window)
-        prompts = [*(old.prompts.values() if old is not None else ()), *self.waiting]
-        requests = [session.add_prompt(prompt) for prompt in prompts]
-        kept = {o.object_id for o in session.objects}
-        for item in old.objects if old is not None else ():
-            if item.name and item.object_id in kept:
-                session.rename_object(item.object_id, item.name)
+        if self.session is not None:
+            low_high = window or (self.volume.window.low, self.volume.window.high)
+            return self.session.switch_model(model, low_high)
+        session = PromptSession(model, self.volume, window=window, embeddings_bytes=embeddings_bytes)
+        requests = [session.add_prompt(prompt) for prompt in self.waiting]
         self.waiting = []
         self.show_session(session)
         return requests
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is work that no session file holds."""
+        return bool(self.session is not None and self.session.prompts and self.session.revision != self.saved_revision)
+
+    def set_visible(self, visible: bool) -> None:
+        """Show or hide the layers of this volume: those of other frames would lie on it."""
+        for layer in (self.masks, *self.prompts.layers):
+            if layer is not None:
+                layer.visible = visible
+
     def show_session(self, session: PromptSession) -> None:
         """Work with another session from now on."""
         self.session = session
+        self.commits = Commits()
+        self._shown_revision = -1
         self._drop_masks()
         self.refresh()
 
@@ -113,12 +136,10 @@ class Workspace:
         if active is not None:
             viewer.layers.selection.active = active
 
-    def copy_of_labels(self) -> Labels | None:
-        """A labels layer of the user's own with the session's labels, or None if there is nothing yet."""
-        if self.session is None or not self.session.live_labels.any():
-            return None
+    def labels_layer_for_user(self) -> Labels:
+        """An empty labels layer on the image's grid, in the objects' colours, for the user to keep and paint on."""
         layer = Labels(
-            labels_of_layer(np.array(self.session.live_labels), self.layer),
+            np.zeros_like(labels_of_layer(self.session.live_labels, self.layer)),
             name=f"{self.layer.name} labels",
             opacity=MASK_OPACITY,
             metadata={VOLUME_KEY: self.volume},
