@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCar
 from napari_medtransformer.models.card_files import write_card
 from napari_medtransformer.models.compact import CompactConfig, Kind, compact_network
 from napari_medtransformer.models.devices import choose_device
-from napari_medtransformer.progress import Progress, Result, Steps
+from napari_medtransformer.progress import Partial, Progress, Result, Steps
 from napari_medtransformer.training.augment import Augmentation
 from napari_medtransformer.training.auto import AutoRecipe, predict_case, train_network
 from napari_medtransformer.training.auto_cases import (
@@ -129,7 +129,7 @@ def score_cases(
     yield Result(scores)
 
 
-def _value(steps: Steps[T]) -> Iterator[Any]:
+def _value(steps: Steps[T]) -> Generator[Progress | Partial[Any], None, T]:
     """Pass the progress of `steps` on and return its Result's value: `value = yield from _value(steps)`."""
     for step in steps:
         if isinstance(step, Result):
@@ -159,7 +159,8 @@ def _plan(wanted: AutoTraining, files: list[CaseFiles], data: str) -> Steps[Auto
 
 
 def _plan_from(values: dict[str, Any]) -> AutoPlan:
-    return AutoPlan(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return AutoPlan(**plain)
 
 
 def _prepare(files: list[CaseFiles], plan: AutoPlan, folder: Path) -> Steps[list[AutoCase]]:

@@ -52,7 +52,7 @@ _BTCV_TRAINING = "24 portal venous CTs of the abdomen (BTCV, 512 × 512 × 85 to
 CARDS: tuple[ModelCard, ...] = (
     ModelCard(
         name="medt-hippocampus",
-        title="MedTransformer Hippocampus, SwinUNETR",
+        title="Hippocampus, SwinUNETR",
         family="swin-unetr",
         architecture="compact",
         builder=_SWIN_UNETR,
@@ -74,7 +74,7 @@ CARDS: tuple[ModelCard, ...] = (
     ),
     ModelCard(
         name="medt-hippocampus-unetr",
-        title="MedTransformer Hippocampus, UNETR",
+        title="Hippocampus, UNETR",
         family="unetr",
         architecture="compact",
         builder=_UNETR,
@@ -96,7 +96,7 @@ CARDS: tuple[ModelCard, ...] = (
     ),
     ModelCard(
         name="swin-unetr-btcv",
-        title="SwinUNETR, abdomen (MONAI model zoo)",
+        title="Abdomen, SwinUNETR (MONAI)",
         family="swin-unetr",
         architecture="monai-48-ras",
         builder=_SWIN_UNETR,
@@ -122,7 +122,7 @@ CARDS: tuple[ModelCard, ...] = (
     ),
     ModelCard(
         name="unetr-btcv",
-        title="UNETR, abdomen (MONAI research contributions)",
+        title="Abdomen, UNETR (MONAI)",
         family="unetr",
         architecture="monai-16",
         builder=_UNETR,

@@ -1,0 +1,311 @@
+"""A run of an automatic model over the chosen volume: its layers as they fill, its measures, and what follows."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QObject, Signal
+
+from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
+from napari_medtransformer.plugin.layer_volume import labels_of_layer, same_place, world_of_voxel
+from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.plugin.notify import report, tell
+from napari_medtransformer.plugin.organ_table import Organ
+from napari_medtransformer.plugin.work import Job, WorkQueue
+from napari_medtransformer.progress import Progress, Result, Steps
+from napari_medtransformer.volumes import Volume, label_statistics
+from napari_medtransformer.volumes.agreement import LabelAgreement, label_agreement
+from napari_medtransformer.volumes.label_table import Label, write_label_table
+from napari_medtransformer.volumes.places import label_places
+
+if TYPE_CHECKING:
+    from napari_medtransformer.models.base import AutomaticModel
+    from napari_medtransformer.models.card import ModelCard
+    from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.segmentation import FinishedSlab, Segmentation
+
+OPACITY = 0.55
+UNCERTAINTY_OPACITY = 0.75
+
+
+class SegmentState(QObject):
+    """One run at a time; belongs to a dock and the window's thread. Holds its layers weakly: the viewer owns them."""
+
+    changed = Signal()
+    progressed = Signal(object)  # a Progress, or None when nothing runs
+    measured = Signal()
+    compared = Signal()
+
+    def __init__(self, controller: SessionController, queue: WorkQueue) -> None:
+        super().__init__()
+        self._controller = controller
+        self._queue = queue
+        self._job: Job | None = None
+        self._follow_up: Job | None = None
+        self._layer: weakref.ref[Labels] | None = None
+        self._image: weakref.ref[Image] | None = None
+        self._labels: np.ndarray | None = None
+        self._started = 0.0
+        self._revision = 0
+        self.volume: Volume | None = None
+        self.card: ModelCard | None = None
+        self.seconds = 0.0
+        self.slabs = 0
+        self.said = ""  # how the last run ended
+        self.messages: tuple[str, ...] = ()
+        self.organs: list[Organ] = []
+        self.agreement: list[LabelAgreement] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether a volume is being segmented."""
+        return self._job is not None
+
+    @property
+    def layer(self) -> Labels | None:
+        """The layer with the labels, if it is still in the viewer."""
+        layer = self._layer() if self._layer is not None else None
+        viewer = self._controller.viewer
+        return layer if layer is not None and viewer is not None and layer in viewer.layers else None
+
+    @property
+    def names(self) -> list[Label]:
+        """Names and colours of the model's labels."""
+        return [] if self.card is None else [Label(x.value, x.name, x.color) for x in self.card.labels]
+
+    # ------------------------------------------------------------------ running
+
+    def start(self, model: AutomaticModel, **options: Any) -> None:
+        """Segment the chosen image; options as for `segment_steps`. What ran before stays as it is."""
+        workspace = self._controller.workspace
+        if workspace is None or self.running:
+            return
+        self._revision += 1
+        self._layer, self._labels = None, None
+        self._image = weakref.ref(workspace.layer)
+        self.volume, self.card = workspace.volume, model.card
+        self.organs, self.agreement, self.messages, self.slabs, self.said = [], [], (), 0, ""
+        self._started = time.monotonic()
+        volume = workspace.volume
+
+        def steps() -> Steps[Segmentation]:
+            from napari_medtransformer.segmentation import segment_steps
+
+            return segment_steps(model, volume, **options)
+
+        self._job = self._queue.submit_steps(
+            steps,
+            label=f"{model.card.name} segments {workspace.layer.name}…",
+            on_progress=self._on_progress,
+            on_partial=self._on_slab,
+            on_done=self._on_result,
+            on_error=self._on_error,
+        )
+        self.progressed.emit(Progress(0, None, "starting"))
+        self.changed.emit()
+
+    def cancel(self) -> None:
+        """Stop; what is done stays."""
+        if self._job is None:
+            return
+        self._job.cancel()
+        kept = f"{self.slabs} finished parts are kept" if self.slabs else "nothing was finished yet"
+        self._end(f"Cancelled after {time.monotonic() - self._started:.0f} s; {kept}.")
+        if self.slabs:
+            self._measure()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.progressed.emit(Progress(progress.done, progress.total, self._remaining(progress)))
+
+    def _remaining(self, progress: Progress) -> str:
+        """What the bar says: which window, and how long it will still take."""
+        if not progress.total or not progress.done:
+            return progress.message or "starting"
+        left = (time.monotonic() - self._started) / progress.done * (progress.total - progress.done)
+        clock = f"{int(left) // 60}:{int(left) % 60:02d}"
+        return f"window {progress.done} of {progress.total} · {clock} left"
+
+    def _on_slab(self, slab: FinishedSlab) -> None:
+        if self._labels is None:
+            self._make_layer(slab.labels.dtype)
+        (z0, y0, x0), (z1, y1, x1) = slab.start, slab.stop
+        self._labels[z0:z1, y0:y1, x0:x1] = slab.labels
+        self.slabs += 1
+        layer = self.layer
+        if layer is not None:
+            layer.refresh(extent=False)
+
+    def _on_result(self, result: Segmentation) -> None:
+        if self._labels is None:
+            self._make_layer(result.labels.dtype)
+        layer = self.layer
+        if layer is not None and self._image is not None and self._image() is not None:
+            self._labels = result.labels
+            layer.data = labels_of_layer(result.labels, self._image())
+        self.messages = result.messages
+        if result.disagreement is not None:
+            self._add_heat(result.disagreement, "disagreement", 1.0, visible=False)
+        if result.entropy is not None:
+            self._add_heat(result.entropy, "uncertainty", float(np.log(len(self.names) + 1)), visible=True)
+        self.seconds = time.monotonic() - self._started
+        windows = f"{result.windows} windows" if result.windows != 1 else "1 window"
+        self._end(f"{windows} in {self.seconds:.1f} s.")
+        self._measure()
+
+    def _on_error(self, error: Exception) -> None:
+        self._end(f"Stopped: {error}")
+        report(error)
+
+    def _end(self, said: str) -> None:
+        self._job, self.said = None, said
+        self.progressed.emit(None)
+        self.changed.emit()
+
+    # ------------------------------------------------------------------ layers
+
+    def _make_layer(self, dtype: Any) -> None:
+        image = self._image() if self._image is not None else None
+        workspace = self._controller.workspace
+        if image is None or workspace is None:
+            return
+        self._labels = np.zeros(self.volume.shape, dtype)
+        layer = Labels(
+            labels_of_layer(self._labels, image),
+            name=f"{image.name} {self.card.name}",
+            opacity=OPACITY,
+            metadata={VOLUME_KEY: self.volume},
+            **same_place(image),
+        )
+        colours = {label.number: (*label.color, 1.0) for label in self.names}
+        layer.colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+        layer.features = {
+            "index": [0, *(label.number for label in self.names)],
+            "name": ["background", *(label.name for label in self.names)],
+        }
+        workspace.add_layer(layer, below_prompts=True)
+        self._layer = weakref.ref(layer)
+
+    def _add_heat(self, values: np.ndarray, what: str, highest: float, *, visible: bool) -> None:
+        image, workspace = self._image(), self._controller.workspace
+        if image is None or workspace is None:
+            return
+        heat = Image(
+            labels_of_layer(values, image),
+            name=f"{image.name} {what}",
+            colormap="inferno",
+            blending="additive",
+            contrast_limits=(0.0, highest),
+            opacity=UNCERTAINTY_OPACITY,
+            visible=visible,
+            metadata={HEATMAP_KEY: True, VOLUME_KEY: self.volume},
+            **same_place(image),
+        )
+        workspace.add_layer(heat, below_prompts=True)
+
+    # ------------------------------------------------------------------ measuring
+
+    def _measure(self) -> None:
+        labels, volume, names, revision = np.array(self._labels), self.volume, self.names, self._revision
+
+        def organs() -> list[Organ]:
+            places = label_places(labels)
+            return [Organ(one, places[one.label.number]) for one in label_statistics(labels, volume, names)]
+
+        def done(found: list[Organ]) -> None:
+            if revision == self._revision:
+                self.organs = found
+                self.measured.emit()
+
+        self._follow_up = self._queue.submit(
+            organs, label="Measuring…", key="measure organs", on_done=done, on_error=report
+        )
+
+    def compare(self, reference: Labels) -> None:
+        """Score the labels against those of another layer on the same grid, one structure after the other."""
+        layer, volume, revision = self.layer, self.volume, self._revision
+        if layer is None or volume is None:
+            return
+        found, wanted = np.asarray(layer.data), np.asarray(reference.data)
+        if found.ndim == 2:
+            found, wanted = found[None], wanted[None]
+        self.agreement = []
+
+        def steps() -> Iterator[Any]:
+            known = [label.number for label in self.names]
+            present = sorted({*np.unique(found).tolist(), *np.unique(wanted).tolist()} - {0})
+            numbers = [n for n in present if n in known] or present
+            scores = []
+            for i, one in enumerate(label_agreement(found, wanted, volume.spacing, numbers)):
+                scores.append(one)
+                yield Progress(i + 1, len(numbers), f"comparing {i + 1} of {len(numbers)}")
+            yield Result(scores)
+
+        def done(scores: list[LabelAgreement]) -> None:
+            self.progressed.emit(None)
+            if revision == self._revision:
+                self.agreement = scores
+                self.compared.emit()
+
+        self._queue.submit_steps(
+            steps,
+            label="Comparing…",
+            key="compare labels",
+            on_progress=self.progressed.emit,
+            on_done=done,
+            on_error=report,
+            on_end=lambda: self.progressed.emit(None) if not self.running else None,
+        )
+
+    def save_table(self, path: str | Path) -> None:
+        """Write the structures with all their numbers as CSV or JSON, by the suffix. Raises CannotWrite."""
+        by_number = {one.statistics.label.number: one for one in self.organs}
+        columns: dict[str, dict[int, Any]] = {
+            name: {n: getattr(one.statistics, name) for n, one in by_number.items()}
+            for name in ("voxels", "volume_ml", "mean", "std", "low", "high")
+        }
+        columns["box_start_zyx"] = {n: " ".join(map(str, one.place.start)) for n, one in by_number.items()}
+        columns["box_stop_zyx"] = {n: " ".join(map(str, one.place.stop)) for n, one in by_number.items()}
+        for score in ("dice", "hd95_mm", "surface_dice"):
+            if self.agreement:
+                columns[score] = {one.number: getattr(one, score) for one in self.agreement}
+        written = write_label_table([one.statistics.label for one in self.organs], path, **columns)
+        tell(f"Saved {written}.")
+
+    # ------------------------------------------------------------------ going there, going on
+
+    def jump_to(self, number: int) -> None:
+        """Show the slices through a structure's heart, in the middle of the canvas."""
+        viewer, image = self._controller.viewer, self._image() if self._image is not None else None
+        organ = next((one for one in self.organs if one.statistics.label.number == number), None)
+        if viewer is None or image is None or organ is None:
+            return
+        world = world_of_voxel(image, organ.place.heart)
+        first = viewer.dims.ndim - len(world)
+        for axis, position in enumerate(world):
+            viewer.dims.set_point(first + axis, float(position))
+        centre = [float(world[axis - first]) for axis in viewer.dims.displayed if axis >= first]
+        viewer.scene.camera.center = (0.0,) * (3 - len(centre)) + tuple(centre)
+        if self.layer is not None:
+            self.layer.selected_label = number
+
+    def hide_labels(self, numbers: Sequence[int]) -> None:
+        """Show these labels no more, as long as the layer is there: something else stands for them now."""
+        layer = self.layer
+        if layer is not None:
+            hidden = {label.number: (*label.color, 0.0 if label.number in numbers else 1.0) for label in self.names}
+            layer.colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **hidden})
+
+    def mask_of(self, number: int) -> tuple[str, str, np.ndarray]:
+        """A structure's name, colour as hex, and mask (z, y, x), as painted now, hand corrections included."""
+        label = next(x for x in self.names if x.number == number)
+        data = np.asarray(self.layer.data)
+        mask = (data if data.ndim == 3 else data[None]) == number
+        red, green, blue = (round(255 * part) for part in label.color)
+        return label.name, f"#{red:02x}{green:02x}{blue:02x}", mask
