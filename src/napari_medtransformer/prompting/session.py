@@ -62,24 +62,38 @@ once and refresh after each change. `session.revision` grows with every change; 
     session.propagation_steps(object_id=1)  # the same for a worker thread: changes no state;
     session.accept_propagation(value)       # does, in the main thread; False if the prompts changed meanwhile
     session.switch_model(model, window=None) -> list[Request]   # prompts, masks and history stay
-    session.save(path); PromptSession.load(path, model, volume)
+    session.save(path); PromptSession.load(path, model, volume); session.unsaved
+    PromptSession.recover(path, model, volume)      # what autosave.Autosave(session) kept; see autosave.recoverable()
 
 Errors: PointOutsideVolume, InvalidPrompt, UnsupportedModel (the model takes no clicks), InvalidSession, CannotWrite.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
+from napari_medtransformer.prompting.journal import read_journal
+from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.session_core import Candidates
 from napari_medtransformer.prompting.session_following import FollowSteps
 from napari_medtransformer.prompting.session_masks import MaskSteps
 from napari_medtransformer.prompting.session_objects import ObjectSteps
-from napari_medtransformer.prompting.slice_model import Request, SliceModel
-from napari_medtransformer.prompting.storage import ModelName, SessionFacts, facts_of, read_session, write_session
+from napari_medtransformer.prompting.slice_model import PackedPrediction, Request, SliceModel
+from napari_medtransformer.prompting.state import SessionState
+from napari_medtransformer.prompting.storage import (
+    ModelName,
+    SessionFacts,
+    check_volume,
+    facts_of,
+    read_session,
+    write_session,
+)
 from napari_medtransformer.prompting.timeline import Timeline
 from napari_medtransformer.volumes.volume import Volume
 
@@ -109,6 +123,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         self.part = part
         self._slices = SliceModel(model, volume, window, embeddings_bytes, store)
         self._timeline = Timeline(volume.shape)
+        self._saved = SessionState()
         self._earlier: list[ModelName] = []  # the models before the present one, in the order in which they were
 
     def switch_model(
@@ -134,6 +149,20 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
             self._timeline.push(self.state.with_slices(changed))
         return self.pending()
 
+    def facts_later(self) -> Callable[[], SessionFacts]:
+        """What gives `facts` of this moment, in any thread: hashing a volume takes a while."""
+        slices, earlier, part = self._slices, tuple(self._earlier), self.part
+        return lambda: facts_of(slices, earlier, part)
+
+    def known_predictions(self) -> dict[SliceKey, PackedPrediction]:
+        """What was predicted for the present prompts of every slice."""
+        return self._timeline.predictions()
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is anything that the last file saved or loaded does not hold."""
+        return self.state != self._saved
+
     @property
     def facts(self) -> SessionFacts:
         """What the session belongs to. The first call hashes the volume."""
@@ -141,7 +170,9 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write objects, prompts and masks into one file, whole or not at all. Raises CannotWrite."""
-        write_session(path, self.facts, self.state, self._timeline.predictions())
+        state = self.state
+        write_session(path, self.facts, state, self._timeline.predictions())
+        self._saved = state
 
     @classmethod
     def load(
@@ -153,10 +184,47 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
     ) -> PromptSession:
         """A session as it was saved, with an empty history. Raises UnreadableFile and InvalidSession."""
         slices, facts, state, predictions = read_session(path, model, volume, _EMBEDDINGS_BYTES)
-        session = cls(model, volume, slices.window, store=store, part=facts.part)
         slices.store = store
+        return cls._restored(slices, facts, state, predictions)
+
+    @classmethod
+    def recover(
+        cls,
+        path: str | PathLike[str],
+        model: PromptableModel,
+        volume: Volume,
+        store: EmbeddingStore | None = None,
+    ) -> PromptSession:
+        """A session that autosave kept, as far as it was written, with an empty history.
+
+        The model may be another than before: masks stay, and it answers from the next prompt on.
+        Raises UnreadableFile and InvalidSession; what was cut off by the crash is told by a warning.
+        """
+        source = Path(path)
+        facts, state, predictions, cut_off = read_journal(source)
+        if cut_off:
+            warnings.warn(f"{source.name}: the last step was not written whole and is left out", stacklevel=2)
+        slices = SliceModel(model, volume, facts.window, _EMBEDDINGS_BYTES, store)
+        check_volume(source, facts, slices)
+        now = ModelName(model.card.name, slices.model_fingerprint)
+        if facts.models[-1] != now:
+            facts = replace(facts, models=(*facts.models, now))
+        session = cls._restored(slices, facts, state, predictions)
+        session._saved = SessionState()
+        return session
+
+    @classmethod
+    def _restored(
+        cls,
+        slices: SliceModel,
+        facts: SessionFacts,
+        state: SessionState,
+        predictions: dict[SliceKey, PackedPrediction],
+    ) -> PromptSession:
+        session = cls(slices.model, slices.volume, slices.window, part=facts.part)
         session._slices = slices  # its fingerprints are known
         session._earlier = list(facts.models[:-1])
         session._timeline.model = len(session._earlier)
         session._timeline.restore(state, predictions)
+        session._saved = state
         return session

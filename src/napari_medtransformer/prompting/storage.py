@@ -85,19 +85,10 @@ def write_session(
 def dump_session(stream: IO[bytes], facts: SessionFacts, state: SessionState, predictions: Predictions) -> None:
     """Write a session into an open file."""
     table = MaskTable()
-    present = facts.models[-1]
     said = {
         "format": FORMAT,
         "version": VERSION,
-        "model": {"name": present.name, "fingerprint": present.fingerprint},
-        "earlier_models": [{"name": one.name, "fingerprint": one.fingerprint} for one in facts.models[:-1]],
-        "volume": {
-            "name": facts.volume_name,
-            "shape": list(facts.volume_shape),
-            "fingerprint": facts.volume_fingerprint,
-            "part": facts.part,
-        },
-        "window": list(facts.window),
+        **facts_to_json(facts),
         "objects": [object_to_json(one) for one in state.objects],
         "followed": followed_to_json(state.followed),
         "next_prompt_id": state.next_prompt_id,
@@ -132,7 +123,7 @@ def parse_session(data: bytes, source: Path) -> tuple[SessionFacts, SessionState
     """A session's file, of whatever volume and model. source: its name, for errors. Raises InvalidSession."""
     said, masks = _parts(data, source)
     try:
-        facts = _facts(said)
+        facts = facts_from_json(said)
         objects = tuple(object_from_json(one) for one in said["objects"])
         states, predictions = {}, {}
         for item in said["slices"]:
@@ -168,7 +159,24 @@ def check_model(source: Path, facts: SessionFacts, slices: SliceModel) -> None:
         raise InvalidSession(f"{source} was made with other weights of {name}; load those first.")
 
 
-def _facts(said: dict[str, Any]) -> SessionFacts:
+def facts_to_json(facts: SessionFacts) -> dict[str, Any]:
+    """What a session belongs to, as JSON."""
+    names = [{"name": one.name, "fingerprint": one.fingerprint} for one in facts.models]
+    return {
+        "model": names[-1],
+        "earlier_models": names[:-1],
+        "volume": {
+            "name": facts.volume_name,
+            "shape": list(facts.volume_shape),
+            "fingerprint": facts.volume_fingerprint,
+            "part": facts.part,
+        },
+        "window": list(facts.window),
+    }
+
+
+def facts_from_json(said: dict[str, Any]) -> SessionFacts:
+    """What facts_to_json wrote; version 1 knows one model and no parts. Raises KeyError, TypeError, ValueError."""
     window = (float(said["window"][0]), float(said["window"][1]))
     if not window[0] < window[1]:
         raise ValueError(f"a window is (low, high) with low < high, not {window}")
