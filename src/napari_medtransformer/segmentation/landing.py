@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_medtransformer.segmentation.model_grid import AxisMap, ModelGrid, between
+from napari_medtransformer.segmentation.model_grid import AxisMap, ModelGrid, Taps, between
 from napari_medtransformer.segmentation.options import Box
 from napari_medtransformer.segmentation.overlap_add import FinishedBlock
 
 # Where no window said anything, all is air: so much more likely that interpolation beside it stays background.
-_AIR_LOGIT = 20.0
+_AIR_LOGIT = 5.0
+# How many planes before the first unfinished one a native plane may need: a cubic kernel reaches two voxels.
+_KEPT_PLANES = 3
 # Bytes of logits read back from the model's grid at a time.
 _CHUNK_BYTES = 64 << 20
 
@@ -112,23 +114,23 @@ class ResampledLanding:
         return (first, across[0].start, across[1].start), (last + 1, across[0].stop, across[1].stop)
 
     def _slab_of(self, block: FinishedBlock, means: Tensor, across: tuple[int, int]) -> Tensor:
-        """The planes of the block's row, and before them the last plane of the row before."""
+        """The planes of the block's row, and before them the last ones before it, for reading back."""
         if self._slab is not None and block.start[0] < self._slab_first + self._slab.shape[1]:
             return self._slab
-        kept = None if self._slab is None else self._slab[:, -1:].clone()
+        kept = None if self._slab is None else self._slab[:, -_KEPT_PLANES:].clone()
         self._slab = None  # before the next one is made
-        before = 0 if kept is None else 1
+        before = 0 if kept is None else kept.shape[1]
         planes = before + block.stop[0] - block.start[0]
         self._slab = means.new_zeros((len(means), planes, *across))
         self._slab_first = block.start[0] - before
         if kept is not None:
-            self._slab[:, :1] = kept
+            self._slab[:, :before] = kept
         return self._slab
 
     def _last_plane(self, slow: AxisMap, finished: int) -> int:
         """The last native plane that lies between planes of which `finished`, among those windows cover, are done."""
-        _, upper, _ = slow.taps(np.arange(slow.start, slow.stop))
-        return slow.start + int(np.searchsorted(upper, finished, side="left")) - 1
+        furthest = slow.taps(np.arange(slow.start, slow.stop)).index.max(axis=1)
+        return slow.start + int(np.searchsorted(furthest, finished, side="left")) - 1
 
     def _read_back(self, slab: Tensor, slow: AxisMap, across: Sequence[AxisMap], first: int, last: int) -> None:
         """Labels of the native planes [first, last], some at a time."""
@@ -136,8 +138,8 @@ class ResampledLanding:
         plane_bytes = 4 * len(slab) * math.prod(axis.stop - axis.start for axis in across)
         step = max(1, _CHUNK_BYTES // plane_bytes)
         for begin in range(first, last + 1, step):
-            lower, upper, share = slow.taps(np.arange(begin, min(begin + step, last + 1)))
-            means = between(slab, 1, (lower - self._slab_first, upper - self._slab_first, share))
+            planes = slow.taps(np.arange(begin, min(begin + step, last + 1)))
+            means = between(slab, 1, Taps(planes.index - self._slab_first, planes.weights))
             means = between(between(means, 2, rows), 3, columns)
             self.outcome.write(means, (begin, across[0].start, across[1].start), self.order)
 

@@ -15,6 +15,16 @@ from napari_medtransformer.segmentation.options import Box
 
 # Voxels whose size differs by less than this share are taken as they are.
 _SAME_SPACING = 0.02
+# Weights closer to 1 than this differ by rounding.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """Places along an axis as weighted means of its voxels. index, weights: (places, voxels of each); sums are 1."""
+
+    index: np.ndarray
+    weights: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,27 +55,27 @@ class AxisMap:
         """How model voxels [first, first + count), inside the axis, are made of native ones.
 
         The native range to read, and the (count, range) weights of its voxels, rows summing to 1; None where voxels
-        are the same. Linear where the model's voxels are finer; where they are coarser the triangle widens with them,
-        so that nothing is skipped (the antialiasing of image libraries).
+        are the same. Cubic; where the model's voxels are coarser the kernel widens with them, so that nothing is
+        skipped (the antialiasing of image libraries).
         """
         if self.is_same:
             return slice(first, first + count), None
         scale = self.native / self.model
         reach = max(scale, 1.0)
         centres = (np.arange(first, first + count) + 0.5) * scale - 0.5
-        low = max(0, math.floor(centres[0] - reach))
-        high = min(self.native, math.ceil(centres[-1] + reach) + 1)
-        weights = np.maximum(0.0, 1 - np.abs(np.arange(low, high) - centres[:, None]) / reach)
+        low = max(0, math.floor(centres[0] - 2 * reach))
+        high = min(self.native, math.ceil(centres[-1] + 2 * reach) + 1)
+        weights = _cubic((np.arange(low, high) - centres[:, None]) / reach)
         weights /= weights.sum(axis=1, keepdims=True)
         return slice(low, high), weights.astype(np.float32)
 
-    def taps(self, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Native voxels as means of two model voxels: (lower, upper, share of the upper), counted from `first`."""
+    def taps(self, planes: np.ndarray) -> Taps:
+        """Native voxels as weighted means of model voxels, cubic; the last voxel repeats beyond the ends."""
         low, high = max(self.first, 0), min(self.first + self.length, self.model) - 1
         at = np.clip(self.to_model(planes), low, high)
-        lower = np.floor(at).astype(np.int64)
-        upper = np.minimum(lower + 1, high)
-        return lower - self.first, upper - self.first, (at - lower).astype(np.float32)
+        around = np.floor(at).astype(np.int64)[:, None] + np.arange(-1, 3)
+        weights = _cubic(around - at[:, None])
+        return Taps(np.clip(around, low, high) - self.first, weights.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -184,17 +194,27 @@ def model_grid(
     return ModelGrid((z, y, x), (a, b, c))
 
 
-def between(values: Tensor, axis: int, taps: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Tensor:
-    """`values` read between their voxels along an axis: see AxisMap.taps."""
-    lower, upper, share = taps
-    if not share.any():
-        return values if np.array_equal(lower, np.arange(values.shape[axis])) else _take(values, axis, lower)
+def between(values: Tensor, axis: int, taps: Taps) -> Tensor:
+    """`values` read at places along an axis, with a new axis length of as many places."""
+    whole = np.abs(taps.weights - 1) < _ROUNDING
+    if whole.any(axis=1).all():  # every place is a voxel
+        index = taps.index[whole]
+        same = np.array_equal(index, np.arange(values.shape[axis]))
+        return values if same else values.index_select(axis, torch.from_numpy(index).to(values.device))
     shape = [1] * values.ndim
     shape[axis] = -1
-    weight = torch.from_numpy(share).to(values.device).reshape(shape)
-    low = _take(values, axis, lower)
-    return low.lerp_(_take(values, axis, upper), weight.expand_as(low))
+    total: Tensor | None = None
+    for index, weights in zip(taps.index.T, taps.weights.T):
+        part = values.index_select(axis, torch.from_numpy(np.ascontiguousarray(index)).to(values.device))
+        part *= torch.from_numpy(np.ascontiguousarray(weights)).to(values.device).reshape(shape)
+        total = part if total is None else total.add_(part)
+    return values if total is None else total
 
 
-def _take(values: Tensor, axis: int, index: np.ndarray) -> Tensor:
-    return values.index_select(axis, torch.from_numpy(index).to(values.device))
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic kernel with a = -0.5 at distances in voxels: interpolates, and is exact for parabolas (Keys 1981)."""
+    t = np.abs(distance)
+    near = (1.5 * t - 2.5) * t * t + 1
+    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    result: np.ndarray = np.where(t < 1, near, np.where(t < 2, far, 0.0))
+    return result
