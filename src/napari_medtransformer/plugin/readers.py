@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +52,17 @@ def read_layers(path: Paths) -> list[LayerData]:
     as labels that holds fractional values is shown as the image it is. Of several DICOM series in a folder the user
     chooses one. Raises UnreadableFile or UnsupportedVolume, which napari shows as a notification.
     """
-    return [layer for one in _as_paths(path) for layer in _read_layers(one)]
+    layers = [layer for one in _as_paths(path) for layer in _read_layers(one)]
+    accompany()
+    return layers
+
+
+def accompany() -> None:
+    """Letters and the place under the cursor from now on, where a viewer is open; without Qt, nothing."""
+    if "qtpy" in sys.modules:
+        from napari_medtransformer.plugin.aids import accompany_open_viewers
+
+        accompany_open_viewers()
 
 
 def names_labels(path: Path) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from napari_medtransformer.plugin.layers import LayerData, image_layer, labels_layer
+from napari_medtransformer.plugin.readers import accompany
 from napari_medtransformer.volumes.reading import read_labels, read_volume
 from napari_medtransformer.volumes.sample_data import sample_label_names, sample_path
 
 
 def ct() -> list[LayerData]:
     """A CT of a torso, 3 mm (TotalSegmentator, Apache-2.0)."""
+    accompany()
     return [image_layer(read_volume(sample_path("example_ct.nii.gz")))]
 
 
@@ -19,6 +21,7 @@ def ct_with_organs() -> list[LayerData]:
 
 def mr() -> list[LayerData]:
     """An MR of an abdomen, 3 mm (TotalSegmentator, Apache-2.0)."""
+    accompany()
     return [image_layer(read_volume(sample_path("example_mr_sm.nii.gz"), modality="MR"))]
 
 
@@ -29,6 +32,7 @@ def mr_with_organs() -> list[LayerData]:
 
 def hippocampus() -> list[LayerData]:
     """A T1-weighted MR about a hippocampus and its two parts, drawn by hand (Decathlon, CC BY-SA 4.0)."""
+    accompany()
     return [
         image_layer(read_volume(sample_path("hippocampus_003.nii.gz"), modality="MR")),
         _labels("hippocampus_003_labels.nii.gz", "hippocampus parts", "hippocampus"),

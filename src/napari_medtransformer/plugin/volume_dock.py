@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medtransformer.plugin.aids import aids_of
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.layer_choice import LayerChoice
 from napari_medtransformer.plugin.layers import image_layer
@@ -80,7 +81,7 @@ class VolumeDock(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(Column(body))
 
-        self.controller.view.readout.moved.connect(self._show_readout)
+        aids_of(viewer).moved.connect(self._show_readout)
         self.controller.layer_changed.connect(self._on_layer)
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed):
@@ -213,7 +214,7 @@ class VolumeDock(QWidget):
             button.setChecked(abs(window.low - low) <= tolerance and abs(window.high - high) <= tolerance)
 
     def _show_readout(self, text: str) -> None:
-        self.readout.setText(text.replace(" · ", "\n") or "Move over the image; its layer must be selected.")
+        self.readout.setText(text.replace(" · ", "\n") or "Move over the image.")
 
     def _on_layers(self, event: Any = None) -> None:
         """Layers came or went: offer those that fit."""
