@@ -20,6 +20,15 @@ def weights_in_words(card: ModelCard) -> str:
             return "download" if source.bytes is None else f"download, {size_in_words(source.bytes)}"
 
 
+def model_card_text(card: ModelCard) -> str:
+    """What is written beside a model's weights about its training, scores and limits (Markdown); empty without it."""
+    weights = Path(__file__).parent / "bundled" / card.weights if isinstance(card.weights, str) else card.weights
+    if not isinstance(weights, Path):
+        return ""
+    beside = weights.with_suffix(".md")
+    return beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
+
+
 def size_in_words(count: int) -> str:
     """Bytes in the unit a person would choose."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from html import escape
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QColor, QDesktopServices, QPalette
 from qtpy.QtWidgets import QComboBox, QLabel, QProgressBar, QTextBrowser, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard, WeightsSource
 from napari_medtransformer.models.memory import DeviceMemory
-from napari_medtransformer.models.words import size_in_words, weights_in_words
-from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE, quiet_colour, quiet_label, quiet_style, row
+from napari_medtransformer.models.words import model_card_text, size_in_words, weights_in_words
+from napari_medtransformer.plugin.icons import theme_colour
+from napari_medtransformer.plugin.style import (
+    GAP,
+    NEGATIVE,
+    POSITIVE,
+    QUERY,
+    quiet_colour,
+    quiet_label,
+    quiet_style,
+    row,
+)
 
 _AMBER = "#ffb000"
 _TIGHT = 0.8  # of the free memory, from which on other programs feel it
 _LABELS_SHOWN = 12
+_CARD_SCHEME = "card"  # of links inside the text
 DEVICE_NAMES = {"auto": "Automatic", "cpu": "Processor", "mps": "Apple GPU"}
 DTYPE_NAMES = {"auto": "Automatic", "float32": "float32", "bfloat16": "bfloat16 (half)", "float16": "float16 (half)"}
 
@@ -25,7 +37,12 @@ class ModelDetails(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.text = QTextBrowser()
-        self.text.setOpenExternalLinks(True)
+        self.text.setOpenLinks(False)
+        palette = self.text.palette()
+        palette.setColor(QPalette.ColorRole.Link, QColor(QUERY))
+        self.text.setPalette(palette)
+        self.text.anchorClicked.connect(self._follow)
+        self._card: ModelCard | None = None
         self.text.setMinimumWidth(360)
         self.device = QComboBox()
         self.device.setToolTip("Where the model runs. Automatic takes a GPU if there is one.")
@@ -43,6 +60,7 @@ class ModelDetails(QWidget):
         self.memory_line = quiet_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(GAP)
         layout.addWidget(self.text, 1)
         layout.addLayout(row(_caption("Runs on"), self.device, _caption("in"), self.dtype, None))
         layout.addWidget(self.memory)
@@ -59,10 +77,20 @@ class ModelDetails(QWidget):
 
     def show_card(self, card: ModelCard | None) -> None:
         """Describe a model, or nothing."""
+        self._card = card
         html = "" if card is None else card_html(card)
         if html != self.text.property("medt_shown"):  # a download's progress must not scroll the text back up
             self.text.setProperty("medt_shown", html)
             self.text.setHtml(html)
+
+    def _follow(self, url: QUrl) -> None:
+        if url.scheme() != _CARD_SCHEME:
+            QDesktopServices.openUrl(url)
+        elif self._card is not None and url.path() == "text":
+            self.text.setMarkdown(f"[← back]({_CARD_SCHEME}:back)\n\n{model_card_text(self._card)}")
+        else:
+            self.text.setProperty("medt_shown", "")
+            self.show_card(self._card)
 
     def show_memory(self, card: ModelCard | None, memory: DeviceMemory | None, where: str) -> None:
         """Compare what a model needs with what is free. where: the device, in words."""
@@ -78,7 +106,7 @@ class ModelDetails(QWidget):
         share = card.memory_bytes / max(1, memory.free)
         colour = NEGATIVE if share > 1 else _AMBER if share > _TIGHT else POSITIVE
         self.memory.setStyleSheet(
-            "QProgressBar { border: none; border-radius: 3px; }"
+            f"QProgressBar {{ border: none; border-radius: 3px; background: {theme_colour('foreground')}; }}"
             f"QProgressBar::chunk {{ background: {colour}; border-radius: 3px; }}"
         )
         self.memory.setValue(round(1000 * min(1.0, share)))
@@ -108,6 +136,7 @@ def card_html(card: ModelCard) -> str:
         "Licence": card.licence,
         "Cite": card.citation,
     }
+    link = f"<p><a style='color: {QUERY};' href='{_CARD_SCHEME}:text'>What it was trained on, how well it does</a></p>"
     cells = "".join(
         f"<tr><td style='color: {quiet_colour()}; padding-right: 12px;'>{name}</td><td>{escape(text)}</td></tr>"
         for name, text in rows.items()
@@ -115,7 +144,8 @@ def card_html(card: ModelCard) -> str:
     )
     return (
         f"<p style='font-size: 15px; font-weight: 600;'>{escape(card.title)}</p>"
-        f"<p>{escape(card.description)}</p><table cellspacing='0' cellpadding='2'>{cells}</table>"
+        f"<p>{escape(card.description)}</p><p></p><table cellspacing='0' cellpadding='2'>{cells}</table>"
+        f"{link if model_card_text(card) else ''}"
     )
 
 

@@ -29,6 +29,7 @@ from napari_medtransformer.progress import Progress
 
 _TITLE, _TASK, _WEIGHTS = range(3)
 _NAME = Qt.ItemDataRole.UserRole
+_ROW_HEIGHT = 22
 _TASKS = {"promptable": "clicks", "automatic": "automatic"}
 
 
@@ -56,6 +57,7 @@ class ModelList(QWidget):
         self.tree.setHeaderLabels(["Model", "Task", "Weights"])
         self.tree.setRootIsDecorated(False)
         self.tree.setUniformRowHeights(True)
+        self.tree.setStyleSheet(f"QTreeWidget::item {{ height: {_ROW_HEIGHT}px; }}")
         self.tree.setAlternatingRowColors(False)
         self.tree.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.tree.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -67,6 +69,7 @@ class ModelList(QWidget):
         self.none = quiet_label("No model is like that. Loosen the filters, or add one from a file.")
         self.none.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.count: QLabel = quiet_label()
+        self.count.setWordWrap(False)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -20,7 +20,7 @@ from napari_medtransformer.plugin.model_list import ModelList
 from napari_medtransformer.plugin.model_settings import ModelSettings
 from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell
-from napari_medtransformer.plugin.style import quiet_label, row, tool_button
+from napari_medtransformer.plugin.style import GAP, quiet_label, row, tool_button
 from napari_medtransformer.plugin.work import WorkQueue
 
 _WEIGHTS_FILTER = "Model (*.safetensors *.pth *.pt *.bin *.json);;All files (*)"
@@ -55,6 +55,7 @@ class ModelPicker(QDialog):
         self.settings.setVisible(False)
         self.progress = QProgressBar()
         self.message = quiet_label()
+        self.message.setVisible(False)
         self._build()
 
         self.list.chosen.connect(self._show)
@@ -133,19 +134,18 @@ class ModelPicker(QDialog):
 
         left, right = QWidget(), QWidget()
         column = QVBoxLayout(left)
-        column.setContentsMargins(0, 0, 0, 0)
+        column.setContentsMargins(0, 0, GAP, 0)
         column.addWidget(self.list, 1)
         column.addLayout(row(self.add, self.gear))
         column = QVBoxLayout(right)
-        column.setContentsMargins(0, 0, 0, 0)
+        column.setContentsMargins(GAP, 0, 0, 0)
         column.addWidget(self.details, 1)
         column.addWidget(self.progress)
         column.addLayout(row(self.remove, self.fetch, self.cancel, self.use))
         split = QSplitter(Qt.Orientation.Horizontal)
         split.addWidget(left)
         split.addWidget(right)
-        split.setStretchFactor(0, 5)
-        split.setStretchFactor(1, 6)
+        split.setSizes([480, 560])
         split.setChildrenCollapsible(False)
         layout = QVBoxLayout(self)
         layout.addWidget(split, 1)
@@ -153,7 +153,7 @@ class ModelPicker(QDialog):
         foot = QHBoxLayout()
         foot.addWidget(self.message, 1)
         layout.addLayout(foot)
-        self.resize(960, 600)
+        self.resize(1040, 620)
 
     # ------------------------------------------------------------------ showing
 
@@ -218,6 +218,7 @@ class ModelPicker(QDialog):
 
     def _say(self, text: str) -> None:
         self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     # ------------------------------------------------------------------ doing
 

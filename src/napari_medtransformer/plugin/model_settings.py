@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QFileDialog, QFormLayout, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QLineEdit,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_medtransformer.models.download import CACHE_VARIABLE, MIRROR_VARIABLE, OFFLINE_VARIABLE, cache_folder
 from napari_medtransformer.models.settings import read_settings, write_settings
@@ -23,6 +32,7 @@ class ModelSettings(QWidget):
         self.cache = QLineEdit()
         self.cache.setToolTip(f"The folder of downloaded weights; {CACHE_VARIABLE} comes before it.")
         self.browse = tool_button(None, "Choose the folder", text="Browse…")
+        self.browse.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.mirror = QLineEdit()
         self.mirror.setPlaceholderText("https://… (empty: the publishers' own addresses)")
         self.mirror.setToolTip(
