@@ -11,9 +11,9 @@ from torch import Tensor
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.click import ClickModel
+from napari_medtransformer.models.click_layers import Attention
 from napari_medtransformer.models.click_network import (
     CLICK_RADIUS,
-    Attention,
     ClickConfig,
     ClickNetwork,
     PromptBatch,
@@ -51,7 +51,7 @@ def drawing(answer: str) -> ClickModel:
 def predict(
     model: ClickModel, image: np.ndarray, prompts: Prompts, pixel_size: tuple[float, float] = (1, 1)
 ) -> np.ndarray:
-    logits = model.decode(model.encode(image, pixel_size), prompts).logits
+    logits = model.first_look(model.encode(image, pixel_size), prompts).logits
     assert logits.shape == (1, *image.shape)
     assert logits.dtype == np.float32
     answer: np.ndarray = logits[0]

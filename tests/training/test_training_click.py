@@ -1,31 +1,30 @@
-"""Training learns, resumes exactly, and its losses mean what they say."""
+"""Training both looks learns, resumes exactly, and gives weights that the model takes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
+from napari_medtransformer.errors import UnreadableWeights
+from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.progress import Result
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case
-from napari_medtransformer.training.click import (
-    ClickRecipe,
-    SliceStream,
-    intersection_over_union,
-    learning_rate,
-    mask_losses,
-    step_loss,
-    train_click,
-)
+from napari_medtransformer.training.click import ClickRecipe, train_click
+from napari_medtransformer.training.first_look import FirstLookRecipe
+from napari_medtransformer.training.loop import Schedule
+from napari_medtransformer.training.second_look import SecondLookRecipe
 from napari_medtransformer.volumes.sample_data import sample_path
 
 CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=1, heads=2, decoder_width=32)
+SCHEDULE = Schedule(steps=3, warmup_steps=1, checkpoint_every=2)
 RECIPE = ClickRecipe(
-    steps=6, images_per_step=2, targets_per_image=2, warmup_steps=2, checkpoint_every=3, workers=0, seed=1
+    FirstLookRecipe(SCHEDULE, images_per_step=2, targets_per_image=2, workers=0, seed=1),
+    SecondLookRecipe(
+        SCHEDULE, images_per_step=2, targets_per_image=2, slice_size=64, first_look_share=1.0, workers=0, seed=1
+    ),
 )
 
 
@@ -35,64 +34,49 @@ def ct() -> LabelledCase:
     return read_case(sample_path(names[0]), sample_path(names[1]), CaseSource(*names, "CT", 1.0))
 
 
-def train(cases: list[LabelledCase], folder: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
-    for i, step in enumerate(train_click(cases, folder, RECIPE, config=CONFIG), start=1):
-        if isinstance(step, Result) or i == stop_after:
+def train(cases: list[LabelledCase], folder: Path, stop_after: int | None = None) -> list[object]:
+    steps = []
+    for step in train_click(cases, folder, RECIPE, config=CONFIG):
+        steps.append(step)
+        if len(steps) == stop_after:
             break
-    return load_file(folder / "weights.safetensors")
+    return steps
 
 
-def test_stopping_and_resuming_gives_the_weights_of_not_stopping(ct: LabelledCase, tmp_path: Path) -> None:
-    whole = train([ct], tmp_path / "whole")
-    train([ct], tmp_path / "parts", stop_after=4)
-    resumed = train([ct], tmp_path / "parts")
+@pytest.mark.parametrize("stop_after", [2, 3, 5])
+def test_stopping_and_resuming_gives_the_weights_of_not_stopping(
+    ct: LabelledCase, tmp_path: Path, whole: dict[str, torch.Tensor], stop_after: int
+) -> None:
+    train([ct], tmp_path, stop_after)
+    train([ct], tmp_path)
+    resumed = load_file(tmp_path / "weights.safetensors")
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_the_stream_is_the_same_wherever_it_starts(ct: LabelledCase) -> None:
-    whole, late = (SliceStream([ct], CONFIG, RECIPE, first) for first in (0, 5))
-    for one, two in zip(whole[5], late[0], strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=0)
-    assert len(whole) == 12
-    assert len(late) == 7
+@pytest.fixture(scope="module")
+def whole(ct: LabelledCase, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    folder = tmp_path_factory.mktemp("whole")
+    steps = train([ct], folder)
+    assert isinstance(steps[-1], Result)
+    assert len(steps) == 7
+    return load_file(folder / "weights.safetensors")
 
 
-def test_a_perfect_mask_costs_nothing_and_a_wrong_one_much() -> None:
-    target = torch.zeros(1, 16, 16, dtype=torch.bool)
-    target[:, 4:9, 4:9] = True
-    right = torch.where(target, 20.0, -20.0)[:, None]
-    losses = mask_losses(torch.cat([right, -right], dim=1), target)[0]
-    assert losses[0] < 0.01
-    assert losses[1] > 10
-    iou = intersection_over_union(torch.cat([right, -right], dim=1), target)[0]
-    np.testing.assert_allclose(iou, [1, 0])
+def test_both_looks_are_trained_and_fit_the_network(whole: dict[str, torch.Tensor]) -> None:
+    torch.manual_seed(RECIPE.first.seed)
+    untrained = ClickNetwork(CONFIG).state_dict()
+    assert whole.keys() == untrained.keys()
+    for part in ("encoder.", "decoder.", "focus."):
+        moved = [
+            not torch.equal(whole[k].float(), v.half().float()) for k, v in untrained.items() if k.startswith(part)
+        ]
+        assert sum(moved) > 0.8 * len(moved), part
 
 
-def test_the_learning_rate_warms_up_and_comes_down() -> None:
-    rates = [learning_rate(RECIPE, step) for step in range(RECIPE.steps + 1)]
-    assert rates[0] == pytest.approx(RECIPE.learning_rate / 2)
-    assert max(rates) == pytest.approx(RECIPE.learning_rate)
-    assert rates[-1] == pytest.approx(RECIPE.learning_rate * RECIPE.final_learning_rate)
-
-
-class PerfectNetwork(ClickNetwork):
-    """Answers every prompt with the true mask of a disc."""
-
-    def decode(self, features: tuple[torch.Tensor, ...], prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        _, scores = super().decode(features, prompts)
-        y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
-        disc = (y - 12) ** 2 + (x - 20) ** 2 < 36
-        return torch.where(disc, 9.0, -9.0).expand(len(scores), 3, 32, 32), scores
-
-
-def test_a_batch_in_which_nothing_is_wrong_needs_no_correction() -> None:
-    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-    disc = (y // 2 - 12) ** 2 + (x // 2 - 20) ** 2 < 36
-    recipe = ClickRecipe(corrected_share=1.0)
-    network = PerfectNetwork(CONFIG)
-    loss, facts = step_loss(network, disc[None, None].float(), disc[None, None], recipe, np.random.default_rng(0))
-    assert np.isnan(facts["dice_corrected"])
-    assert np.nanmax([facts["dice_box"], facts["dice_click"]]) == 1
-    assert loss.requires_grad
+def test_another_networks_checkpoint_is_refused(ct: LabelledCase, tmp_path: Path) -> None:
+    train([ct], tmp_path, stop_after=3)
+    other = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=48, depth=1, heads=2, decoder_width=32)
+    with pytest.raises(UnreadableWeights, match="another training"):
+        list(train_click([ct], tmp_path, RECIPE, config=other))

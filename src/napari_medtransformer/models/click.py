@@ -1,4 +1,4 @@
-"""The bundled click-to-segment network as a promptable model."""
+"""The bundled click-to-segment network as a promptable model: a first look at the slice, a second at a crop."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from napari_medtransformer.models.base import (
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
 from napari_medtransformer.models.resizing import pad, resize
+from napari_medtransformer.models.second_look import second_look
 from napari_medtransformer.models.weights import fill
 
 _PATCH = 16  # input pixels per token and axis
@@ -70,14 +71,28 @@ class ClickModel(PromptableModel):
             listener(placement)
         with self.autocast():
             features = self._click.encode(inputs)
-        return ImageEmbedding(tuple(feature.float() for feature in features), placement)
+        return ImageEmbedding((*(feature.float() for feature in features), native), placement)
+
+    @torch.inference_mode()
+    def first_look(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
+        """The candidate masks before the second look at the best of them, at the image's native pixels."""
+        logits, scores = self._first_look(embedding, prompts)
+        return MaskPrediction(logits.cpu().numpy(), scores.cpu().numpy())
 
     def _decoded(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Native logits (m, H, W) and scores (m,)."""
-        placement = embedding.placement
         for listener in self.on_encode:
-            listener(placement)
-        logits, scores = self._click.decode(embedding.features, self._batch(placement, prompts))
+            listener(embedding.placement)
+        logits, scores = self._first_look(embedding, prompts)
+        # Only the likeliest candidate is worth a second look, and no other may then seem likelier.
+        best = int(scores.argmax())
+        guess, image = logits[best : best + 1], embedding.features[-1]
+        closer, sure = second_look(self._click.focus, image, embedding.placement, prompts, guess)
+        return torch.cat([logits[:best], closer.float(), logits[best + 1 :]]), torch.minimum(scores, sure.float())
+
+    def _first_look(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        placement = embedding.placement
+        logits, scores = self._click.decode(embedding.features[:-1], self._batch(placement, prompts))
         whole = F.interpolate(logits.float(), size=(self._size, self._size), mode="bilinear", align_corners=False)
         rows, columns = placement.resized_shape
         return resize(whole[..., :rows, :columns], placement.native_shape)[0], scores[0].float()

@@ -13,6 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_medtransformer.models.click_layers import (
+    MLP,
+    Block,
+    ResidualConv,
+    TwoWayLayer,
+    double,
+    group_norm,
+    mask_evidence,
+)
+from napari_medtransformer.models.focus_network import FocusNetwork
+
 
 @dataclass(frozen=True)
 class ClickConfig:
@@ -51,79 +62,6 @@ class PromptBatch:
     image_index: Tensor
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(8, channels)
-
-
-class ResidualConv(nn.Module):
-    """Two 3x3 convolutions with a skip."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm1, self.conv1 = _norm(channels), nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2, self.conv2 = _norm(channels), nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.gelu(self.norm1(x)))
-        return x + self.conv2(F.gelu(self.norm2(y)))
-
-
-# Gain of normalised queries and keys before training: scores of standard deviation 1.7 for unrelated tokens.
-FIRST_GAIN = 1.3
-
-
-class Attention(nn.Module):
-    """Multi-head attention over (B, N, width), queries and keys given apart; the kernel is torch's fused SDPA.
-
-    sharp: queries and keys are normalised and scaled by learned gains (Henry et al. 2020, QK-norm), so that attention
-    is not uniform from the start; short trainings otherwise leave it so.
-    """
-
-    def __init__(self, width: int, heads: int, *, sharp: bool = False) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_norm, self.k_norm = (nn.RMSNorm(width // heads, eps=1e-6) if sharp else nn.Identity() for _ in range(2))
-        for norm in (self.q_norm, self.k_norm):
-            if isinstance(norm, nn.RMSNorm):
-                nn.init.constant_(norm.weight, FIRST_GAIN)
-        self.q, self.k, self.v = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.q, query), (self.k, key), (self.v, value))
-        )
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        mask = None if key_mask is None else key_mask[:, None, None, :]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
-        return out
-
-
-class MLP(nn.Sequential):
-    """Two linear layers with a GELU between."""
-
-    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
-        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out or width))
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block (Dosovitskiy et al. 2021) whose branches start small (LayerScale)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, sharp=True)
-        self.norm2, self.mlp = nn.LayerNorm(width), MLP(width, 4 * width)
-        self.scale1, self.scale2 = (nn.Parameter(torch.full((width,), 0.1)) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(x)
-        x = x + self.scale1 * self.attention(y, y, y)
-        out: Tensor = x + self.scale2 * self.mlp(self.norm2(x))
-        return out
-
-
 class Encoder(nn.Module):
     """(B, 1, S, S) to features at 1/2, 1/4 and 1/8 of the size, and tokens (B, (S/16)², width)."""
 
@@ -131,15 +69,17 @@ class Encoder(nn.Module):
         super().__init__()
         half, quarter, eighth = config.stem_channels
         self.stem2 = nn.Sequential(nn.Conv2d(3, half, 3, stride=2, padding=1), ResidualConv(half))
-        self.stem4 = nn.Sequential(_norm(half), nn.Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter))
+        self.stem4 = nn.Sequential(
+            group_norm(half), nn.Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter)
+        )
         self.stem8 = nn.Sequential(
-            _norm(quarter),
+            group_norm(quarter),
             nn.Conv2d(quarter, eighth, 3, stride=2, padding=1),
             ResidualConv(eighth),
             ResidualConv(eighth),
         )
         self.stem16 = nn.Sequential(
-            _norm(eighth),
+            group_norm(eighth),
             nn.Conv2d(eighth, config.width, 3, stride=2, padding=1),
             ResidualConv(config.width),
         )
@@ -167,38 +107,10 @@ class Encoder(nn.Module):
             tokens = block(tokens)
         tokens = self.norm(tokens)
         coarse = tokens.transpose(1, 2).unflatten(-1, grid)
-        x8 = self.merge8(x8 + _double(self.up8(coarse)))
-        x4 = self.merge4(x4 + _double(self.up4(x8)))
-        x2 = x2 + _double(self.up2(x4))
+        x8 = self.merge8(x8 + double(self.up8(coarse)))
+        x4 = self.merge4(x4 + double(self.up4(x8)))
+        x2 = x2 + double(self.up2(x4))
         return x2, x4, x8, tokens
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-class TwoWayLayer(nn.Module):
-    """Prompt tokens attend to themselves and to the image; the image attends back to the prompts (SAM, fig. 14)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.self_attention = Attention(width, heads)
-        self.prompt_to_image = Attention(width, heads)
-        self.image_to_prompt = Attention(width, heads)
-        self.mlp = MLP(width, 2 * width)
-        self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(width) for _ in range(4))
-
-    def forward(
-        self, prompts: Tensor, image: Tensor, prompt_position: Tensor, image_position: Tensor, used: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        query = prompts + prompt_position
-        prompts = self.norm1(prompts + self.self_attention(query, query, prompts, used))
-        query = prompts + prompt_position
-        prompts = self.norm2(prompts + self.prompt_to_image(query, image + image_position, image))
-        prompts = self.norm3(prompts + self.mlp(prompts))
-        query = prompts + prompt_position
-        image = self.norm4(image + self.image_to_prompt(image + image_position, query, prompts, used))
-        return prompts, image
 
 
 class Decoder(nn.Module):
@@ -231,7 +143,7 @@ class Decoder(nn.Module):
         self.up2 = nn.Conv2d(fine, finest, 1)
         self.skip2 = nn.Conv2d(half + MAPS, finest, 3, padding=1)
         self.refine2 = ResidualConv(finest)
-        self.norm2 = _norm(finest)
+        self.norm2 = group_norm(finest)
         self.hyper = nn.ModuleList(MLP(width, width, finest) for _ in range(config.masks))
         self.bias = nn.Linear(width, 1)
         self.score = MLP(2 * width + 2 * mid + 2, width, 1)
@@ -287,9 +199,9 @@ class Decoder(nn.Module):
         similar8 = click_similarity(self.embed8(x8)[index], prompts, 8)
         y4 = self.down4(torch.cat([x4[index], maps4, similar4], dim=1))
         y8 = self.down8(F.gelu(y4)) + self.features8(torch.cat([x8[index], similar8], dim=1))
-        y8 = self.refine8(y8 + _double(self.tokens8(context)))
-        y4 = self.refine4(y4 + _double(self.up4(y8)))
-        y2 = self.skip2(torch.cat([x2[index], maps2], dim=1)) + _double(self.up2(y4))
+        y8 = self.refine8(y8 + double(self.tokens8(context)))
+        y4 = self.refine4(y4 + double(self.up4(y8)))
+        y2 = self.skip2(torch.cat([x2[index], maps2], dim=1)) + double(self.up2(y4))
         y2 = self.norm2(self.refine2(y2))
 
         masks = self.config.masks
@@ -353,25 +265,8 @@ def click_similarity(embedding: Tensor, prompts: PromptBatch, stride: int) -> Te
     return torch.stack(maps, dim=1)
 
 
-def mask_evidence(logits: Tensor, features: Tensor) -> Tensor:
-    """What tells a good mask from a bad one: features inside and just outside, its size, and how sure it is.
-
-    logits: (B, m, S/2, S/2); features: (B, C, S/8, S/8). Returns (B, m, 2C + 2).
-    """
-    chance = logits.sigmoid()
-    inside = F.avg_pool2d(chance, 4)
-    rim = (F.max_pool2d(inside, 5, stride=1, padding=2) - inside).clamp(min=0)
-    area = inside.sum(dim=(2, 3))
-    means = [
-        torch.einsum("bmhw,bchw->bmc", part, features.float()) / (part.sum(dim=(2, 3))[..., None] + 1e-3)
-        for part in (inside, rim)
-    ]
-    sure = (chance * (2 * chance - 1).abs()).sum(dim=(2, 3)) / (chance.sum(dim=(2, 3)) + 1e-3)
-    return torch.cat([*means, (area + 0.1).log()[..., None] / 4, sure[..., None]], dim=2)
-
-
 class ClickNetwork(nn.Module):
-    """Encoder and decoder; `encode` once per image, `decode` per prompt.
+    """Encoder, decoder and second look; `encode` once per image, `decode` and then `focus` per prompt.
 
     encode: images (B, 1, S, S) float in [0, 1] to features (B, …): 1/2, 1/4, 1/8 maps and tokens at 1/16.
     decode: features and a PromptBatch of B' objects to logits (B', masks, S/2, S/2) and scores (B', masks) in [0, 1].
@@ -382,6 +277,7 @@ class ClickNetwork(nn.Module):
         self.config = config or ClickConfig()
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
+        self.focus = FocusNetwork()
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         features: tuple[Tensor, Tensor, Tensor, Tensor] = self.encoder(images)

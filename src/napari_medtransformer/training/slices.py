@@ -80,7 +80,7 @@ def warp(
         centre = size / 2 + rng.normal(0, 0.12, 2) * size
         where = np.tensordot(turn, grid - centre[:, None, None], axes=1) + np.asarray(target)[:, None, None]
         if rng.random() < 0.7:
-            where += _smooth_field((2, size, size), rng.choice([6, 10]), rng) * rng.uniform(0, 7) * scale
+            where += smooth_field((2, size, size), rng.choice([6, 10]), rng) * rng.uniform(0, 7) * scale
     moved = ndimage.map_coordinates(image, where, order=1, mode="nearest", prefilter=False)
     nearest = [np.clip(np.rint(w), 0, n - 1).astype(np.intp) for w, n in zip(where, image.shape, strict=True)]
     inside = np.ones((size, size), bool)
@@ -121,11 +121,11 @@ def synthetic_contrast(labels: np.ndarray, tissues: np.ndarray, rng: np.random.G
     if rng.random() < 0.75:
         means[names == -1] = rng.uniform(0, 0.05)
     spread = np.abs(rng.normal(0, 0.05, len(names)))
-    coarse = _smooth_field(labels.shape, int(rng.choice([4, 8, 16, 32])), rng)
+    coarse = smooth_field(labels.shape, int(rng.choice([4, 8, 16, 32])), rng)
     fine = ndimage.gaussian_filter(rng.standard_normal(labels.shape), rng.uniform(0.4, 1.5)) * 2
     picture = means[index] + spread[index] * (fine + 0.7 * coarse)
     picture = ndimage.gaussian_filter(picture, rng.uniform(0.3, 1.6))
-    bias = np.exp(_smooth_field(labels.shape, 3, rng) * rng.uniform(0, 0.25))
+    bias = np.exp(smooth_field(labels.shape, 3, rng) * rng.uniform(0, 0.25))
     return np.clip(picture * bias, 0, 1).astype(np.float32)
 
 
@@ -149,10 +149,10 @@ def random_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     """Organic shapes, nested and touching: (size, size) labels int32 and unlabelled tissues uint8."""
     labels = np.zeros((size, size), np.int32)
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij")).astype(np.float64)
-    tissues = np.digitize(_smooth_field((size, size), int(rng.choice([4, 8, 16])), rng), [-0.8, 0, 0.8])
+    tissues = np.digitize(smooth_field((size, size), int(rng.choice([4, 8, 16])), rng), [-0.8, 0, 0.8])
     if rng.random() < 0.5:
         cuts = np.sort(rng.normal(0, 0.8, rng.integers(1, 4)))
-        levels = np.digitize(_smooth_field((size, size), int(rng.choice([4, 6, 10])), rng), cuts)
+        levels = np.digitize(smooth_field((size, size), int(rng.choice([4, 6, 10])), rng), cuts)
         for level in range(1, len(cuts) + 1):
             parts, count = ndimage.label(levels == level)
             labels[parts > 0] = parts[parts > 0] + labels.max()
@@ -162,7 +162,7 @@ def random_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         centre = rng.uniform(0.1, 0.9, 2) * size
         radii = np.exp(rng.uniform(np.log(4), np.log(size * 0.35))) * np.exp(rng.normal(0, 0.35, 2))
         angle = rng.uniform(0, np.pi)
-        offset = grid - centre[:, None, None] + _smooth_field((2, size, size), 8, rng) * min(radii) * 0.35
+        offset = grid - centre[:, None, None] + smooth_field((2, size, size), 8, rng) * min(radii) * 0.35
         u = offset[0] * np.cos(angle) + offset[1] * np.sin(angle)
         v = offset[1] * np.cos(angle) - offset[0] * np.sin(angle)
         distance = (u / radii[0]) ** 2 + (v / radii[1]) ** 2
@@ -171,7 +171,7 @@ def random_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return labels, tissues.astype(np.uint8)
 
 
-def _smooth_field(shape: tuple[int, ...], knots: int, rng: np.random.Generator) -> np.ndarray:
+def smooth_field(shape: tuple[int, ...], knots: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise of about unit variance over the last two axes, drawn on knots x knots points."""
     lead, size = shape[:-2], shape[-2:]
     coarse = rng.standard_normal((*lead, knots, knots))

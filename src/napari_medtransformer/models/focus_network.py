@@ -1,0 +1,116 @@
+"""The second look: a small network that sees only a crop around the prompted object, always at about one size.
+
+The first look answers from the whole slice at half of 256 pixels; what is small there has ragged edges. A crop that
+follows the object's size shows a vertebra and a liver alike, so the network learns edges and shapes once, not per size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_medtransformer.models.click_layers import MLP, ResidualConv, mask_evidence
+
+# Pixels of a crop's side.
+FOCUS_SIZE = 128
+# Radii of drawn clicks in crop pixels: where exactly, and whereabouts.
+CLICK_RADII = (3.0, 12.0)
+_CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class FocusBatch:
+    """B crops and the prompts in them, in crop pixels.
+
+    images: (B, 1, S, S) in [0, 1]. points_yx: (B, P, 2), point_labels: (B, P), 1 inside, 0 outside, -1 empty place.
+    boxes: (B, 4) y0 x0 y1 x1, half-open, and has_box: (B,) bool. coarse, previous: (B, 1, S, S) logits of the first
+    look and of an earlier prediction, with has_coarse and has_previous: (B,) bool.
+    """
+
+    images: Tensor
+    points_yx: Tensor
+    point_labels: Tensor
+    boxes: Tensor
+    has_box: Tensor
+    coarse: Tensor
+    has_coarse: Tensor
+    previous: Tensor
+    has_previous: Tensor
+
+
+class FocusNetwork(nn.Module):
+    """A U-shaped network from 1/2 to 1/16 of the crop. FocusBatch to logits (B, 1, S, S) and expected IoU (B,)."""
+
+    def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 96, 128)) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4 * _CHANNELS, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(ResidualConv(width) for width in widths)
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.middle = ResidualConv(widths[-1])
+        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.up_blocks = nn.ModuleList(ResidualConv(width) for width in widths[:-1])
+        self.norm = nn.GroupNorm(8, widths[0])
+        self.out = nn.Conv2d(widths[0], 4, 3, padding=1)
+        self.score = MLP(2 * widths[2] + widths[-1] + 2, 128, 1)
+
+    def forward(self, batch: FocusBatch) -> tuple[Tensor, Tensor]:
+        x = self.first(F.pixel_unshuffle(focus_maps(batch), 2))
+        skips = []
+        for level, block in enumerate(self.down_blocks):
+            x = block(x)
+            skips.append(x)
+            if level < len(self.downs):
+                x = self.downs[level](x)
+        x = self.middle(x)
+        deepest = x.mean(dim=(2, 3))
+        seen = x
+        for level in reversed(range(len(self.ups))):
+            x = F.interpolate(self.ups[level](x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = self.up_blocks[level](x + skips[level])
+            if level == len(self.ups) - 1:
+                seen = x
+        logits = F.pixel_shuffle(self.out(F.gelu(self.norm(x))), 2).float()
+        evidence = mask_evidence(F.avg_pool2d(logits.detach(), 2), seen)[:, 0]
+        score = self.score(torch.cat([evidence.to(deepest.dtype), deepest], dim=1))[:, 0]
+        return logits, score.float().sigmoid()
+
+
+def focus_maps(batch: FocusBatch) -> Tensor:
+    """Crop and prompts as (B, 16, S, S) maps, what is absent drawn as 0."""
+    images = batch.images
+    size = images.shape[-1]
+    axis = torch.arange(size, device=images.device, dtype=images.dtype)
+    y, x = axis[None, :, None], axis[None, None, :]
+    y0, x0, y1, x1 = (batch.boxes[:, i, None, None] - 0.5 for i in range(4))
+    has_box = batch.has_box[:, None, None].to(images.dtype)
+    sides = [(y - y0) + 0.5, (y1 - y) + 0.5, (x - x0) + 0.5, (x1 - x) + 0.5]
+    box = sides[0].clamp(0, 1) * sides[1].clamp(0, 1) * sides[2].clamp(0, 1) * sides[3].clamp(0, 1) * has_box
+    v = (2 * y - y0 - y1) / (y1 - y0).clamp(min=1)
+    u = (2 * x - x0 - x1) / (x1 - x0).clamp(min=1)
+    ellipse = (1 - (u.square() + v.square())).clamp(-1, 1) * has_box
+    smooth = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+    at = F.grid_sample(
+        smooth, ((batch.points_yx + 0.5) / size * 2 - 1).flip(-1)[:, :, None], align_corners=False,
+        padding_mode="border",
+    )[:, 0, :, 0]  # fmt: skip
+    distance = (y[:, None] - batch.points_yx[:, :, 0, None, None]).square() + (
+        x[:, None] - batch.points_yx[:, :, 1, None, None]
+    ).square()
+    unlike = (smooth - at[:, :, None, None]).abs()
+    clicks = []
+    for sign in (1, 0):
+        absent = (batch.point_labels != sign)[:, :, None, None]
+        nearest = distance.masked_fill(absent, 1e9).amin(dim=1)
+        likeness = torch.exp(-unlike.masked_fill(absent, 1e9).amin(dim=1) / 0.08)
+        clicks += [torch.exp(-nearest / (2 * radius**2)) for radius in CLICK_RADII] + [likeness]
+    earlier = []
+    for logits, there in ((batch.coarse, batch.has_coarse), (batch.previous, batch.has_previous)):
+        flag = there[:, None, None].to(images.dtype)
+        earlier += [(logits[:, 0].clamp(-8, 8) / 3).tanh() * flag, flag.expand_as(box)]
+    image = images[:, 0]
+    views = [image * 2 - 1, image.clamp(max=0.5) * 4 - 1, image.clamp(min=0.5) * 4 - 3]
+    return torch.stack([*views, box, ellipse, *clicks, *earlier, has_box.expand_as(box)], dim=1)

@@ -1,0 +1,81 @@
+"""The second look at a prompted object: where to look, what the network is shown there, and the answer put back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.models.base import Prompts
+from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, crop, crop_window, paste
+from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork
+
+_EMPTY_PLACE = -1  # label of a place that holds no point
+
+
+def second_look(
+    network: FocusNetwork, image: Tensor, placement: InputPlacement, prompts: Prompts, guesses: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Look again, closer, at each of m guesses at an object.
+
+    image: (1, 1, H, W) native pixels in [0, 1]. guesses: (m, H, W), the logits of the first look. Returns logits
+    (m, H, W) and the expected overlap (m,) of each.
+    """
+    ratio = torch.tensor([r / n for r, n in zip(placement.resized_shape, placement.native_shape, strict=True)])
+    previous = None
+    if prompts.mask_logits is not None:
+        previous = torch.from_numpy(np.ascontiguousarray(prompts.mask_logits, np.float32)).to(image.device)
+    windows = torch.stack([_window(guess, previous, prompts, ratio) for guess in guesses])
+    batch = _batch(image, windows, prompts, guesses, previous)
+    logits, scores = network(batch)
+    shape = (int(image.shape[-2]), int(image.shape[-1]))
+    pasted = [paste(one, window, shape) for one, window in zip(logits, windows, strict=True)]
+    return torch.cat(pasted), scores
+
+
+def _window(guess: Tensor, previous: Tensor | None, prompts: Prompts, ratio: Tensor) -> Tensor:
+    """The window (4,) in native pixels: around the box, or else around what was guessed, and around every click."""
+    corners = [(y + o, x + o) for y, x in prompts.points_yx.tolist() for o in (0.0, 1.0)]
+    if prompts.box is not None:
+        corners += [prompts.box[:2], prompts.box[2:]]
+    else:
+        for logits in (guess,) if previous is None else (guess, previous):
+            rows, columns = (torch.nonzero((logits > 0).any(dim=dim))[:, 0] for dim in (1, 0))
+            if len(rows):
+                corners += [(int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1)]
+    if not corners:  # a mask prompt that is empty, and a guess that is too: the whole image is all that is left
+        corners = [(0.0, 0.0), (float(guess.shape[0]), float(guess.shape[1]))]
+    # Sides are equal in the network's pixels, which are square where native ones may not be.
+    inputs = torch.tensor(corners, dtype=torch.float32) * ratio
+    return crop_window(inputs.amin(dim=0), inputs.amax(dim=0)) / ratio.repeat(2)
+
+
+def _batch(image: Tensor, windows: Tensor, prompts: Prompts, guesses: Tensor, previous: Tensor | None) -> FocusBatch:
+    """What the network sees through each window, in pixels of the crops."""
+    count, device, dtype = len(windows), image.device, image.dtype
+    edge, scale = windows[:, None, :2], FOCUS_SIZE / windows[:, None, 2:]
+    labels = prompts.point_labels.tolist() or [_EMPTY_PLACE]
+    points = torch.zeros(count, len(labels), 2)
+    if len(prompts.points_yx):
+        points = (torch.from_numpy(prompts.points_yx.astype(np.float32)) + 0.5 - edge) * scale - 0.5
+    boxes = torch.zeros(count, 4)
+    if prompts.box is not None:
+        boxes = ((torch.tensor(prompts.box).view(1, 2, 2) - edge) * scale).flatten(1)
+    shown = guesses[:, None].clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT).to(dtype)
+    earlier = torch.zeros(count, 1, FOCUS_SIZE, FOCUS_SIZE, device=device, dtype=dtype)
+    if previous is not None:
+        repeated = previous.clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT).to(dtype).expand(count, 1, -1, -1)
+        earlier = crop(repeated, windows, outside=OUTSIDE_LOGIT)
+    yes = torch.ones(count, dtype=torch.bool, device=device)
+    return FocusBatch(
+        images=crop(image.expand(count, -1, -1, -1), windows),
+        points_yx=points.to(device, dtype),
+        point_labels=torch.tensor([labels] * count, device=device),
+        boxes=boxes.to(device, dtype),
+        has_box=yes if prompts.box is not None else ~yes,
+        coarse=crop(shown, windows, outside=OUTSIDE_LOGIT),
+        has_coarse=yes,
+        previous=earlier,
+        has_previous=yes if previous is not None else ~yes,
+    )

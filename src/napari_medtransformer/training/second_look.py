@@ -1,0 +1,312 @@
+"""Training of the second look: crops around objects of any size, with spoilt masks and corrective clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from napari_medtransformer.models.click_network import ClickNetwork, PromptBatch
+from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, crop, crop_window
+from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork
+from napari_medtransformer.progress import Steps
+from napari_medtransformer.training.cases import LabelledCase
+from napari_medtransformer.training.clicks import (
+    ObjectPrompts,
+    add_correction,
+    draw_targets,
+    first_prompts,
+)
+from napari_medtransformer.training.loop import Schedule, optimise
+from napari_medtransformer.training.losses import SCORE_WEIGHT, mask_losses
+from napari_medtransformer.training.slices import draw_slice
+from napari_medtransformer.training.spoiling import spoilt_logits
+
+
+@dataclass(frozen=True)
+class SecondLookRecipe:
+    """Everything that decides what weights of the second look come out, beside the data.
+
+    coarse_share: of the objects that come with a guess, most of them spoilt masks; on first_look_share of the slices
+    the guesses are the first look's own. corrected_share: of the objects that are trained after corrective clicks.
+    """
+
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(steps=1450, learning_rate=1.2e-3, warmup_steps=100, checkpoint_every=25)
+    )
+    images_per_step: int = 6
+    targets_per_image: int = 8
+    slice_size: int = 256
+    coarse_share: float = 0.85
+    corrected_share: float = 0.45
+    most_corrections: int = 5
+    first_look_share: float = 0.5
+    seed: int = 2031
+    workers: int = 1
+
+
+class CropStream(Dataset[tuple[Tensor, ...]]):
+    """Item i is the i-th slice with its targets, prompts and spoilt masks: deterministic by seed and index.
+
+    image (1, S, S); targets (T, S, S) bool; guesses (T, S, S) logits; windows (T, 4); points (T, 2); has (T, 3) bool:
+    a point, a box, a guess; boxes (T, 4). Everything in pixels of the slice.
+    """
+
+    def __init__(self, cases: Sequence[LabelledCase], recipe: SecondLookRecipe, first: int) -> None:
+        self.cases, self.recipe, self.first = cases, recipe, first
+
+    def __len__(self) -> int:
+        return self.recipe.schedule.steps * self.recipe.images_per_step - self.first
+
+    def __getitem__(self, item: int) -> tuple[Tensor, ...]:
+        recipe = self.recipe
+        rng = np.random.default_rng((recipe.seed, self.first + item))
+        while True:
+            drawn = draw_slice(self.cases, recipe.slice_size, rng)
+            targets = draw_targets(drawn.labels, recipe.targets_per_image, rng)
+            if targets:
+                break
+        while len(targets) < recipe.targets_per_image:
+            targets.append(targets[int(rng.integers(len(targets)))])
+        made = [self._prompted(mask, drawn.labels, drawn.image, rng) for mask in targets]
+        image = torch.from_numpy(drawn.image)[None]
+        return image, torch.from_numpy(np.stack(targets)), *(torch.stack(group) for group in zip(*made, strict=True))
+
+    def _prompted(
+        self, mask: np.ndarray, labels: np.ndarray, picture: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, ...]:
+        prompts = first_prompts(mask, rng)
+        click = prompts.points[0] if prompts.points else _middle(mask)
+        has_guess = rng.random() < self.recipe.coarse_share
+        guess = spoilt_logits(mask, labels, picture, click, rng) if has_guess else np.zeros(mask.shape, np.float32)
+        low, high = _region(prompts, guess if has_guess else None, mask, rng)
+        window = crop_window(torch.from_numpy(low), torch.from_numpy(high))
+        side = float(window[2])
+        jittered = side * np.exp(rng.normal(0, 0.1))
+        window[:2] += (side - jittered) / 2 + torch.from_numpy(rng.normal(0, 0.04, 2)) * side
+        window[2:] = jittered
+        box = prompts.box or (0.0, 0.0, 1.0, 1.0)
+        return (
+            torch.from_numpy(guess),
+            window.float(),
+            torch.tensor(click, dtype=torch.float32),
+            torch.tensor([bool(prompts.points), prompts.box is not None, has_guess]),
+            torch.tensor(box, dtype=torch.float32),
+        )
+
+
+def second_loss(
+    network: FocusNetwork,
+    batch: tuple[Tensor, ...],
+    recipe: SecondLookRecipe,
+    rng: np.random.Generator,
+    first_look: ClickNetwork | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of one batch of slices (see CropStream): some crops after a first prompt, some after corrections.
+
+    first_look: where given, a share of the slices takes its guesses, right or wrong, in place of spoilt masks.
+    """
+    images, targets, guesses, windows, points, has, boxes = batch
+    count = targets.shape[1]
+    if first_look is not None:
+        looked_at = np.flatnonzero(rng.random(len(images)) < recipe.first_look_share)
+        guesses, windows, has = guesses.clone(), windows.clone(), has.clone()
+        for i in looked_at.tolist():
+            guesses[i] = _first_guesses(first_look, images[i], points[i], has[i], boxes[i], rng)
+            has[i, :, 2] = True
+            for t in range(count):
+                if not has[i, t, 1]:
+                    windows[i, t] = _guessed_window(guesses[i, t], points[i, t], windows[i, t])
+    windows, points, has, boxes = (t.flatten(0, 1) for t in (windows, points, has, boxes))
+    shown = images.repeat_interleave(count, dim=0)
+    truth = crop(targets.flatten(0, 1)[:, None].float(), windows) >= 0.5
+    scale = FOCUS_SIZE / windows[:, 2:]
+    edges = windows[:, :2].repeat(1, 2)
+    in_crop = (boxes - edges) * scale.repeat(1, 2)
+    clicks = (points + 0.5 - windows[:, :2]) * scale - 0.5
+    prompts = [
+        ObjectPrompts([tuple(p)] if h[0] else [], [1] if h[0] else [], tuple(b) if h[1] else None)
+        for p, h, b in zip(clicks.tolist(), has.tolist(), in_crop.tolist(), strict=True)
+    ]
+    pictures = crop(shown, windows)
+    coarse = crop(guesses.flatten(0, 1)[:, None], windows, outside=OUTSIDE_LOGIT)
+    previous, has_previous = torch.zeros_like(coarse), torch.zeros(len(windows), dtype=torch.bool)
+    rounds = np.where(
+        rng.random(len(windows)) < recipe.corrected_share,
+        rng.integers(1, recipe.most_corrections + 1, len(windows)),
+        0,
+    )
+    autocast = torch.autocast(images.device.type, torch.bfloat16)
+    small_truth = F.avg_pool2d(truth.float(), 2)[:, 0] >= 0.5
+
+    def gathered(index: Tensor) -> FocusBatch:
+        return focus_batch(
+            [prompts[i] for i in index.tolist()],
+            pictures[index],
+            coarse[index],
+            has[index, 2],
+            previous[index],
+            has_previous[index],
+        )
+
+    for turn in range(recipe.most_corrections):
+        chosen = torch.from_numpy(np.flatnonzero(rounds > turn))
+        if len(chosen) == 0:
+            break
+        with torch.no_grad(), autocast:
+            logits, _ = network(gathered(chosen))
+        guessed = (F.avg_pool2d(logits, 2)[:, 0] > 0).cpu().numpy()
+        for i, picture in zip(chosen.tolist(), guessed, strict=True):
+            if not add_correction(prompts[i], small_truth[i].cpu().numpy(), picture, rng):
+                rounds[i] = turn
+        previous[chosen] = logits
+        has_previous[chosen] = torch.from_numpy(rng.random(len(chosen)) < 0.9)
+    with autocast:
+        logits, scores = network(gathered(torch.arange(len(windows))))
+    # A crop that misses the object has nothing to teach.
+    there = truth.flatten(1).any(dim=1)
+    loss_each = mask_losses(logits, truth[:, 0])[:, 0]
+    # Over the whole object: a crop in the midst of it, filled to the edge, is no good mask.
+    area = targets.flatten(0, 1).sum(dim=(1, 2)) * scale[:, 0] ** 2
+    true_iou = overlap_with_whole(logits[:, 0] > 0, truth[:, 0], area)
+    score_each = (scores - true_iou).square()
+    loss = loss_each[there].mean() + SCORE_WEIGHT * score_each.mean()
+    dice = (2 * true_iou / (1 + true_iou)).detach()
+    first = torch.from_numpy(rounds == 0) & there
+    boxed = has[:, 1]
+    facts = {
+        "loss": float(loss.detach()),
+        "score_loss": float(score_each.mean().detach()),
+        "dice_box": float(dice[first & boxed].mean()),
+        "dice_click": float(dice[first & ~boxed].mean()),
+        "dice_corrected": float(dice[~first & there].mean()),
+    }
+    return loss, facts
+
+
+@torch.no_grad()
+def _first_guesses(
+    first_look: ClickNetwork, image: Tensor, points: Tensor, has: Tensor, boxes: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """What the first look answers to the prompts on one image (1, S, S): (T, S, S) logits, one candidate each."""
+    count, size = len(points), image.shape[-1]
+    prompts = PromptBatch(
+        points_yx=points[:, None],
+        point_labels=torch.where(has[:, :1], 1, -1),
+        boxes=boxes,
+        has_box=has[:, 1],
+        mask_logits=torch.zeros(count, 1, size // 2, size // 2, device=image.device),
+        has_mask=torch.zeros(count, dtype=torch.bool, device=image.device),
+        image_index=torch.zeros(count, dtype=torch.long, device=image.device),
+    )
+    with torch.autocast(image.device.type, torch.bfloat16):
+        logits, scores = first_look.decode(first_look.encode(image[None]), prompts)
+    # After a click every candidate is looked at again; with a box the likeliest alone.
+    drawn = torch.from_numpy(rng.integers(logits.shape[1], size=count)).to(scores.device)
+    candidate = torch.where(has[:, 1], scores.argmax(dim=1), drawn)
+    picked = logits[torch.arange(count), candidate]
+    return F.interpolate(picked[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0].clamp(-8, 8)
+
+
+def _guessed_window(guess: Tensor, point: Tensor, window: Tensor) -> Tensor:
+    """The window around a guess (S, S) and the click in it; `window` where nothing was guessed."""
+    rows, columns = (torch.nonzero((guess > 0).any(dim=dim))[:, 0] for dim in (1, 0))
+    if not len(rows):
+        return window
+    low = torch.minimum(torch.stack([rows[0], columns[0]]).float(), point)
+    high = torch.maximum(torch.stack([rows[-1], columns[-1]]).float(), point) + 1
+    return crop_window(low, high)
+
+
+def overlap_with_whole(predicted: Tensor, truth: Tensor, area: Tensor) -> Tensor:
+    """IoU of masks (B, S, S) with objects that a crop may show in part; area: (B,) of the whole, in crop pixels."""
+    shared = (predicted & truth).sum(dim=(1, 2))
+    whole = torch.maximum(area, truth.sum(dim=(1, 2)).to(area.dtype))
+    return shared / (predicted.sum(dim=(1, 2)) + whole - shared).clamp(min=1)
+
+
+def focus_batch(
+    prompts: Sequence[ObjectPrompts],
+    images: Tensor,
+    coarse: Tensor,
+    has_coarse: Tensor,
+    previous: Tensor,
+    has_previous: Tensor,
+) -> FocusBatch:
+    """A FocusBatch of crops (B, 1, S, S) with unlike numbers of points, all in crop pixels."""
+    most = max(1, max(len(p.points) for p in prompts))
+    points = torch.zeros(len(prompts), most, 2)
+    labels = torch.full((len(prompts), most), -1, dtype=torch.long)
+    boxes = torch.zeros(len(prompts), 4)
+    for i, p in enumerate(prompts):
+        if p.points:
+            points[i, : len(p.points)] = torch.tensor(p.points)
+            labels[i, : len(p.labels)] = torch.tensor(p.labels)
+        if p.box is not None:
+            boxes[i] = torch.tensor(p.box)
+    has_box = torch.tensor([p.box is not None for p in prompts])
+    device = images.device
+    return FocusBatch(
+        images,
+        points.to(device),
+        labels.to(device),
+        boxes.to(device),
+        has_box.to(device),
+        coarse,
+        has_coarse.to(device),
+        previous,
+        has_previous.to(device),
+    )
+
+
+def train_second_look(
+    cases: Sequence[LabelledCase], folder: Path, recipe: SecondLookRecipe, network: ClickNetwork, device: str = "cpu"
+) -> Steps[Path]:
+    """Train network.focus on crops and on the mistakes of the first look, which stays as it is.
+
+    Resumes from folder/checkpoint.pt; ends with the path of the averaged weights of network.focus alone.
+    """
+    network.to(device).eval()
+
+    def batches(step: int) -> Iterator[tuple[Tensor, ...]]:
+        stream = CropStream(cases, recipe, step * recipe.images_per_step)
+        prefetch = 4 if recipe.workers else None
+        yield from DataLoader(stream, recipe.images_per_step, num_workers=recipe.workers, prefetch_factor=prefetch)
+
+    def loss_of(batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng((recipe.seed, step, 1))
+        return second_loss(network.focus, tuple(t.to(device) for t in batch), recipe, rng, network)
+
+    network.focus.requires_grad_(True)
+    return optimise(network.focus, batches, loss_of, recipe.schedule, folder)
+
+
+def _middle(mask: np.ndarray) -> tuple[float, float]:
+    inside = np.argwhere(mask)
+    y, x = inside[len(inside) // 2]
+    return float(y), float(x)
+
+
+def _region(
+    prompts: ObjectPrompts, guess: np.ndarray | None, mask: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the crop is about, [low, high) in pixels: the box, or the guess, or a disc of about the object's size."""
+    corners = [np.asarray(p) + offset for p in prompts.points for offset in (0, 1)]
+    if prompts.box is not None:
+        corners += [np.array(prompts.box[:2]), np.array(prompts.box[2:])]
+    elif guess is not None and (guess > 0).any():
+        rows, columns = (np.flatnonzero((guess > 0).any(axis=axis)) for axis in (1, 0))
+        corners += [np.array([rows[0], columns[0]]), np.array([rows[-1] + 1, columns[-1] + 1])]
+    else:
+        inside = np.argwhere(mask)
+        half = float(np.ptp(inside, axis=0).max() + 1) / 2 * np.exp(rng.normal(0, 0.4))
+        centre = np.asarray(prompts.points[0] if prompts.points else inside.mean(axis=0))
+        corners += [centre - half, centre + half]
+    stacked = np.stack(corners).astype(np.float64)
+    return stacked.min(axis=0), stacked.max(axis=0)

@@ -1,0 +1,117 @@
+"""The second look cuts, draws and pastes in the right place, whatever the image's shape and pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.models.base import Prompts
+from napari_medtransformer.models.focus_crops import crop, crop_window, paste
+from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork, focus_maps
+from napari_medtransformer.models.second_look import second_look
+
+NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+SHAPES = [(128, 128), (512, 512), (300, 200), (50, 75), (100, 257)]
+
+
+class DrawingFocus(FocusNetwork):
+    """Answers with one of the maps that it was shown."""
+
+    channel = "box"
+
+    def forward(self, batch: FocusBatch) -> tuple[Tensor, Tensor]:
+        maps = focus_maps(batch)
+        drawn = {"image": 0, "box": 3, "click": 5, "coarse": 11, "previous": 13}[self.channel]
+        return maps[:, drawn : drawn + 1] - (0.5 if self.channel in ("box", "click") else 0), torch.ones(len(maps))
+
+
+def look(
+    channel: str,
+    shape: tuple[int, int],
+    prompts: Prompts,
+    *,
+    image: Tensor | None = None,
+    guess: Tensor | None = None,
+    pixel_size: tuple[float, float] = (1.0, 1.0),
+) -> np.ndarray:
+    network = DrawingFocus()
+    network.channel = channel
+    placement = InputPlacement.longest_side(shape, 256, pixel_size)
+    picture = torch.zeros(1, 1, *shape) if image is None else image[None, None]
+    guesses = torch.full((1, *shape), -8.0) if guess is None else guess[None]
+    with torch.inference_mode():
+        logits, _ = second_look(network, picture, placement, prompts, guesses)
+    assert logits.shape == (1, *shape)
+    return logits[0].numpy()
+
+
+@pytest.mark.parametrize("pixel_size", [(1.0, 1.0), (5.0, 1.0), (0.3, 0.9)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_box_is_drawn_where_it_was_given(shape: tuple[int, int], pixel_size: tuple[float, float]) -> None:
+    box = (shape[0] // 4, shape[1] // 5, shape[0] // 4 * 3, shape[1] // 2)
+    inside = look("box", shape, Prompts(*NO_POINTS, box=box), pixel_size=pixel_size) > 0
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    # A crop pixel may be wider than a native one: half of it is what the edge can be off, and never a whole more.
+    drawn = (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+    sides = [(box[2] - box[0]) * pixel_size[0], (box[3] - box[1]) * pixel_size[1]]
+    coarse = [max(sides) * 1.7 / FOCUS_SIZE / pixel for pixel in pixel_size] * 2
+    for edge, wanted, width in zip(drawn, box, coarse, strict=True):
+        assert abs(edge - wanted) <= max(1, 0.5 + width / 2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_click_is_drawn_where_it_was_made(shape: tuple[int, int]) -> None:
+    y, x = shape[0] * 2 // 3, shape[1] // 4
+    guess = torch.full(shape, -8.0)
+    guess[y - 8 : y + 9, x - 8 : x + 9] = 8
+    prompts = Prompts(np.array([[y, x]], np.float32), np.array([1]))
+    found = np.unravel_index(look("click", shape, prompts, guess=guess).argmax(), shape)
+    assert np.abs(np.subtract(found, (y, x))).max() <= 1
+
+
+@pytest.mark.parametrize("channel", ["coarse", "previous"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_guess_comes_back_in_its_place(shape: tuple[int, int], channel: str) -> None:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    disc = (rows - shape[0] * 0.4) ** 2 + (columns - shape[1] * 0.6) ** 2 < (min(shape) * 0.2) ** 2
+    logits = np.where(disc, 8.0, -8.0).astype(np.float32)
+    point = (np.array([[shape[0] * 0.4, shape[1] * 0.6]], np.float32), np.array([1]))
+    prompts = Prompts(*point, mask_logits=logits if channel == "previous" else None)
+    back = look(channel, shape, prompts, guess=torch.from_numpy(logits)) > 0
+    assert 2 * (back & disc).sum() / (back.sum() + disc.sum()) > 0.95
+
+
+def test_crop_and_paste_are_each_others_reverse() -> None:
+    y, x = torch.meshgrid(torch.arange(90.0), torch.arange(70.0), indexing="ij")
+    image = (torch.sin(y / 9) + torch.cos(x / 7))[None, None]
+    window = crop_window(torch.tensor([30.0, 20.0]), torch.tensor([60.0, 45.0]))
+    back = paste(crop(image, window[None])[0], window, (90, 70))[0]
+    low = [int(np.ceil(edge)) + 1 for edge in window[:2].tolist()]
+    high = [int(edge + side) - 1 for edge, side in zip(window[:2].tolist(), window[2:].tolist(), strict=True)]
+    inside = np.s_[low[0] : high[0], low[1] : high[1]]
+    torch.testing.assert_close(back[inside], image[0, 0][inside], atol=0.01, rtol=0)
+    assert (back[0] == -8).all()
+
+
+def test_a_crop_beyond_the_image_shows_nothing_there() -> None:
+    seen = crop(torch.ones(1, 1, 40, 40), torch.tensor([[-20.0, 0.0, 40.0, 40.0]]))[0, 0]
+    # Half a native pixel, 1.6 crop pixels, blends on either side of the border.
+    torch.testing.assert_close(seen[:62], torch.zeros(62, FOCUS_SIZE))
+    torch.testing.assert_close(seen[66:, 2:-2], torch.ones(62, FOCUS_SIZE - 4))
+
+
+def test_what_is_much_larger_than_the_crop_is_averaged_not_skipped() -> None:
+    stripes = (torch.arange(1024) % 2).float()[None, None, :, None].expand(1, 1, 1024, 1024)
+    seen = crop(stripes, torch.tensor([[0.0, 0.0, 1024.0, 1024.0]]))
+    torch.testing.assert_close(seen, torch.full_like(seen, 0.5))
+
+
+def test_an_empty_mask_prompt_looks_at_the_whole_image() -> None:
+    empty = np.full((60, 80), -8, np.float32)
+    ramp = torch.linspace(0.1, 0.9, 80).expand(60, 80)
+    seen = look("image", (60, 80), Prompts(*NO_POINTS, mask_logits=empty), image=ramp)
+    inner = np.s_[1:-1, 1:-1]  # the outermost pixels blend with nothing
+    np.testing.assert_allclose(seen[inner], (ramp * 2 - 1)[inner], atol=0.02)
