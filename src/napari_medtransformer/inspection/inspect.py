@@ -12,7 +12,7 @@ from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.probe import AttentionProbe, SiteSummary
 from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.sites import AttentionSite
-from napari_medtransformer.errors import PointOutsideVolume
+from napari_medtransformer.errors import NothingCaptured, PointOutsideVolume
 from napari_medtransformer.inspection.place import PlacedHeatmap, SlicePlane, place_in_volume
 from napari_medtransformer.inspection.shares import LabelShares, shares_by_label
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts, PromptToken
@@ -75,8 +75,12 @@ class SliceInspection:
 
     def with_prompts(self, prompts: Prompts) -> SliceInspection:
         """The same slice with these prompts decoded, under a probe of their own; it is not encoded again."""
-        with AttentionProbe(self.model) as decoded:
-            prediction = self.model.decode(self.embedding, prompts)
+        decoded: AttentionProbe | None
+        try:
+            with AttentionProbe(self.model) as decoded:
+                prediction = self.model.decode(self.embedding, prompts)
+        except NothingCaptured:
+            decoded = None  # a decoder without attention
         return replace(self, prediction=prediction, prompts=prompts, decoded=decoded)
 
     @property
