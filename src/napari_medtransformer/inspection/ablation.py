@@ -85,6 +85,16 @@ def object_effect(whole: MaskPrediction, changed: MaskPrediction) -> ObjectEffec
     return ObjectEffect(before, after, dice(after, before), float(changed.scores[best]))
 
 
+def change_labels(effects: Sequence[ObjectEffect]) -> np.ndarray:
+    """(rows, columns) uint8 of all objects together: 1 stayed, 2 was lost, 3 was gained. effects: at least one."""
+    labels = np.zeros(effects[0].whole.shape, np.uint8)
+    for effect in effects:
+        labels[effect.whole & effect.changed] = 1
+        labels[effect.whole & ~effect.changed] = 2
+        labels[effect.changed & ~effect.whole] = 3
+    return labels
+
+
 def head_effects(
     model: PromptableModel,
     volume: Volume,

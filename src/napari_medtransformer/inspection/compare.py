@@ -62,6 +62,13 @@ def head_similarity(answers: Sequence[Answer]) -> HeadSimilarity:
     return HeadSimilarity(tuple(names[i] for i in order), correlation[np.ix_(order, order)])
 
 
+def most_alike(similar: HeadSimilarity) -> tuple[tuple[str, int], tuple[str, int], float]:
+    """The two heads whose maps correlate most, and their correlation."""
+    apart = np.where(np.eye(len(similar.names), dtype=bool), -np.inf, similar.correlation)
+    first, second = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    return similar.names[int(first)], similar.names[int(second)], float(apart[first, second])
+
+
 def clustered_order(correlation: np.ndarray) -> list[int]:
     """The order of rows that puts alike ones side by side (Bar-Joseph et al. 2001, optimal leaf ordering)."""
     apart = np.clip(1 - correlation, 0, 2)

@@ -31,7 +31,7 @@ def draw_heads(
     heatmaps: np.ndarray,
     *,
     spacing_mm: tuple[float, float],
-    query: tuple[float, float],
+    query: tuple[float, float] | None,
     titles: Sequence[str],
     caption: str,
     letters: tuple[tuple[str, str], tuple[str, str]] | None = None,
@@ -40,8 +40,8 @@ def draw_heads(
 
     anatomy: (H, W) in [0, 1]. heatmaps: (heads, H, W), non-negative, any unit; each head is coloured from 0 to its own
     maximum and is more transparent where it is low. spacing_mm: of rows and columns. query: (row, column), marked with
-    a cross; an integer is a pixel's centre. titles: one per head. letters: patient directions at the (top, bottom) and
-    (left, right) edges. Raises ValueError if the shapes do not agree.
+    a cross, or None; an integer is a pixel's centre. titles: one per head. letters: patient directions at the (top,
+    bottom) and (left, right) edges. Raises ValueError if the shapes do not agree.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -64,7 +64,7 @@ def draw_heads(
 
     # Pixel centres at whole millimetre multiples: the picture is in millimetres from its upper left corner.
     extent = (0.0, width_mm, height_mm, 0.0)
-    mark = tuple((q + 0.5) * mm for q, mm in zip(query, spacing_mm))
+    mark = None if query is None else tuple((q + 0.5) * mm for q, mm in zip(query, spacing_mm))
     for panel, axis in enumerate(axes.flat):
         axis.set_axis_off()
         if panel >= panels:
@@ -75,9 +75,11 @@ def draw_heads(
             axis.imshow(
                 share, cmap=_COLOUR_MAP, vmin=0, vmax=1, alpha=_opacity(share), extent=extent, interpolation="nearest"
             )
-        axis.plot(mark[1], mark[0], "+", color="black", markersize=9, markeredgewidth=2.6)
-        axis.plot(mark[1], mark[0], "+", color=_MARK, markersize=8, markeredgewidth=1.4)
-        axis.set_title(titles[panel - 1] if panel else "anatomy and query", fontsize=7, pad=3)
+        if mark is not None:
+            axis.plot(mark[1], mark[0], "+", color="black", markersize=9, markeredgewidth=2.6)
+            axis.plot(mark[1], mark[0], "+", color=_MARK, markersize=8, markeredgewidth=1.4)
+        anatomy_title = "anatomy" if mark is None else "anatomy and query"
+        axis.set_title(titles[panel - 1] if panel else anatomy_title, fontsize=7, pad=3)
     _draw_scale_bar(axes.flat[0], width_mm, height_mm)
     if letters is not None:
         _draw_letters(axes.flat[0], letters)

@@ -45,3 +45,14 @@ def full_matrix(captured: CapturedSite, head: int) -> np.ndarray:
     for rows, queries, _ in captured.blocks():
         matrix[queries] = rows[head].cpu()
     return matrix.numpy()
+
+
+def picture_of_matrix(matrix: np.ndarray, most: int) -> np.ndarray:
+    """The matrix on at most `most` pixels per side, each the mean of those it stands for."""
+    for axis in (0, 1):
+        n = matrix.shape[axis]
+        if n > most:
+            edges = np.linspace(0, n, most + 1).astype(np.int64)[:-1]
+            counts = np.diff(np.append(edges, n)).reshape((-1, 1) if axis == 0 else (1, -1))
+            matrix = np.add.reduceat(matrix, edges, axis=axis) / counts
+    return np.asarray(matrix, np.float32)

@@ -1,38 +1,34 @@
-"""What the Attention dock shows: the voxel that asks, the site and head that answer, and how it is drawn."""
+"""What the Attention dock shows: what asks, the site and head that answer, and how it is drawn."""
 
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_medtransformer.plugin.head_grid import PICTURE, Tile
+from napari_medtransformer.plugin.head_grid import Tile
 from napari_medtransformer.plugin.heat_layer import HeatLayers, HeatStyle, SliceHeat
 from napari_medtransformer.plugin.layer_volume import SlicePoint
-from napari_medtransformer.plugin.notify import report
+from napari_medtransformer.plugin.notify import report, warn
+from napari_medtransformer.plugin.organs import Organ, organs_on_slice
 from napari_medtransformer.plugin.planes import PLANES
 from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
+    from napari_medtransformer.inspection import SliceInspection
+    from napari_medtransformer.inspection.queries import Answer, Query
+    from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.plugin.controller import SessionController
-    from napari_medtransformer.plugin.head_maps import HeadMaps, ProbedPrompts, ProbedSlice
+    from napari_medtransformer.plugin.head_maps import Seen, SiteEntry, Wish
 
-MEAN, MAXIMUM = "mean", "maximum"
-_TITLES = {MEAN: "mean", MAXIMUM: "maximum"}
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What the worker found."""
-
-    probed: ProbedSlice
-    decoded: ProbedPrompts | None
-    sites: tuple[tuple[str, str], ...]
-    maps: HeadMaps
-    pictures: dict[str, np.ndarray]
+MEAN, MAXIMUM, ROLLOUT = "mean", "maximum", "rollout"
+Asks = Literal["voxel", "prompt", "organ", "everything", "prefix"]
+MATRIX_DELAY_MS = 150
+"""All sites are asked once the query has rested this long."""
 
 
 class AttentionState(QObject):
@@ -41,7 +37,8 @@ class AttentionState(QObject):
     A slice is encoded under the probe once and kept until another slice, model or prompt is asked about.
     """
 
-    changed = Signal()
+    changed = Signal()  # a new answer, or something else that is shown beside it
+    matrix_changed = Signal()
 
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
@@ -50,34 +47,67 @@ class AttentionState(QObject):
         self.head = MEAN
         self.shown = True
         self.style = HeatStyle()
-        self.maps: HeadMaps | None = None
+        self.asks: Asks = "voxel"
+        self.pinned = False
+        self.prompt_index: int | None = None  # None: the newest point
+        self.asking_organ: Organ | None = None
+        self.target_organ: Organ | None = None
         self.query: SlicePoint | None = None
-        self._pictures: dict[str, np.ndarray] = {}
-        self.sites: tuple[tuple[str, str], ...] = ()  # (name, label) of those that can answer
-        self._probed: ProbedSlice | None = None
-        self._probed_for: Any = None
-        self._decoded: ProbedPrompts | None = None
-        self._decoded_for: Any = None
+        self.seen: Seen | None = None
+        self.matrix: tuple[Answer, ...] = ()
+        self.cells: list[list[np.ndarray]] = []
+        self.wants_matrix = False
+        self._seen_for: Any = None
+        self._override: SliceHeat | None = None
         self._awake = False
         self._layers = HeatLayers(controller.viewer)
+        self._matrix_timer = QTimer(self)
+        self._matrix_timer.setSingleShot(True)
+        self._matrix_timer.setInterval(MATRIX_DELAY_MS)
+        self._matrix_timer.timeout.connect(self._ask_all)
         controller.queried.connect(self._on_query)
-        controller.layer_changed.connect(self._forget)
+        controller.layer_changed.connect(self._on_layer)
         controller.models.changed.connect(self._forget)
 
     # ------------------------------------------------------------------ what there is
 
     @property
+    def controller(self) -> SessionController:
+        """The controller that this belongs to."""
+        return self._controller()
+
+    @property
     def layers(self) -> HeatLayers:
-        """The heatmap and the query mark in the viewer."""
+        """The heatmap, its outlines and the query mark in the viewer."""
         return self._layers
+
+    @property
+    def answer(self) -> Answer | None:
+        """The newest answer."""
+        return None if self.seen is None else self.seen.answer
+
+    @property
+    def inspection(self) -> SliceInspection | None:
+        """The slice that was asked about."""
+        return None if self.seen is None else self.seen.inspection
+
+    @property
+    def sites(self) -> tuple[SiteEntry, ...]:
+        """Those that can answer."""
+        return () if self.seen is None else self.seen.sites
+
+    @property
+    def where(self) -> tuple[int, int] | None:
+        """(axis, index) of the slice that is asked about."""
+        return None if self.query is None else (self.query.axis, self.query.voxel[self.query.axis])
 
     @property
     def obstacle(self) -> str:
         """Why there is nothing to show, and what to do about it."""
-        controller = self._controller()
+        controller = self.controller
         if controller.workspace is None or controller.model is None:
             return controller.obstacle or "The model is loading…"
-        if self.maps is None:
+        if self.seen is None:
             busy = self.query is not None and controller.queue.pending
             return "Looking inside…" if busy else "Click a voxel: what every head attends to from there appears here."
         return ""
@@ -85,205 +115,397 @@ class AttentionState(QObject):
     @property
     def query_line(self) -> str:
         """What asks: the voxel, where it is in the patient, its intensity."""
-        controller = self._controller()
+        controller = self.controller
         if self.query is None or controller.workspace is None:
             return "Nothing asked yet."
         volume, voxel = controller.workspace.volume, self.query.voxel
         x, y, z = volume.mm_from_zyx(voxel)
         unit = " HU" if volume.modality == "CT" else ""
-        value = f"{volume.data[voxel]:.5g}{unit}"
-        place = f"{PLANES[self.query.axis]} slice {voxel[self.query.axis]} · {_voxel(voxel)}"
-        return f"{place}\n{_side(x, 'R', 'L')} {_side(y, 'A', 'P')} {_side(z, 'S', 'I')} mm · {value}"
+        place = f"{PLANES[self.query.axis]} slice {voxel[self.query.axis]}"
+        if self.asks != "voxel" and self.answer is not None:
+            return f"{place} · {self.answer.asked}"
+        side = f"{_side(x, 'R', 'L')} {_side(y, 'A', 'P')} {_side(z, 'S', 'I')} mm"
+        return f"{place} · {_voxel(voxel)}\n{side} · {volume.data[voxel]:.5g}{unit}"
 
     @property
     def numbers_line(self) -> str:
         """The chosen map in numbers."""
-        maps = self.maps
-        if maps is None:
+        answer = self.answer
+        if answer is None:
             return ""
-        values = maps.values(self.head)
-        peak = maps.peak_voxel(self.head)
-        told = [f"Head {self.head}" if self.head.isdigit() else _TITLES[self.head].capitalize()]
+        told = [head_title(self.head)]
         if self.head.isdigit():
             place = int(self.head)
-            even = float(np.log(maps.heatmap.values[0].size))
-            told.append(f"entropy {maps.entropy_nats[place]:.2f} nats (even: {even:.2f})")
-            if np.isfinite(maps.distance_mm[place]):
-                told.append(f"mean distance {maps.distance_mm[place]:.0f} mm")
-        mask = self.object_mask()
-        if mask is not None:
-            told.append(f"{maps.share_inside(self.head, mask):.0%} inside {self._controller().workspace.object_name()}")
-        told.append(f"peak {float(values.max()):.1%} at {_voxel(peak)}")
+            if np.isfinite(answer.entropy_nats[place]):
+                keys = self.inspection.captured(answer.site).call.k.shape[2] if answer.site != ROLLOUT else 1
+                told.append(f"entropy {answer.entropy_nats[place]:.2f} nats (even: {float(np.log(keys)):.2f})")
+            if np.isfinite(answer.distance_mm[place]):
+                told.append(f"mean distance {answer.distance_mm[place]:.0f} mm")
+        share = self.target_share(self.head)
+        if share is not None:
+            told.append(f"{share:.0%} on {self.target_organ.name}")
+        peak = [round(float(p)) for p in np.insert(answer.peak_yx(self.head), *self.where)]
+        told.append(f"peak {float(answer.values(self.head).max()):.1%} at {_voxel(peak)}")
         return " · ".join(told)
+
+    def target_share(self, name: str) -> float | None:
+        """The share of a map's attention on the organ that is looked at; None without one on this slice."""
+        from napari_medtransformer.inspection.queries import one_map
+        from napari_medtransformer.inspection.shares import share_inside
+
+        mask = self.target_mask()
+        if mask is None or self.answer is None:
+            return None
+        return float(share_inside(one_map(self.answer.heatmap, name), mask)[0])
+
+    def target_mask(self) -> np.ndarray | None:
+        """(rows, columns) bool: the organ that is looked at on the slice asked about; None where it has no pixel."""
+        return self._organ_mask(self.target_organ)
 
     def tiles(self) -> list[Tile]:
         """The thumbnails, heads first."""
-        maps = self.maps
-        if maps is None:
+        answer = self.answer
+        if answer is None:
             return []
-        rows, columns = maps.asked_at
-        height, width = maps.anatomy.shape
-        mark = ((rows + 0.5) / height, (columns + 0.5) / width)
-        mark = (1 - mark[0], mark[1]) if self._upside_down(maps.query.axis) else mark
         tiles = []
-        for name in maps.names:
+        for name in answer.names:
+            title = tip = head_title(name)
             if name.isdigit():
-                entropy, distance = maps.entropy_nats[int(name)], maps.distance_mm[int(name)]
-                title = f"{name} · {entropy:.1f} nats"
-                reach = f", on average {distance:.0f} mm away" if np.isfinite(distance) else ""
-                tip = f"Head {name}: entropy {entropy:.2f} nats{reach}"
-            else:
-                title, tip = _TITLES[name], f"The {_TITLES[name]} over all heads"
-            tiles.append(Tile(name, title, tip, self._pictures[name], mark))
+                entropy, distance = answer.entropy_nats[int(name)], answer.distance_mm[int(name)]
+                if np.isfinite(entropy):
+                    title, tip = f"{name} · {entropy:.1f} nats", f"{tip}: entropy {entropy:.2f} nats"
+                tip += f", on average {distance:.0f} mm away" if np.isfinite(distance) else ""
+            tiles.append(Tile(name, title, tip, self.seen.pictures[name], self.mark()))
         return tiles
+
+    def mark(self) -> tuple[float, float] | None:
+        """Where what asks lies in a thumbnail, (row, column) in [0, 1]."""
+        answer, inspection = self.answer, self.inspection
+        if answer is None or answer.mark_yx is None:
+            return None
+        y, x = ((c + 0.5) / n for c, n in zip(answer.mark_yx, inspection.image.shape, strict=True))
+        return (1 - y, x) if self._upside_down() else (y, x)
+
+    def organs(self) -> list[Organ]:
+        """Every labelled structure on the slice asked about, or on the one on screen."""
+        controller = self.controller
+        where = self.where or controller.view.shown_slice()
+        workspace = controller.workspace
+        if where is None or workspace is None:
+            return []
+        return organs_on_slice(controller.viewer, workspace.layer, workspace.masks, *where)
+
+    def prompts_by_object(self) -> dict[int, Prompts]:
+        """The prompts of every object on the slice asked about, as the model takes them."""
+        from napari_medtransformer.prompting.model_prompts import model_prompts
+
+        controller, inspection = self.controller, self.inspection
+        if inspection is None or controller.session is None or self.where is None:
+            return {}
+        shape, found = inspection.image.shape, {}
+        for item in controller.session.objects:
+            key = SliceKey(item.object_id, *self.where)
+            given = [p for p in controller.session.prompts.values() if p.key == key]
+            if given:
+                found[item.object_id] = model_prompts((shape[0], shape[1]), given)
+        return found
+
+    def object_name(self, object_id: int) -> str:
+        """What an object of the session is called."""
+        named = {o.object_id: o.name for o in self.controller.session.objects}
+        return named.get(object_id) or f"object {object_id}"
 
     # ------------------------------------------------------------------ choosing
 
     def set_awake(self, awake: bool) -> None:
         """Whether the dock can be seen; nothing is computed while it cannot."""
         self._awake = awake
-        if awake and self.query is not None and (self.maps is None or self.maps.query != self.query):
+        if awake and self.query is not None and self._seen_for != self._wish_key():
             self._ask()
 
     def set_live(self, live: bool) -> None:
         """Whether the voxel under the cursor asks."""
-        self._controller().follows_cursor = live
+        self.controller.follows_cursor = live
+        if live and self.asks != "voxel":
+            self.choose_asks("voxel")
+
+    def set_pinned(self, pinned: bool) -> None:
+        """Whether the voxel that asks stays, wherever is clicked."""
+        self.pinned = pinned
+        self.changed.emit()
 
     def set_shown(self, shown: bool) -> None:
         """Whether the chosen map is drawn in the viewer."""
         self.shown = shown
         if shown:
-            self._draw()
+            self.draw()
         else:
             self._layers.remove()
         self.changed.emit()
 
-    def choose_site(self, site: str) -> None:
-        """Let another site answer."""
+    def choose_asks(self, asks: Asks) -> None:
+        """Let something else ask: a voxel, a prompt's token, an organ, everything, or a prefix token."""
+        self.asks = asks
+        if asks == "organ" and self.asking_organ is None:
+            organs = self.organs()
+            if not organs:
+                warn("There is no label on this slice: mark an object, or open a Labels layer of the image's size.")
+                self.asks = "voxel"
+            self.asking_organ = organs[0] if organs else None
+        if self.query is None and self.asks != "voxel":
+            self._query_on_screen()
+        self._ask()
+
+    def choose_prompt(self, index: int | None) -> None:
+        """Let this token of the decoder ask."""
+        self.asks, self.prompt_index = "prompt", index
+        self._ask()
+
+    def choose_asking_organ(self, organ: Organ | None) -> None:
+        """Let this organ ask."""
+        self.asking_organ = organ
+        self.choose_asks("organ")
+
+    def choose_target(self, organ: Organ | None) -> None:
+        """The organ on which shares are told."""
+        self.target_organ = organ
+        self.changed.emit()
+        self.matrix_changed.emit()
+
+    def choose_site(self, site: str, head: str | None = None) -> None:
+        """Let another site answer, and show one of its heads."""
         self.site = site
+        self.head = self.head if head is None else head
         self._ask()
 
     def choose_head(self, head: str) -> None:
         """Draw another head, or the mean or maximum of all."""
         if head != self.head:
             self.head = head
-            self._draw()
+            self.draw()
             self.changed.emit()
 
     def find_head(self) -> None:
-        """Choose the encoder's head that looks most at the selected object from the voxel that asks."""
+        """Choose the encoder's head that looks most at the target organ from what asks."""
         from napari_medtransformer.plugin.head_maps import head_looking_most_at
 
-        mask, probed, query = self.object_mask(), self._probed, self.query
-        if mask is None or probed is None or query is None:
+        mask, seen = self.target_mask(), self.seen
+        if mask is None or seen is None:
             return
-
-        def choose(found: tuple[str, str]) -> None:
-            self.site, self.head = found
-            self._ask()
-
-        self._controller().queue.submit(
-            lambda: head_looking_most_at(probed, query, mask),
+        self.controller.queue.submit(
+            lambda: head_looking_most_at(seen.inspection, seen.answer.query, mask),
             label="",
-            key="attention",
-            on_done=choose,
+            key="attention find",
+            on_done=lambda found: self.choose_site(*found),
             on_error=report,
         )
 
-    def object_mask(self) -> np.ndarray | None:
-        """(H, W) bool: the selected object on the slice asked about; None where it has no pixel."""
-        controller, maps = self._controller(), self.maps
-        if maps is None or controller.session is None:
-            return None
-        axis, index = maps.query.axis, maps.query.voxel[maps.query.axis]
-        mask = controller.session.slice_mask(SliceKey(controller.workspace.current_object, axis, index))
-        return mask if mask.any() else None
-
     def restyle(self, **changes: Any) -> None:
-        """Draw the heatmap in another colour map, opacity, percentile, blending or interpolation."""
+        """Draw the heatmap in another colour map, opacity, percentile, blending, interpolation or outline."""
         old, self.style = self.style, replace(self.style, **changes)
         if (old.colour_map, old.percentile) != (self.style.colour_map, self.style.percentile):
             self._ask()  # the thumbnails are drawn in the worker
-        if old.smooth != self.style.smooth:
-            self._draw()
+        if {"smooth", "token_grid", "windows", "contour"} & changes.keys():
+            self.draw()
         self._layers.restyle(self.style)
+
+    def draw_instead(self, heat: SliceHeat | None) -> None:
+        """Draw another map of the same slice in the viewer; None for the chosen head again."""
+        if heat is not None or self._override is not None:
+            self._override = heat
+            self.draw()
 
     # ------------------------------------------------------------------ asking
 
+    def ask_again(self) -> None:
+        """Ask once more, as after prompts or labels have changed."""
+        if self.query is not None:
+            self._ask()
+
+    def want_matrix(self, wanted: bool) -> None:
+        """Whether every site is asked as well, soon after each query."""
+        self.wants_matrix = wanted
+        if wanted and self.seen is not None:
+            self._matrix_timer.start()
+
     def _on_query(self, point: SlicePoint, hovering: bool) -> None:
-        if hovering and self.query is not None and point.voxel == self.query.voxel and point.axis == self.query.axis:
+        old = self.query
+        if hovering and old is not None and point.voxel == old.voxel and point.axis == old.axis:
             return
+        if self.pinned and old is not None and self._awake:
+            same_slice = old.axis == point.axis and old.voxel[old.axis] == point.voxel[old.axis]
+            if same_slice:
+                if not hovering:
+                    self._ask()  # the click was a prompt, perhaps
+                return
         self.query = point
         self._ask()
 
+    def _on_layer(self) -> None:
+        self.query = None  # it lay in another volume
+        self._forget()
+
+    def _query_on_screen(self) -> None:
+        """The middle of the slice on screen, for what asks from no voxel."""
+        where, workspace = self.controller.view.shown_slice(), self.controller.workspace
+        if where is not None and workspace is not None:
+            place = [float((n - 1) // 2) for n in workspace.volume.shape]
+            place[where[0]] = float(where[1])
+            self.query = SlicePoint((place[0], place[1], place[2]), where[0])
+
+    def _wish_key(self) -> Any:
+        session = self.controller.session
+        return (id(session), *self.where) if self.where is not None else None
+
+    def _wish(self) -> tuple[Wish, tuple[Any, ...]] | None:
+        """What to find for the present query, and the prompts it is about."""
+        controller, query = self.controller, self.query
+        session = controller.session
+        if session is None or query is None:
+            return None
+        from napari_medtransformer.plugin.head_maps import Wish
+        from napari_medtransformer.prompting.model_prompts import model_prompts
+
+        volume, prompts = controller.workspace.volume, controller.prompts_on(query)
+        axis, index = query.axis, query.voxel[query.axis]
+        rows, columns = (n for a, n in enumerate(volume.shape) if a != axis)
+        given = model_prompts((rows, columns), prompts) if prompts else None
+        style = self.style
+        wish = Wish(
+            controller.model, volume, session.window, axis, index, given, self._query_maker(),
+            self.site, style.colour_map, style.percentile,
+        )  # fmt: skip
+        return wish, prompts
+
+    def _query_maker(self) -> Callable[[SliceInspection], Query]:
+        """How the worker makes the query once the slice is inspected; holds nothing of the window."""
+        asks, position, wanted = self.asks, self.query.position_zyx, self.prompt_index
+        organ = self.asking_organ
+        region = None if organ is None else self._organ_mask(organ)
+        organ_name = "" if organ is None else organ.name
+
+        def make(inspection: SliceInspection) -> Query:
+            from napari_medtransformer.inspection import queries
+
+            if asks == "prompt" and inspection.tokens:
+                known = {query.index: query for query in queries.prompt_queries(inspection)}
+                return known.get(wanted, queries.default_prompt_query(inspection))
+            if asks == "organ" and region is not None:
+                return queries.RegionQuery(organ_name, region)
+            if asks == "everything":
+                return queries.EverythingQuery()
+            if asks == "prefix":
+                return queries.PrefixQuery()
+            return queries.VoxelQuery(position)
+
+        return make
+
     def _ask(self) -> None:
-        controller = self._controller()
-        session, query = controller.session, self.query
-        if not self._awake or session is None or query is None:
+        found = self._wish() if self._awake else None
+        if found is None:
             return
         from napari_medtransformer.plugin import head_maps
 
-        model, volume, window = controller.model, controller.workspace.volume, session.window
-        prompts = controller.prompts_on(query)
-        axis, index = query.axis, query.voxel[query.axis]
-        slice_key = (id(session), axis, index)
-        known = self._probed if slice_key == self._probed_for else None
-        decoded = self._decoded if known is not None and self._decoded_for == prompts else None
-        site, style = self.site, replace(self.style)
+        wish, prompts = found
+        key = self._wish_key()
+        known = self.seen.inspection if self.seen is not None and self._seen_for is not None else None
+        known = known if known is not None and self._seen_for[:3] == key else None
+        same_prompts = known is not None and self._seen_for[3] == prompts
 
-        def look() -> Answer:
-            probed = known or head_maps.probe_slice(model, volume, window, axis, index)
-            answered = decoded or head_maps.probe_prompts(probed, prompts)
-            sites = head_maps.sites_of(probed, answered)
-            names = [name for name, _ in sites]
-            # The last encoder block answers until the user chooses: it is what the decoder works with.
-            chosen = site if site in names else [n for n in names if n.startswith("encoder")][-1]
-            maps = head_maps.ask(probed, answered, chosen, query)
-            drawn = head_maps.pictures(
-                maps,
-                side=PICTURE,
-                colour_map=style.colour_map,
-                percentile=style.percentile,
-                upside_down=self._upside_down(axis),
-            )
-            return Answer(probed, answered, sites, maps, drawn)
-
-        def show(answer: Answer) -> None:
-            self._probed, self._probed_for = answer.probed, slice_key
-            self._decoded, self._decoded_for = answer.decoded, prompts
-            self.sites, self.maps, self._pictures = answer.sites, answer.maps, answer.pictures
-            self.site = self.maps.site
-            if self.head not in self.maps.names:
-                self.head = self.maps.names[-1]
-            self._draw()
+        def show(seen: Seen) -> None:
+            self.seen, self._seen_for = seen, (*key, prompts)
+            self.site = seen.answer.site
+            if self.head not in seen.answer.names:
+                self.head = seen.answer.names[-1]
+            self._follow_organs()
+            self.draw()
             self.changed.emit()
+            if self.wants_matrix:
+                self._matrix_timer.start()
 
-        controller.queue.submit(look, label="", key="attention", on_done=show, on_error=report)
-
-    def _draw(self) -> None:
-        controller = self._controller()
-        maps = self.maps
-        if maps is None or not self.shown or controller.workspace is None:
-            return
-        heat = SliceHeat(
-            maps.on_pixels(self.head, smooth=self.style.smooth), maps.query.axis, maps.query.voxel[maps.query.axis]
+        self.controller.queue.submit(
+            lambda: head_maps.look(wish, known, same_prompts), label="", key="attention", on_done=show, on_error=report
         )
-        mark = np.insert(np.asarray(maps.asked_at, dtype=float), heat.axis, heat.index)
-        self._layers.show(controller.workspace, heat, mark, self.style)
 
-    def _upside_down(self, axis: int) -> bool:
-        return axis != 0  # z runs down the rows of coronal and sagittal slices, and superior belongs up
+    def _ask_all(self) -> None:
+        """Ask every site the present query, for the matrix."""
+        seen = self.seen
+        if seen is None or not self._awake or not self.wants_matrix:
+            return
+        from napari_medtransformer.inspection.matrix import matrix_steps
+        from napari_medtransformer.plugin import head_maps
+        from napari_medtransformer.progress import run_to_end
+
+        style, upside_down = self.style, self._upside_down()
+
+        def find() -> tuple[list[Answer], list[list[np.ndarray]]]:
+            answers = run_to_end(matrix_steps(seen.inspection, seen.answer.query))
+            return answers, head_maps.cells_of(
+                seen.inspection, answers, style.colour_map, style.percentile, upside_down
+            )
+
+        def show(found: tuple[list[Answer], list[list[np.ndarray]]]) -> None:
+            answers, self.cells = found
+            self.matrix = tuple(answers)
+            self.matrix_changed.emit()
+
+        self.controller.queue.submit(find, label="", key="attention matrix", on_done=show, on_error=report)
+
+    def _follow_organs(self) -> None:
+        """Keep the choice of organs to what is on this slice; without one, the current object is looked at."""
+        organs = {organ.key: organ for organ in self.organs()}
+        if self.target_organ is None or self.target_organ.key not in organs:
+            workspace = self.controller.workspace
+            own = [o for o in organs.values() if o.layer() is workspace.masks and o.value == workspace.current_object]
+            self.target_organ = next(iter(own or organs.values()), None)
+
+    def _organ_mask(self, organ: Organ | None) -> np.ndarray | None:
+        if organ is None or self.where is None:
+            return None
+        mask = organ.mask(*self.where)
+        return mask if mask.any() else None
+
+    # ------------------------------------------------------------------ drawing
+
+    def draw(self) -> None:
+        """Show the chosen map, or what is drawn in its place, in the viewer."""
+        answer, workspace = self.answer, self.controller.workspace
+        if answer is None or not self.shown or workspace is None or self.where is None:
+            return
+        heat = self._override
+        if heat is None:
+            pixels = answer.on_pixels(self.head, smooth=self.style.smooth)
+            heat = SliceHeat(pixels, *self.where, grid=answer.heatmap.grid)
+        elif (heat.axis, heat.index) != self.where:
+            return
+        mark = None
+        if answer.mark_yx is not None:
+            mark = np.insert(np.asarray(answer.mark_yx, dtype=float), *self.where)
+        self._layers.show(workspace, heat, mark, self.style)
+
+    def _upside_down(self) -> bool:
+        # z runs down the rows of coronal and sagittal slices, and superior belongs up
+        return self.where is not None and self.where[0] != 0
 
     def _forget(self) -> None:
-        self.maps = self._probed = self._probed_for = self._decoded = self._decoded_for = None
-        self.sites, self._pictures = (), {}
+        self.seen = self._seen_for = self._override = None
+        self.matrix, self.cells = (), []
+        self.asking_organ = self.target_organ = None
+        if self.asks == "organ":
+            self.asks = "voxel"
         self._layers.remove()
         self.changed.emit()
+        self.matrix_changed.emit()
+
+
+def head_title(name: str) -> str:
+    """A head or a summary of all as people call it."""
+    return f"Head {name}" if name.isdigit() else name.capitalize()
 
 
 def _side(mm: float, positive: str, negative: str) -> str:
     return f"{positive if mm >= 0 else negative} {abs(mm):.0f}"
 
 
-def _voxel(zyx: tuple[int, int, int]) -> str:
+def _voxel(zyx: Any) -> str:
     return "z {}, y {}, x {}".format(*zyx)

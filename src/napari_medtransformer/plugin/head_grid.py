@@ -14,7 +14,7 @@ from napari_medtransformer.plugin.icons import theme_colour
 from napari_medtransformer.plugin.style import QUERY
 
 PICTURE = 208
-"""Pixels of the longer side of the pictures that are handed in; shown at that size or smaller."""
+"""Pixels of the longer side at which a thumbnail is shown at most."""
 SMALLEST = 80
 """Pixels below which a thumbnail says nothing; then the grid scrolls."""
 _MARGIN, _CAPTION = 6, 22

@@ -1,214 +1,168 @@
-"""What a model's heads attend to on one slice: probed once, asked often. No Qt; runs in the worker."""
+"""What the worker finds for the Attention dock: an inspected slice, an answer, and pictures of it. No Qt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_medtransformer.inspection import AttentionProbe, AttentionSite, Heatmap
-from napari_medtransformer.models.base import ImageEmbedding, PromptableModel
-from napari_medtransformer.plugin.layer_volume import SlicePoint
-from napari_medtransformer.plugin.pictures import fitting_size, resampled, thumbnail
-from napari_medtransformer.prompting.predictor import make_prompts
-from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt, Prompt
-from napari_medtransformer.volumes import Volume, apply_window
+from napari_medtransformer.inspection import SliceInspection, inspect_slice
+from napari_medtransformer.inspection.maps import on_picture
+from napari_medtransformer.inspection.matrix import head_matrix
+from napari_medtransformer.inspection.queries import (
+    ROLLOUT,
+    Answer,
+    Query,
+    ask,
+    drawable_sites,
+    encoder_sites,
+    one_map,
+)
+from napari_medtransformer.models.base import PromptableModel, Prompts
+from napari_medtransformer.plugin.pictures import fitting_size, resampled, thumbnails
+from napari_medtransformer.volumes import Volume
 
-MEAN, MAXIMUM = "mean", "maximum"
-"""Names of the two summaries of all heads; a single head is named by its number."""
-ROLLOUT = "rollout"
-"""Not a site but all of the encoder's together."""
+PICTURE = 208
+"""Pixels of the longer side of a thumbnail."""
+CELL = 88
+"""Pixels of the longer side of a cell of the matrix."""
 
-# Tokens after the points in the prompt side of a family's mask decoder: box corners, or their stand-ins.
-_TOKENS_AFTER_POINTS: dict[str, Callable[[bool], int]] = {
-    "click": lambda has_box: 2,
-    "sam": lambda has_box: 2 if has_box else 1,
+KINDS = {
+    "global": "global",
+    "window": "windows",
+    "prompt-to-image": "prompt → voxels",
+    "image-to-prompt": "voxels → prompt",
+    "prompt": "prompts",
 }
 
 
 @dataclass(frozen=True, eq=False)
-class ProbedSlice:
-    """One encoded slice with what its encoder's sites saw.
+class SiteEntry:
+    """A site as people choose it."""
 
-    anatomy: (H, W) in [0, 1], as the model saw it. pixel_mm: of rows and columns.
+    name: str
+    kind: str
+    heads: str
+    grid: str
+    window: str
+
+
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """What is to be found. make_query: from the inspected slice, whose prompts name the decoder's tokens.
+
+    axis, index: the slice. prompts: those of one object there, None without any. site: "" for the last one of the
+    encoder. colour_map, percentile: of the thumbnails.
     """
 
     model: PromptableModel
-    probe: AttentionProbe
-    embedding: ImageEmbedding
-    anatomy: np.ndarray
-    pixel_mm: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class ProbedPrompts:
-    """The decoder's sites for the prompts given on a probed slice."""
-
-    probe: AttentionProbe
-    prompts: tuple[Prompt, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class HeadMaps:
-    """The answer to one query at one site.
-
-    query: the voxel asked about. asked_at: (row, column) of what asked: that voxel, or at a decoder's site the newest
-    point prompt. heatmap: what every head attends to. entropy_nats, distance_mm: (heads,), of that one row.
-    names: of the maps that can be drawn, heads first.
-    """
-
+    volume: Volume
+    window: tuple[float, float]
+    axis: int
+    index: int
+    prompts: Prompts | None
+    make_query: Callable[[SliceInspection], Query]
     site: str
-    kind: str
-    query: SlicePoint
-    asked_at: tuple[float, ...]
-    heatmap: Heatmap
-    entropy_nats: np.ndarray
-    distance_mm: np.ndarray
-    pixel_mm: tuple[float, float]
-    anatomy: np.ndarray
-    names: tuple[str, ...]
+    colour_map: str
+    percentile: float
 
     @property
-    def heads(self) -> tuple[str, ...]:
-        """The names of single heads."""
-        return tuple(name for name in self.names if name.isdigit())
-
-    def values(self, name: str) -> np.ndarray:
-        """(tokens along rows, along columns): one head's attention, or the mean or maximum over heads."""
-        return _over_heads(self.heatmap.values, name)
-
-    def on_pixels(self, name: str, *, smooth: bool) -> np.ndarray:
-        """The same on the slice's own pixels, (H, W)."""
-        return _over_heads(self.heatmap.on_pixels(smooth=smooth), name)
-
-    def share_inside(self, name: str, mask: np.ndarray) -> float:
-        """The share of a map's attention, in [0, 1], that lies inside a mask of the slice, (H, W) bool."""
-        pixels = self.on_pixels(name, smooth=False)
-        return float(pixels[mask].sum() / max(float(pixels.sum()), np.finfo(np.float32).tiny))
-
-    def peak_voxel(self, name: str) -> tuple[int, int, int]:
-        """The voxel (z, y, x) at the centre of the token with the highest value."""
-        pixels = self.on_pixels(name, smooth=False)
-        token = pixels == pixels.max()
-        row, column = (round(float(where.mean())) for where in np.nonzero(token))
-        z, y, x = np.insert([row, column], self.query.axis, self.query.voxel[self.query.axis])
-        return int(z), int(y), int(x)
+    def upside_down(self) -> bool:
+        """Whether the slice's first row is drawn at the bottom: z runs down the rows, and superior belongs up."""
+        return self.axis != 0
 
 
-def probe_slice(
-    model: PromptableModel, volume: Volume, window: tuple[float, float], axis: int, index: int
-) -> ProbedSlice:
-    """Encode a slice under a probe that keeps every site. window: (low, high) of what the model sees."""
-    anatomy = apply_window(np.take(volume.data, index, axis), window)
-    rows_mm, columns_mm = (mm for a, mm in enumerate(volume.spacing) if a != axis)
-    with AttentionProbe(model) as probe:
-        embedding = model.encode(anatomy, (rows_mm, columns_mm))
-    return ProbedSlice(model, probe, embedding, anatomy, (rows_mm, columns_mm))
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What was found. pictures: a thumbnail (rows, columns, 3) uint8 of every map of the answer, by name."""
+
+    inspection: SliceInspection
+    sites: tuple[SiteEntry, ...]
+    answer: Answer
+    pictures: Mapping[str, np.ndarray]
 
 
-def probe_prompts(probed: ProbedSlice, prompts: tuple[Prompt, ...]) -> ProbedPrompts | None:
-    """Decode the point prompts of one object on a probed slice; None where there is no point to ask."""
-    points = [prompt for prompt in prompts if isinstance(prompt, PointPrompt)]
-    boxes = [prompt for prompt in prompts if isinstance(prompt, BoxPrompt)]
-    if not points or probed.model.card.family not in _TOKENS_AFTER_POINTS:
-        return None
-    given = make_prompts(
-        probed.anatomy.shape,
-        [point.on_slice() for point in points],
-        [int(point.positive) for point in points],
-        boxes[-1].on_slice() if boxes else None,
-    )
-    with AttentionProbe(probed.model) as probe:
-        probed.model.decode(probed.embedding, given)
-    return ProbedPrompts(probe, prompts)
+def look(wish: Wish, known: SliceInspection | None, same_prompts: bool) -> Seen:
+    """Encode the slice under the probe unless it is known, decode its prompts unless they are the same, and ask."""
+    inspection = known
+    if inspection is None:
+        inspection = inspect_slice(wish.model, wish.volume, wish.axis, wish.index, window=wish.window)
+    if inspection is not known or not same_prompts:
+        bare = replace(inspection, prompts=None, prediction=None, decoded=None)
+        inspection = bare if wish.prompts is None else bare.with_prompts(wish.prompts)
+    sites = sites_of(inspection)
+    names = [site.name for site in sites]
+    # The last encoder block answers until the user chooses: it is what the decoder works with.
+    encoder = [site.name for site in encoder_sites(inspection)]
+    chosen = wish.site if wish.site in names else (encoder or names)[-1]
+    answer = ask(inspection, chosen, wish.make_query(inspection))
+    drawn = pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile, wish.upside_down)
+    return Seen(inspection, sites, answer, drawn)
 
 
-def sites_of(probed: ProbedSlice, decoded: ProbedPrompts | None) -> tuple[tuple[str, str], ...]:
-    """(name, label) of every site whose attention lies over the image, in the order in which they run."""
-    encoder = [site for site in probed.probe.sites if site.query_grid.has_place and site.key_grid.has_place]
-    found = [(site.name, label(site)) for site in encoder]
-    if encoder:
-        found.append((ROLLOUT, f"rollout · all {len(encoder)} encoder blocks"))
-    if decoded is not None:
-        found += [(site.name, label(site)) for site in decoded.probe.sites if site.kind == "prompt-to-image"]
-    return tuple(found)
+def sites_of(inspection: SliceInspection) -> tuple[SiteEntry, ...]:
+    """Every site with a place in the image, in the order in which they run, and the encoder's rollout."""
+    entries = []
+    encoder = encoder_sites(inspection)
+    for site in drawable_sites(inspection):
+        if site.kind == "image-to-prompt" and not inspection.tokens:
+            continue
+        grid = site.key_grid if site.key_grid.has_place else site.query_grid
+        window = " × ".join(map(str, grid.window)) if grid.window is not None else "–"
+        shifted = f", shifted {' × '.join(map(str, grid.shift))}" if any(grid.shift) else ""
+        entries.append(
+            SiteEntry(site.name, KINDS[site.kind], str(site.heads), " × ".join(map(str, grid.shape)), window + shifted)
+        )
+        if encoder and site.name == encoder[-1].name:
+            last = " × ".join(map(str, encoder[0].key_grid.shape))
+            entries.append(SiteEntry(ROLLOUT, f"all {len(encoder)} blocks", "mean", last, "–"))
+    return tuple(entries)
 
 
-def ask(probed: ProbedSlice, decoded: ProbedPrompts | None, site: str, query: SlicePoint) -> HeadMaps:
-    """What every head of a site attends to: from a voxel, or at a decoder's site from the newest point prompt."""
-    here = tuple(p for axis, p in enumerate(query.position_zyx) if axis != query.axis)
-    if site == ROLLOUT:
-        heatmap, kind = probed.probe.rollout(here), ROLLOUT
-    elif decoded is not None and site in {s.name for s in decoded.probe.sites}:
-        found = decoded.probe.site(site)
-        points = [prompt for prompt in decoded.prompts if isinstance(prompt, PointPrompt)]
-        after = _TOKENS_AFTER_POINTS[probed.model.card.family](len(points) < len(decoded.prompts))
-        heatmap, kind = decoded.probe.heatmap(site, found.query_grid.n_tokens - after - 1), found.kind
-        here = points[-1].on_slice()
-    else:
-        heatmap, kind = probed.probe.heatmap(site, here), probed.probe.site(site).kind
-    return HeadMaps(
-        site=site,
-        kind=kind,
-        query=query,
-        asked_at=here,
-        heatmap=heatmap,
-        entropy_nats=_entropy(heatmap),
-        distance_mm=_mean_distance(heatmap, here, probed.pixel_mm),
-        pixel_mm=probed.pixel_mm,
-        anatomy=probed.anatomy,
-        names=(*map(str, range(heatmap.heads)), MEAN, MAXIMUM) if heatmap.heads > 1 else ("0",),
-    )
-
-
-def head_looking_most_at(probed: ProbedSlice, query: SlicePoint, mask: np.ndarray) -> tuple[str, str]:
-    """(site, head) of the encoder with the largest share of its attention from a voxel inside a mask, (H, W) bool."""
-    sites = [site.name for site in probed.probe.sites if site.query_grid.has_place and site.key_grid.has_place]
-    answers = [ask(probed, None, site, query) for site in sites]
-    shares = [(maps.share_inside(head, mask), maps.site, head) for maps in answers for head in maps.heads]
-    _, site, head = max(shares, key=lambda share: share[0])
-    return site, head
-
-
-def pictures(
-    maps: HeadMaps, *, side: int, colour_map: str, percentile: float, upside_down: bool
+def pictures_of(
+    inspection: SliceInspection, answer: Answer, side: int, colour_map: str, percentile: float, upside_down: bool
 ) -> dict[str, np.ndarray]:
-    """A thumbnail (rows, columns, 3) uint8 of every map, in true proportions, at most `side` pixels long."""
-    extent = tuple(n * mm for n, mm in zip(maps.anatomy.shape, maps.pixel_mm))
-    grey = resampled(maps.anatomy, fitting_size(extent, side, side))
-    pixels = maps.heatmap.on_pixels(smooth=True)
-    style = {"colour_map": colour_map, "percentile": percentile, "upside_down": upside_down}
-    return {name: thumbnail(grey, _over_heads(pixels, name), **style) for name in maps.names}
+    """A thumbnail of every map of an answer, in true proportions, at most `side` pixels long."""
+    grey = grey_picture(inspection, side)
+    maps = np.concatenate([on_picture(one_map(answer.heatmap, name), grey.shape) for name in answer.names])
+    drawn = thumbnails(grey, maps, colour_map=colour_map, percentile=percentile, upside_down=upside_down)
+    return dict(zip(answer.names, drawn, strict=True))
 
 
-def label(site: AttentionSite) -> str:
-    """A site in one line."""
-    kind = {"global": "global", "window": "windows", "prompt-to-image": "click → image"}.get(site.kind, site.kind)
-    return f"{site.name.split('.prompt')[0]} · {kind} · {site.heads} heads"
+def grey_picture(inspection: SliceInspection, side: int) -> np.ndarray:
+    """The slice as the model saw it, in true proportions, at most `side` pixels long: (rows, columns) in [0, 1]."""
+    extent = [n * mm for n, mm in zip(inspection.image.shape, inspection.spacing_mm, strict=True)]
+    return resampled(inspection.image, fitting_size(extent, side, side))
 
 
-def _over_heads(maps: np.ndarray, name: str) -> np.ndarray:
-    if name == MEAN:
-        return maps.mean(axis=0)
-    if name == MAXIMUM:
-        return maps.max(axis=0)
-    return maps[int(name)]
+def cells_of(
+    inspection: SliceInspection, answers: Sequence[Answer], colour_map: str, percentile: float, upside_down: bool
+) -> list[list[np.ndarray]]:
+    """A small picture of every head of every answer: the matrix's cells."""
+    rows = []
+    for answer in answers:
+        drawn = pictures_of(inspection, answer, CELL, colour_map, percentile, upside_down)
+        rows.append([drawn[name] for name in answer.heads])
+    return rows
 
 
-def _entropy(heatmap: Heatmap) -> np.ndarray:
-    """(heads,) entropy of the row over the tokens of the image, in nats."""
-    rows = heatmap.values.reshape(heatmap.heads, -1).astype(np.float64)
-    shares = rows / np.maximum(rows.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    return -np.sum(np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1)), 0), axis=1)
+def head_looking_most_at(inspection: SliceInspection, query: Query, mask: np.ndarray) -> tuple[str, str]:
+    """(site, head) of the encoder with the largest share of its attention inside a mask, (rows, columns) bool."""
+    answers = [ask(inspection, site.name, query) for site in encoder_sites(inspection)]
+    shares = head_matrix(answers, "share", mask)
+    row, column = np.unravel_index(int(np.nanargmax(shares.values)), shares.values.shape)
+    return shares.sites[int(row)], str(int(column))
 
 
-def _mean_distance(heatmap: Heatmap, query: tuple[float, ...], pixel_mm: tuple[float, float]) -> np.ndarray:
-    """(heads,) attention-weighted distance from the query's pixel to the token centres, in mm."""
-    axes = [
-        (start + size * np.arange(n) - q) * mm
-        for n, size, start, q, mm in zip(heatmap.shape[1:], heatmap.scale, heatmap.translate, query, pixel_mm)
-    ]
-    distance = np.hypot(*np.meshgrid(*axes, indexing="ij"))
-    weights = heatmap.values.reshape(heatmap.heads, -1)
-    return (weights @ distance.ravel()) / np.maximum(weights.sum(axis=1), np.finfo(np.float32).tiny)
+def other_answer(
+    model: PromptableModel, inspection: SliceInspection, query: Query, site: str
+) -> tuple[SliceInspection, Answer]:
+    """The same slice and query in another model: at the site of that name or, if it has none, the encoder's last."""
+    plane = inspection.plane
+    other = inspect_slice(
+        model, inspection.volume, plane.axis, plane.index, window=inspection.window, prompts=inspection.prompts
+    )
+    names = [entry.name for entry in sites_of(other)]
+    chosen = site if site in names else encoder_sites(other)[-1].name
+    return other, ask(other, chosen, query)

@@ -5,61 +5,90 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Layer, Points
+from napari.layers import Image, Layer, Points, Vectors
 from napari.utils.colormaps import Colormap, ensure_colormap
 
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.layer_volume import same_place
-from napari_medtransformer.plugin.pictures import limits
+from napari_medtransformer.plugin.pictures import ABOVE, BELOW, limits
 from napari_medtransformer.plugin.prompt_layers import OUTLINE_PIXELS, marker_size
 from napari_medtransformer.plugin.style import QUERY
 from napari_medtransformer.plugin.workspace import Workspace
 
+if TYPE_CHECKING:
+    from napari_medtransformer.attention.token_grid import TokenGrid
+
 HEAT_NAME = "attention"
 QUERY_NAME = "attention query"
+LINES_NAME = "attention outline"
 QUERY_PIXELS = 20
+LINE_VOXELS = 0.15
+CONTOUR_COLOUR = "#ffffff"
+GRID_COLOUR = "#7f8896"
+WINDOW_COLOUR = "#f9e65c"
+SIGNED = "signed"
 
 
 @dataclass(frozen=True)
 class SliceHeat:
-    """A heatmap on one slice of a volume. values: (H, W) ≥ 0, one per pixel of the slice. axis, index: the slice."""
+    """A map on one slice of a volume. values: (H, W), one per pixel of the slice. axis, index: the slice.
+
+    grid: the tokens it comes from, whose edges can be drawn. signed: values of both signs around zero, else ≥ 0.
+    """
 
     values: np.ndarray
     axis: int
     index: int
+    grid: TokenGrid | None = None
+    signed: bool = False
 
 
 @dataclass
 class HeatStyle:
-    """How the heatmap layer is drawn. percentile: values below it stay clear. smooth: or every token as a tile."""
+    """How the heatmap layer is drawn. percentile: values below it stay clear. smooth: or every token as a tile.
+
+    token_grid, windows: whether the edges of tokens and of attention windows are drawn. contour: the share of the mass
+    that a line surrounds, 0 for none.
+    """
 
     colour_map: str = "inferno"
     opacity: float = 0.8
     percentile: float = 50.0
     smooth: bool = True
     additive: bool = False
+    token_grid: bool = False
+    windows: bool = False
+    contour: float = 0.0
 
 
 class HeatLayers:
-    """Keeps one heatmap layer and one query mark in a viewer; they come back if the user deletes them."""
+    """Keeps one heatmap layer, its outlines and one query mark in a viewer; they come back if the user deletes them."""
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = weakref.ref(viewer)
         self.heat: Image | None = None
+        self.lines: Vectors | None = None
         self.query: Points | None = None
+        self._shown: SliceHeat | None = None
 
-    def show(self, workspace: Workspace, heat: SliceHeat, query_zyx: Sequence[float], style: HeatStyle) -> None:
-        """Draw a heatmap and its query where they lie in the workspace's volume."""
+    def show(self, workspace: Workspace, heat: SliceHeat, query_zyx: Sequence[float] | None, style: HeatStyle) -> None:
+        """Draw a heatmap and its query, None for none, where they lie in the workspace's volume."""
+        self._shown = heat
         self._show_heat(workspace, heat, style)
-        self._show_query(workspace, query_zyx)
+        self._show_lines(workspace, heat, style)
+        if query_zyx is not None:
+            self._show_query(workspace, query_zyx)
+        elif self.query is not None:
+            self._take_out(self.query)
+            self.query = None
 
     def restyle(self, style: HeatStyle) -> None:
         """Draw the same heatmap another way."""
-        layer = self.heat
-        if layer is None:
+        layer, heat = self.heat, self._shown
+        if layer is None or heat is None:
             return
         wanted = {
             "blending": "additive" if style.additive else "translucent_no_depth",
@@ -70,24 +99,36 @@ class HeatLayers:
         for name, value in wanted.items():
             if str(getattr(layer, name)) != str(value):
                 setattr(layer, name, value)
-        if layer.colormap.name != fading_name(style.colour_map):
-            layer.colormap = fading_colour_map(style.colour_map)
-        layer.contrast_limits = limits(np.asarray(layer.data), style.percentile)
+        name = SIGNED if heat.signed else style.colour_map
+        if layer.colormap.name != fading_name(name):
+            layer.colormap = signed_colour_map() if heat.signed else fading_colour_map(name)
+        values = np.asarray(layer.data)
+        layer.contrast_limits = signed_limits(values) if heat.signed else limits(values, style.percentile)
 
     def remove(self) -> None:
-        """Take both layers out of the viewer."""
-        viewer = self._viewer()
-        for layer in (self.heat, self.query):
-            if viewer is not None and layer is not None and layer in viewer.layers:
-                viewer.layers.remove(layer)
-        self.heat = self.query = None
+        """Take these layers out of the viewer."""
+        for layer in (self.heat, self.lines, self.query):
+            self._take_out(layer)
+        self.heat = self.lines = self.query = self._shown = None
+
+    def set_visible(self, visible: bool) -> None:
+        """Show or hide the map, which stays; another picture takes its place for a while."""
+        if self.heat is not None and self.heat.visible != visible:
+            self.heat.visible = visible
 
     def forget(self, layer: Layer) -> None:
         """A layer was taken out of the viewer."""
         if layer is self.heat:
             self.heat = None
+        elif layer is self.lines:
+            self.lines = None
         elif layer is self.query:
             self.query = None
+
+    def _take_out(self, layer: Layer | None) -> None:
+        viewer = self._viewer()
+        if viewer is not None and layer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)
 
     def _show_heat(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
         image = workspace.layer
@@ -111,6 +152,37 @@ class HeatLayers:
                 layer.translate = place["translate"]
         self.restyle(style)
 
+    def _show_lines(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
+        segments, colours = lines_of(heat, style)
+        image = workspace.layer
+        if not len(segments):
+            self._take_out(self.lines)
+            self.lines = None
+            return
+        starts = np.insert(segments[:, 0], heat.axis, heat.index, axis=1)
+        ways = np.insert(segments[:, 1] - segments[:, 0], heat.axis, 0.0, axis=1)
+        data = np.stack([starts, ways], axis=1)[:, :, -image.ndim :]
+        if self.lines is not None and self.lines.ndim != image.ndim:
+            self._take_out(self.lines)
+            self.lines = None
+        if self.lines is None:
+            self.lines = Vectors(
+                data,
+                name=LINES_NAME,
+                vector_style="line",
+                edge_width=LINE_VOXELS,
+                edge_color=colours,
+                metadata={HEATMAP_KEY: True},
+                **same_place(image),
+            )
+            workspace.add_layer(self.lines, below_prompts=True)
+            # above the heat, which lies where it was just put
+            layers = self._viewer().layers
+            layers.move(layers.index(self.lines), layers.index(self.heat) + 1)
+        else:
+            self.lines.data = data
+            self.lines.edge_color = colours
+
     def _show_query(self, workspace: Workspace, query_zyx: Sequence[float]) -> None:
         image = workspace.layer
         position = np.asarray([query_zyx], dtype=float)[:, -image.ndim :]
@@ -133,6 +205,37 @@ class HeatLayers:
         elif not np.array_equal(self.query.data, position):
             self.query.selected_data = set()
             self.query.data = position
+
+
+def lines_of(heat: SliceHeat, style: HeatStyle) -> tuple[np.ndarray, list[str]]:
+    """What is drawn over a map: (n, 2, 2) segments in pixels of the slice, and a colour for each."""
+    if not (style.token_grid or style.windows or style.contour > 0):
+        return np.zeros((0, 2, 2)), []
+    from napari_medtransformer.inspection.outline import token_lines, top_mass_contour, window_lines
+
+    parts: list[tuple[np.ndarray, str]] = []
+    if style.token_grid and heat.grid is not None:
+        parts.append((token_lines(heat.grid), GRID_COLOUR))
+    if style.windows and heat.grid is not None:
+        parts.append((window_lines(heat.grid), WINDOW_COLOUR))
+    if style.contour > 0 and not heat.signed and heat.values.any():
+        parts.append((top_mass_contour(heat.values, style.contour), CONTOUR_COLOUR))
+    segments = [part for part, _ in parts if len(part)]
+    colours = [colour for part, colour in parts for _ in range(len(part))]
+    return (np.concatenate(segments) if segments else np.zeros((0, 2, 2))), colours
+
+
+def signed_limits(values: np.ndarray) -> tuple[float, float]:
+    """Contrast limits around zero."""
+    largest = max(float(np.abs(values).max()), 1e-12)
+    return -largest, largest
+
+
+def signed_colour_map() -> Colormap:
+    """Blue below zero, clear at zero, orange above."""
+    shares = np.linspace(-1, 1, 65)
+    colours = np.array([(*(ABOVE if share >= 0 else BELOW), min(1.0, 2 * abs(share))) for share in shares])
+    return Colormap(colours, name=fading_name(SIGNED), display_name="blue – orange")
 
 
 def fading_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from napari.utils.colormaps import ensure_colormap
@@ -11,6 +12,11 @@ from scipy import ndimage
 COLOUR_MAPS = ("inferno", "magma", "viridis", "plasma", "cividis")
 """Perceptually uniform ones only (Smith and van der Walt 2015; Nuñez et al. 2018)."""
 OPACITY = 0.85
+Colour = tuple[float, float, float]
+ABOVE: Colour = (1.0, 0.55, 0.1)
+BELOW: Colour = (0.2, 0.6, 1.0)
+"""Orange and blue: told apart with any colour vision, and neither grey nor one another's brightness."""
+NOTHING: Colour = (0.23, 0.25, 0.29)
 
 
 def thumbnail(
@@ -23,12 +29,66 @@ def thumbnail(
     """
     rows, columns = grey.shape
     share = resampled(share_of_maximum(heat, percentile), (rows, columns))
-    table = np.asarray(ensure_colormap(colour_map).map(np.linspace(0, 1, 256, dtype=np.float32)))[:, :3]
-    colours = table[(share * 255).astype(np.uint8)]
-    opacity = (OPACITY * np.sqrt(share))[..., np.newaxis]  # the root keeps faint attention visible
-    picture = (1 - opacity) * grey[..., np.newaxis] + opacity * colours
+    return thumbnails(grey, share[np.newaxis], colour_map=colour_map, upside_down=upside_down)[0]
+
+
+def thumbnails(
+    grey: np.ndarray, heats: np.ndarray, *, colour_map: str, percentile: float = 0.0, upside_down: bool = False
+) -> np.ndarray:
+    """The same for many heatmaps on grey's own pixels, (n, rows, columns) ≥ 0. Returns (n, rows, columns, 3) uint8."""
+    share = np.stack([share_of_maximum(heat, percentile) for heat in heats])
+    level = (share * 255).astype(np.uint8)
+    colours, opacity = _tinted(colour_map)
+    through = (1 - opacity)[level] * grey[np.newaxis].astype(np.float32)
+    picture = colours[level] + through[..., np.newaxis]
+    picture = picture[:, ::-1] if upside_down else picture
+    return np.ascontiguousarray((picture * 255).astype(np.uint8))
+
+
+@lru_cache(maxsize=16)
+def _tinted(colour_map: str) -> tuple[np.ndarray, np.ndarray]:
+    """256 levels of heat: (256, 3) colours times their opacity, and the opacity (256,)."""
+    levels = np.linspace(0, 1, 256, dtype=np.float32)
+    table = np.asarray(ensure_colormap(colour_map).map(levels), np.float32)[:, :3]
+    opacity = (OPACITY * np.sqrt(levels)).astype(np.float32)  # the root keeps faint attention visible
+    return table * opacity[:, np.newaxis], opacity
+
+
+def signed_picture(grey: np.ndarray, values: np.ndarray, *, upside_down: bool = False) -> np.ndarray:
+    """Values of both signs on anatomy: blue below zero, orange above, clear at zero. Both (rows, columns).
+
+    Returns (rows, columns, 3) uint8.
+    """
+    largest = max(float(np.abs(values).max()), np.finfo(np.float32).tiny)
+    share = np.clip(np.abs(values) / largest, 0, 1)[..., np.newaxis]
+    colour = np.where(values[..., np.newaxis] >= 0, np.array(ABOVE), np.array(BELOW))
+    opacity = OPACITY * np.sqrt(share)
+    picture = (1 - opacity) * grey[..., np.newaxis] + opacity * colour
     picture = picture[::-1] if upside_down else picture
     return np.ascontiguousarray((picture * 255).astype(np.uint8))
+
+
+def mask_picture(
+    grey: np.ndarray, mask: np.ndarray, reference: np.ndarray | None = None, *, upside_down: bool = False
+) -> np.ndarray:
+    """A mask on anatomy; with a reference, what was lost is orange and what was gained blue. Bool, (rows, columns)."""
+    picture = np.repeat(grey[..., np.newaxis].astype(np.float32), 3, axis=2)
+    parts = [(mask, (0.25, 0.71, 1.0))]
+    if reference is not None:
+        parts = [(mask & reference, (0.85, 0.85, 0.85)), (reference & ~mask, ABOVE), (mask & ~reference, BELOW)]
+    for part, colour in parts:
+        picture[part] = 0.45 * picture[part] + 0.55 * np.asarray(colour, np.float32)
+    picture = picture[::-1] if upside_down else picture
+    return np.ascontiguousarray((picture * 255).astype(np.uint8))
+
+
+def coloured(values: np.ndarray, colour_map: str, limits: tuple[float, float], nothing: Colour = NOTHING) -> np.ndarray:
+    """Numbers as colours, (..., 3) uint8; those that are none get `nothing`."""
+    low, high = limits
+    share = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    colours = np.asarray(ensure_colormap(colour_map).map(share.ravel()))[:, :3].reshape(*values.shape, 3)
+    colours[~np.isfinite(values)] = nothing
+    return np.ascontiguousarray((colours * 255).astype(np.uint8))
 
 
 def share_of_maximum(heat: np.ndarray, percentile: float = 0.0) -> np.ndarray:

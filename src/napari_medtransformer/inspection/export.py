@@ -1,0 +1,117 @@
+"""What is taken away from an answer: a figure with its caption, maps on the volume's voxels, a table of shares."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.inspection.figure import draw_heads
+from napari_medtransformer.inspection.inspect import SliceInspection
+from napari_medtransformer.inspection.queries import ROLLOUT, Answer, one_map
+from napari_medtransformer.inspection.shares import shares_by_label, shares_table
+from napari_medtransformer.volumes.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLANES = ("axial", "coronal", "sagittal")
+
+
+def answer_figure(
+    inspection: SliceInspection, answer: Answer, names: Sequence[str] | None = None, *, smooth: bool = False
+) -> Figure:
+    """Maps of an answer on the anatomy with colour bar, scale bar, query mark and a caption that says what it is.
+
+    names: of the maps, None for all heads. smooth: interpolated between tokens, else every token as its tile.
+    """
+    shown = list(names or answer.heads)
+    maps = np.stack([answer.on_pixels(name, smooth=smooth) for name in shown])
+    plane, volume = inspection.plane, inspection.volume
+    rows, columns = plane.axes
+    return draw_heads(
+        inspection.image,
+        maps,
+        spacing_mm=inspection.spacing_mm,
+        query=answer.mark_yx,
+        titles=[map_title(answer, name) for name in shown],
+        caption=caption(inspection, answer),
+        letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
+    )
+
+
+def map_title(answer: Answer, name: str) -> str:
+    """A map in one line: which head, and its numbers where there are any."""
+    if not name.isdigit():
+        return name
+    told = [f"head {name}" if answer.site != ROLLOUT else "rollout"]
+    if np.isfinite(answer.entropy_nats[int(name)]):
+        told.append(f"{answer.entropy_nats[int(name)]:.1f} nats")
+    if np.isfinite(answer.distance_mm[int(name)]):
+        told.append(f"{answer.distance_mm[int(name)]:.0f} mm")
+    return ", ".join(told)
+
+
+def caption(inspection: SliceInspection, answer: Answer) -> str:
+    """What a figure of an answer shows: model, site, what asked, slice, tokens, window, and how it is coloured."""
+    volume, plane = inspection.volume, inspection.plane
+    size = " × ".join(f"{s * mm:.1f}" for s, mm in zip(answer.heatmap.scale, inspection.spacing_mm, strict=True))
+    where = f"the {PLANES[plane.axis]} slice {plane.index} of {volume.name}"
+    low, high = inspection.window
+    what = {
+        ROLLOUT: f"attention rollout through all encoder blocks from {answer.asked}",
+        "image-to-prompt": f"how much attention {answer.asked} get from each voxel",
+    }.get(answer.kind, f"what each head attends to, asked by {answer.asked}")
+    if not answer.is_row and answer.kind != "image-to-prompt":
+        what = "what each place receives from all queries"
+    site = "" if answer.site == ROLLOUT else f", site {answer.site} ({answer.kind}, {answer.heatmap.heads} heads)"
+    mark = "" if answer.mark_yx is None else " (cross)"
+    return (
+        f"{inspection.model.card.name}{site}: {what}{mark}, on {where}. Each map is coloured from 0 to its own "
+        f"maximum; tokens measure {size} mm; window {low:g} to {high:g}. Titles: entropy and mean "
+        "distance of the attention."
+    )
+
+
+def answer_volume(inspection: SliceInspection, answer: Answer, names: Sequence[str] | None = None) -> np.ndarray:
+    """(maps, z, y, x) float32: an answer's maps on every voxel, zero off the slice; fit for write_heatmap."""
+    shown = list(names or answer.heads)
+    full = np.zeros((len(shown), *inspection.volume.shape), np.float32)
+    for place, name in enumerate(shown):
+        at = (place, *(slice(None),) * inspection.plane.axis, inspection.plane.index)
+        full[at] = answer.on_pixels(name, smooth=False)
+    return full
+
+
+def answer_shares(
+    inspection: SliceInspection, answer: Answer, labels: np.ndarray, names: Mapping[int, str]
+) -> list[list[str]]:
+    """The table of how each head's attention, and their mean, is shared out among labels; see `shares_table`.
+
+    labels: (z, y, x) or (rows, columns) integers. names: label → name.
+    """
+    table: list[list[str]] = []
+    on_slice = inspection.on_slice(labels)
+    for name in answer.names[: answer.heatmap.heads + (answer.heatmap.heads > 1)]:
+        rows = shares_table(
+            shares_by_label(one_map(answer.heatmap, name), on_slice), names, site=answer.site, heads=[name]
+        )
+        table += rows if not table else rows[1:]
+    return table
+
+
+def write_table(table: Sequence[Sequence[str]], path: str | Path) -> Path:
+    """Write rows of text as CSV, whole or not at all. Raises CannotWrite."""
+    target = Path(path)
+    if target.suffix.lower() != ".csv":
+        raise CannotWrite(f"{target.name} is no table; use a name that ends in .csv.")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    with replacing(target) as stream:
+        stream.write(text.getvalue().encode())
+    return target
