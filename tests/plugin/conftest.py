@@ -14,6 +14,15 @@ import pytest
 PATIENCE_MS = 60_000  # a loaded machine may take long; what is tested is that it comes, benchmarks say how fast
 
 
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preferences, kept sessions and encoded slices of a test are its own, and gone with it."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("MEDT_PREFERENCES", str(folder / "preferences.json"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    monkeypatch.setattr("napari_medtransformer.prompting.embedding_store.default_folder", lambda: folder / "embeddings")
+
+
 @pytest.fixture(scope="session")
 def click_model() -> Any:
     """The bundled model with its own weights, loaded once."""

@@ -6,7 +6,6 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -18,25 +17,25 @@ from napari_medtransformer.plugin.canvas import CanvasTools
 from napari_medtransformer.plugin.files import SessionFiles
 from napari_medtransformer.plugin.gestures import Gestures
 from napari_medtransformer.plugin.hover import HoverPreview
-from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of, layer_shape
+from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.model_slot import ModelSlot
+from napari_medtransformer.plugin.model_window import ModelWindow
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.predicting import PredictionLoop
 from napari_medtransformer.plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
+from napari_medtransformer.plugin.recovery import Recovery
 from napari_medtransformer.plugin.remote import RemoteChoice
 from napari_medtransformer.plugin.tools import Tool
 from napari_medtransformer.plugin.view import ViewFollower
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.plugin.workspace import Workspace
 from napari_medtransformer.prompting import PromptSession
+from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.prompts import PointPrompt, Prompt, SliceKey
 
 MEASURE_DELAY_MS = 250
 """Objects are measured once nothing has changed for this long."""
-
-BRUSH_SHARE = 120
-"""A stroke is this part of the image's longest side broad, unless the user says otherwise; half of it to each side."""
 
 _controllers: weakref.WeakKeyDictionary[Any, SessionController] = weakref.WeakKeyDictionary()
 
@@ -81,16 +80,17 @@ class SessionController(QObject):
         self.actions = SessionActions(self)
         self.files = SessionFiles(self)
         self.remote = RemoteChoice(self)
+        self.recovery = Recovery(self)
+        self._store: EmbeddingStore | None = None
         self.attention = AttentionState(self)
         self.tool = Tool.POINT
         self.positive = True
         self.follows_cursor = False
-        self.displayed_contrast = False
+        self.model_window = ModelWindow(self)
         self.layer_fault = ""
         self.busy = ""  # what the worker is doing
         self._workspaces: dict[tuple[Layer, int], Workspace] = {}
         self._current: Workspace | None = None
-        self._brush = 0.0
         self._closed = False
         self._users = 0
         self._measure_timer = QTimer(self)
@@ -116,7 +116,11 @@ class SessionController(QObject):
         self.view.detach()
         self.hover.close()
         self.remote.close()
+        for workspace in self._workspaces.values():
+            self.recovery.let_go(workspace, discard=not workspace.unsaved)
+        self.recovery.close()
         self._measure_timer.stop()
+        self.model_window.close()
         self.queue.close()
         self.models.close()
         self._canvas.detach()
@@ -244,16 +248,15 @@ class SessionController(QObject):
         """Work with a session that was loaded from a file."""
         workspace = self._current
         workspace.show_session(session)
+        self.model_window.show(session.window)
         self.keep_current_object()
         self.prediction.follow(session, session.pending())
         self.after_change()
 
     def set_displayed_contrast(self, on: bool) -> None:
-        """Whether the model sees the layer's contrast limits instead of the volume's own window."""
-        self.displayed_contrast = on
-        if self._current is not None and self.model is not None:
-            self._start_session(self._current)
-            self.after_change()
+        """Whether the model sees the window on screen, as it does unless told otherwise; off, it keeps the present one."""
+        self.model_window.set_as_displayed(on)
+        self.after_change()
 
     def show_plane(self, axis: int) -> None:
         """Show axial (0), coronal (1) or sagittal (2) slices."""
@@ -262,13 +265,19 @@ class SessionController(QObject):
 
     def _start_session(self, workspace: Workspace) -> None:
         """The present model and window answer from now on; prompts, masks and undo stay."""
-        window = None
-        if self.displayed_contrast:
-            low, high = (float(limit) for limit in workspace.layer.contrast_limits)
-            window = (low, high)
+        self.model_window.follow(workspace.layer)
+        window = self.model_window.of(workspace.layer, workspace.volume)
         with reported():
-            requests = workspace.use_model(self.model, window, self.preferences.memory_mb * 1_000_000)
+            memory = self.preferences.memory_mb * 1_000_000
+            requests = workspace.use_model(self.model, window, memory, self.embedding_store())
             self.prediction.follow(workspace.session, requests)
+
+    def embedding_store(self) -> EmbeddingStore | None:
+        """Where encoded slices are kept on disk; None if the user keeps none there."""
+        budget = int(self.preferences.disk_gb * 1e9)
+        if budget and (self._store is None or self._store.budget_bytes != budget):
+            self._store = EmbeddingStore(budget_bytes=budget)
+        return self._store if budget else None
 
     def set_preferences(self, preferences: Preferences) -> None:
         """Take over and keep what the user decided."""
@@ -300,25 +309,6 @@ class SessionController(QObject):
         """The sign of the next point."""
         self.positive = positive
         self.changed.emit()
-
-    @property
-    def brush_radius(self) -> float:
-        """Of a painted stroke, in voxels."""
-        if self._brush or self.layer is None:
-            return self._brush or 1.0
-        return max(1.0, max(layer_shape(self.layer)[-3:]) / BRUSH_SHARE)
-
-    def set_brush_radius(self, voxels: float) -> None:
-        """How broad strokes are from now on."""
-        self._brush = voxels
-        self.changed.emit()
-
-    def voxels_of_pixels(self, pixels: float) -> float:
-        """How many voxels of the current volume lie under so many pixels of the canvas."""
-        viewer = self.viewer
-        if viewer is None or self.layer is None:
-            return pixels
-        return pixels / float(viewer.scene.camera.zoom) / float(np.abs(self.layer.scale[-3:]).min())
 
     @property
     def wants_moves(self) -> bool:
@@ -389,6 +379,7 @@ class SessionController(QObject):
             return
         if self._current is not None:
             self._current.refresh(self.prompting.selected)
+            self.recovery.keep(self._current)
             self._measure_timer.start()
         self.changed.emit()
 
@@ -401,7 +392,8 @@ class SessionController(QObject):
         if layer is self.layer:
             self.set_layer(None)
         for key in [key for key in self._workspaces if key[0] is layer]:
-            del self._workspaces[key]
+            workspace = self._workspaces.pop(key)
+            self.recovery.let_go(workspace, discard=not workspace.unsaved)
         for workspace in self._workspaces.values():
             workspace.forget(layer)
         self.attention.layers.forget(layer)

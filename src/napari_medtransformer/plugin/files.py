@@ -74,7 +74,7 @@ class SessionFiles(QObject):
         controller = self._controller()
         with reported():
             controller.session.save(path)
-            controller.workspace.saved_revision = controller.session.revision
+            controller.recovery.let_go(controller.workspace, discard=True)
             tell(f"Saved {path}.")
             self.saved.emit()
             return True
@@ -84,9 +84,12 @@ class SessionFiles(QObject):
         """Go on with a saved session of this volume."""
         controller = self._controller()
         with reported():
-            session = PromptSession.load(path, controller.model, controller.workspace.volume)
+            session = PromptSession.load(
+                path, controller.model, controller.workspace.volume, controller.embedding_store()
+            )
+            # What was there before stays on disk, to be offered again, if it was not saved.
+            controller.recovery.let_go(controller.workspace, discard=not controller.workspace.unsaved)
             controller.adopt(session)
-            controller.workspace.saved_revision = session.revision
 
     def _target(self, workspace: Workspace) -> Labels | None:
         """The layer that the labels go to, if it is there already."""

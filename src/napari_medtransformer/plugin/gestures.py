@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medtransformer.plugin.layer_volume import SlicePoint, label_slice_under
+from napari_medtransformer.plugin.layer_volume import SlicePoint, label_slice_under, layer_shape, voxels_of_pixels
 from napari_medtransformer.plugin.notify import reported, warn
 from napari_medtransformer.plugin.prompt_layers import box_between
 from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE
@@ -24,6 +24,8 @@ SKETCH_SECONDS = 0.03
 """A drawing in progress is redrawn this often at most: the eye is content, and the event loop free."""
 GRAB_PIXELS = 8.0
 """Canvas pixels within which a prompt is taken hold of."""
+BRUSH_SHARE = 120
+"""A stroke is this part of the image's longest side broad, unless the user says otherwise; half of it to each side."""
 _EDGE = "#ffffff"
 
 _DRAWN = (Tool.BOX, Tool.SCRIBBLE, Tool.LASSO, Tool.EDIT)
@@ -39,6 +41,20 @@ class Gestures:
         self._grabbed: int | None = None
         self._vertices: list[SlicePoint] = []  # of an outline that is clicked corner by corner
         self._drawn_at = 0.0
+        self._brush = 0.0
+
+    @property
+    def brush_radius(self) -> float:
+        """Of a painted stroke, in voxels."""
+        layer = self._controller().layer
+        if self._brush or layer is None:
+            return self._brush or 1.0
+        return max(1.0, max(layer_shape(layer)[-3:]) / BRUSH_SHARE)
+
+    def set_brush_radius(self, voxels: float) -> None:
+        """How broad strokes are from now on."""
+        self._brush = voxels
+        self._controller().changed.emit()
 
     @property
     def clicking_outline(self) -> bool:
@@ -141,7 +157,7 @@ class Gestures:
         controller, first = self._controller(), trail[0]
         shape = tuple(n for axis, n in enumerate(controller.workspace.volume.shape) if axis != first.axis)
         path = [on_slice(point.position_zyx, first.axis) for point in trail]
-        pixels = stroke_pixels((shape[0], shape[1]), path, controller.brush_radius)
+        pixels = stroke_pixels((shape[0], shape[1]), path, self.brush_radius)
         return ScribblePrompt(pixels, first.voxel[first.axis], self._positive, self._object, first.axis)
 
     def _lasso(self, trail: list[SlicePoint]) -> LassoPrompt:
@@ -186,11 +202,11 @@ class Gestures:
             return None
         place = (point.axis, point.voxel[point.axis])
         here = {i: p for i, p in controller.session.prompts.items() if (p.key.axis, p.key.index) == place}
-        return nearest_prompt(here, on_slice(point.position_zyx, point.axis), controller.voxels_of_pixels(GRAB_PIXELS))
+        return nearest_prompt(here, on_slice(point.position_zyx, point.axis), self._reach)
 
     def _is_near(self, a: SlicePoint, b: SlicePoint) -> bool:
         distance = float(np.abs(np.subtract(a.position_zyx, b.position_zyx)).max())
-        return distance <= self._controller().voxels_of_pixels(GRAB_PIXELS)
+        return distance <= self._reach
 
     def _show_sketch(self) -> None:
         controller, trail = self._controller(), self._trail
@@ -213,14 +229,20 @@ class Gestures:
                 single = len(at) == 1  # a point: a small cross in its place
                 sketches.append(Sketch(self._cross(at[0], first.axis) if single else at, _EDGE, closed=not single))
         else:
-            brush = 2 * controller.brush_radius if controller.tool is Tool.SCRIBBLE else 1.0
+            brush = 2 * self.brush_radius if controller.tool is Tool.SCRIBBLE else 1.0
             sketches = [Sketch(line, self._colour, width=brush)]
         workspace.prompts.sketch(tuple(sketches))
 
     def _cross(self, centre: np.ndarray, axis: int) -> np.ndarray:
-        arm = self._controller().voxels_of_pixels(GRAB_PIXELS)
+        arm = self._reach
         rows, columns = (np.eye(3)[a] * arm for a in range(3) if a != axis)
         return np.array([centre - rows, centre + rows, centre, centre - columns, centre + columns])
+
+    @property
+    def _reach(self) -> float:
+        """How near a prompt must be to be taken hold of, in voxels."""
+        controller = self._controller()
+        return voxels_of_pixels(controller.viewer, controller.layer, GRAB_PIXELS)
 
     @property
     def _object(self) -> int:

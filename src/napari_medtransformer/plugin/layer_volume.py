@@ -137,6 +137,11 @@ def nearest_inside(layer: Layer, world: Sequence[float]) -> np.ndarray:
     return place
 
 
+def voxels_of_pixels(viewer: Any, layer: Layer, pixels: float) -> float:
+    """How many voxels of a layer lie under so many pixels of the canvas, along its finest axis."""
+    return pixels / float(viewer.scene.camera.zoom) / float(np.abs(layer.scale[-3:]).min())
+
+
 def world_of_voxel(layer: Layer, zyx: Sequence[float]) -> np.ndarray:
     """A voxel's place in the world of the layer's last three dimensions (of all, for a 2D layer)."""
     if layer.ndim == 4:

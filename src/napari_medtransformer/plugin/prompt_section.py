@@ -88,7 +88,7 @@ class PromptSection(QWidget):
         self.brush = QSlider(Qt.Orientation.Horizontal)
         self.brush.setRange(1, 30)
         self.brush.setToolTip("How broad a stroke is")
-        self.brush.valueChanged.connect(lambda value: controller.set_brush_radius(value / 2))
+        self.brush.valueChanged.connect(lambda value: controller.gestures.set_brush_radius(value / 2))
         for place, button in enumerate((self.inside, self.outside), start=len(TOOLS)):
             grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
         self.brush_row = QWidget()
@@ -128,7 +128,7 @@ class PromptSection(QWidget):
             button.setEnabled(has_volume and controller.tool.has_sign)
         self.brush_row.setVisible(controller.tool is Tool.SCRIBBLE)
         self.brush.blockSignals(True)
-        self.brush.setValue(round(2 * controller.brush_radius))
+        self.brush.setValue(round(2 * controller.gestures.brush_radius))
         self.brush.blockSignals(False)
         waiting = controller.prediction.waiting()
         self.live.setChecked(controller.prediction.auto)

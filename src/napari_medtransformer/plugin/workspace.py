@@ -17,6 +17,8 @@ from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.prompt_layers import PromptLayers
 from napari_medtransformer.plugin.style import object_colour
 from napari_medtransformer.prompting import PromptSession, Request
+from napari_medtransformer.prompting.autosave import Autosave
+from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.prompts import Prompt
 
 MASK_OPACITY = 0.5
@@ -46,7 +48,7 @@ class Workspace:
         self.current_object = 1
         self.commits = Commits()
         self.committed: weakref.ref[Labels] | None = None  # the user's layer that labels were handed to last
-        self.saved_revision = 0
+        self.autosave: Autosave | None = None
         self.masks: Labels | None = None
         self._shown_revision = -1
         self.prompts = PromptLayers(self.add_layer, layer, commands)
@@ -84,7 +86,11 @@ class Workspace:
         self.prompts.sync(self.session.prompts, colours, selected)
 
     def use_model(
-        self, model: PromptableModel, window: tuple[float, float] | None, embeddings_bytes: int
+        self,
+        model: PromptableModel,
+        window: tuple[float, float] | None,
+        embeddings_bytes: int,
+        store: EmbeddingStore | None = None,
     ) -> list[Request]:
         """Let this model answer, through this window; prompts, masks and undo stay. Returns what is to be predicted.
 
@@ -93,7 +99,8 @@ class Workspace:
         if self.session is not None:
             low_high = window or (self.volume.window.low, self.volume.window.high)
             return self.session.switch_model(model, low_high)
-        session = PromptSession(model, self.volume, window=window, embeddings_bytes=embeddings_bytes)
+        part = f"frame {self.frame}" if self.layer.ndim == 4 else ""
+        session = PromptSession(model, self.volume, window, embeddings_bytes, store, part)
         requests = [session.add_prompt(prompt) for prompt in self.waiting]
         self.waiting = []
         self.show_session(session)
@@ -102,7 +109,7 @@ class Workspace:
     @property
     def unsaved(self) -> bool:
         """Whether there is work that no session file holds."""
-        return bool(self.session is not None and self.session.prompts and self.session.revision != self.saved_revision)
+        return self.session is not None and self.session.unsaved
 
     def set_visible(self, visible: bool) -> None:
         """Show or hide the layers of this volume: those of other frames would lie on it."""
