@@ -73,7 +73,3 @@ class ClusterLost(MedTransformerError):
 
 class InvalidOption(MedTransformerError):
     """An option of automatic segmentation is out of range or does not fit the model."""
-
-
-class NotEnoughMemory(MedTransformerError):
-    """Work does not fit into memory even in its smallest steps."""

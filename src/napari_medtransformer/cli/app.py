@@ -15,10 +15,13 @@ from typing import Annotated
 import typer
 
 from napari_medtransformer.cli.click import click
+from napari_medtransformer.cli.convert import convert
 from napari_medtransformer.cli.demo import demo
 from napari_medtransformer.cli.inspect import inspect
+from napari_medtransformer.cli.measure import measure
 from napari_medtransformer.cli.messages import one_line, say_error, warnings_as_lines
 from napari_medtransformer.cli.models import models_app
+from napari_medtransformer.cli.segment import segment
 from napari_medtransformer.cli.train import train_app
 from napari_medtransformer.errors import MedTransformerError
 
@@ -32,6 +35,9 @@ app = typer.Typer(
 )
 app.command()(click)
 app.command()(inspect)
+app.command()(segment)
+app.command()(convert)
+app.command()(measure)
 app.command()(demo)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_medtransformer.errors import InvalidOption, MedTransformerError, NotEnoughMemory, UnsupportedModel
+from napari_medtransformer.errors import InvalidOption, MedTransformerError, OutOfMemory, UnsupportedModel
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.memory import is_out_of_memory
 from napari_medtransformer.progress import Partial, Progress, Result, Steps, run_to_end
@@ -47,7 +47,7 @@ def segment(model: AutomaticModel, volume: Volume, **options: Any) -> np.ndarray
     """Labels (z, y, x) of every structure an automatic model knows, on the volume's own grid.
 
     options: see SegmentOptions. Peak memory is the volume, the labels, and the logits where a row of windows overlaps
-    the next. Raises UnsupportedModel, InvalidOption, NotEnoughMemory.
+    the next. Raises UnsupportedModel, InvalidOption, OutOfMemory.
     """
     return run_to_end(segment_steps(model, volume, **options)).labels
 
@@ -115,11 +115,11 @@ def steps_of(
                 yield from run.steps(messages)
                 break
             except Exception as error:
-                if not (isinstance(error, NotEnoughMemory) or is_out_of_memory(error)):
+                if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
                     raise
                 smaller = _smaller(model, window)
                 if smaller is None:
-                    raise NotEnoughMemory(
+                    raise OutOfMemory(
                         f"{_reason(error)} No smaller window is left; choose a region, or a machine with more memory."
                     ) from error
                 window, device = smaller

@@ -12,7 +12,7 @@ from contextvars import copy_context
 import torch
 from torch import Tensor, nn
 
-from napari_medtransformer.errors import NotEnoughMemory
+from napari_medtransformer.errors import OutOfMemory
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.memory import device_memory, is_out_of_memory
 from napari_medtransformer.segmentation.options import Precision
@@ -84,7 +84,7 @@ class Forward:
         self._stack.close()
 
     def start(self, windows: Tensor) -> Future[Tensor]:
-        """Begin a pass over windows (b, channels, *window). The Future raises NotEnoughMemory."""
+        """Begin a pass over windows (b, channels, *window). The Future raises OutOfMemory."""
         if self._executor is not None:
             return self._executor.submit(copy_context().run, self._all, windows)
         future: Future[Tensor] = Future()
@@ -107,7 +107,7 @@ class Forward:
                 if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
-                    raise NotEnoughMemory(
+                    raise OutOfMemory(
                         f"one window of {' × '.join(map(str, self._weights.shape))} voxels does not fit into the "
                         f"memory of {self._model.device}."
                     ) from error

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.errors import NotEnoughMemory
+from napari_medtransformer.errors import OutOfMemory
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.memory import device_memory
 from napari_medtransformer.progress import Partial, Progress
@@ -63,7 +63,9 @@ class Run:
         self.windows = math.prod(len(axis) for axis in self._starts)
         self.skipped = 0
         self._check_memory()
-        self._scale = model.normalisation(volume.data, volume.modality)
+        # What lies around a region has no say: a whole head would darken the crop that a model was trained on.
+        seen = () if chosen.region is None else tuple(slice(a, b) for a, b in zip(*chosen.region))
+        self._scale = model.normalisation(volume.data[seen], volume.modality)
 
     def steps(self, messages: list[str]) -> Iterator[Progress | Partial[FinishedSlab]]:
         """All windows; the outcome is filled."""
@@ -118,7 +120,7 @@ class Run:
             yield said(messages, message, done, self.windows, warned=False)
 
     def _check_memory(self) -> None:
-        """Raise NotEnoughMemory if a window larger than the card's cannot fit, by estimate.
+        """Raise OutOfMemory if a window larger than the card's cannot fit, by estimate.
 
         Systems that promise memory freely would end the process instead of refusing.
         """
@@ -127,7 +129,7 @@ class Run:
             return
         needed, free = bytes_per_window(self._model, window), device_memory(self._model.device).free
         if needed > free:
-            raise NotEnoughMemory(
+            raise OutOfMemory(
                 f"a window of {by(window)} needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free."
             )
 

@@ -1,0 +1,276 @@
+"""`medtransformer segment`: one volume or a folder of them, by an automatic model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_medtransformer.cli.options import AsJson, Device, Dtype, WeightsOption
+
+if TYPE_CHECKING:
+    from napari_medtransformer.segmentation.batch import BatchReport
+    from napari_medtransformer.segmentation.work import Errand, Job
+
+DEFAULT_AUTOMATIC = "medt-hippocampus"
+_AXES = "zyx"
+
+
+def segment(
+    input_path: Annotated[
+        Path, typer.Argument(metavar="FILE|FOLDER", help="A volume, or a folder of volumes.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="A file such as labels.nii.gz, or a folder for labels."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME", help="An automatic model; `medtransformer models`.")
+    ] = DEFAULT_AUTOMATIC,
+    weights: WeightsOption = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="ADDRESS", help="A dask scheduler; its workers see the same folders."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Processes of this machine that share the work.")
+    ] = 1,
+    overlap: Annotated[float, typer.Option("--overlap", help="Share of a window that the next one covers too.")] = 0.25,
+    mirror: Annotated[
+        str,
+        typer.Option("--mirror", metavar="AXES", help="Also show windows mirrored, as in zy.", show_default=False),
+    ] = "",
+    plane: Annotated[
+        str, typer.Option("--plane", metavar="0|1|2|all", help="Which slices a 2D model sees; all votes.")
+    ] = "0",
+    whole: Annotated[bool, typer.Option("--whole", help="The whole volume as one window, if memory allows.")] = False,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="I0,J0,K0,I1,J1,K1", help="Label nothing outside this box, half-open."),
+    ] = None,
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option("--uncertainty", metavar="FILE", help="Also write the entropy; a folder where IN is one."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="FILE", help="Labels to compare with: Dice, HD95, surface Dice."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment a volume, or every volume of a folder, and write labels on each image's own grid.
+
+    With a folder, what is finished is skipped when the command is given again, failures are listed in failures.csv and
+    the rest goes on, and summary.csv holds the millilitres of every structure.
+    """
+    from napari_medtransformer.cli.messages import say_warning
+    from napari_medtransformer.errors import InvalidOption, UnsupportedModel
+    from napari_medtransformer.models import find_card
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.volumes.ome_zarr import is_ome_zarr
+    from napari_medtransformer.volumes.reading import existing
+    from napari_medtransformer.volumes.writing import LABEL_SUFFIXES
+
+    card = find_card(model)
+    if card.task != "automatic":
+        raise UnsupportedModel(f"{card.name} waits for clicks; choose an automatic model, such as {DEFAULT_AUTOMATIC}")
+    options = {
+        "overlap": overlap,
+        "mirror": _mirrored(mirror),
+        "plane": _plane(plane),
+        "whole": whole,
+        "dtype": dtype,
+        "uncertainty": uncertainty is not None,
+    }
+    source = existing(input_path)
+    one_file = output.name.lower().endswith(LABEL_SUFFIXES) and not output.is_dir()
+    many = source.is_dir() and not one_file and not is_ome_zarr(source)
+    if many and (region or reference):
+        raise InvalidOption("--region and --reference belong to one volume, and a folder was given")
+    if not many:
+        _one(card, source, output, one_file, weights, device, options, region, uncertainty, reference, cluster, as_json)
+        return
+
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    folder = _folder(output)
+    errands = [
+        Errand(
+            case,
+            folder / f"{case.name}.nii.gz",
+            None if uncertainty is None else _folder(uncertainty) / f"{case.name}.nii.gz",
+        )
+        for case in find_cases(source, folder)
+    ]
+    report = _run(errands, job_for(card, weights, device, options), folder, jobs, cluster)
+    for done in report.done:
+        for message in done.messages:
+            say_warning(f"{done.name}: {message}")
+    _tell_batch(report, folder, as_json)
+    if report.failed:
+        _end_with_failures(report, folder)
+
+
+def _one(
+    card: Any,
+    source: Path,
+    output: Path,
+    one_file: bool,
+    weights: str | None,
+    device: str,
+    options: dict[str, Any],
+    region: str | None,
+    uncertainty: Path | None,
+    reference: Path | None,
+    cluster: str | None,
+    as_json: bool,
+) -> None:
+    """One volume: nothing but its labels is written."""
+    from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.segmentation.cases import single_case
+    from napari_medtransformer.segmentation.work import Errand, errand_steps, job_for, run_errand
+    from napari_medtransformer.volumes import read_labels, read_volume
+    from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
+
+    case = single_case(source)
+    target = output if one_file else _folder(output) / f"{case.name}.nii.gz"
+    # better now than after the work
+    volume = read_volume(source)
+    writable_path(target, volume)
+    if uncertainty is not None:
+        writable_path(uncertainty, volume, WRITABLE_SUFFIXES)
+    truth = None if reference is None else read_labels(reference)
+    if region is not None:
+        options["region"] = _region(region, volume)
+    job = job_for(card, weights, device, options, recorded=False)
+    errand = Errand(case, target, uncertainty)
+    if cluster is None:
+        done = run_with_progress(errand_steps(job, errand), f"segmenting {case.name}")
+    else:
+        from napari_medtransformer.cluster import connect
+
+        with connect(cluster) as there:
+            done = there.call(run_errand, job, errand)
+    summary: dict[str, Any] = {
+        "input": str(source),
+        "output": str(target),
+        "model": card.name,
+        "volumes_ml": done.volumes_ml,
+        "messages": list(done.messages),
+    }
+    scores = None
+    if truth is not None:
+        from napari_medtransformer.segmentation.evaluation import agreement
+
+        names = {label.value: label.name for label in card.labels}
+        scores = agreement(read_labels(target).data, truth.data, volume.spacing, names=names)
+        summary["agreement"] = [
+            {"name": s.label.name, "dice": s.dice, "hd95_mm": s.hd95_mm, "surface_dice": s.surface_dice} for s in scores
+        ]
+    if as_json:
+        say_json(summary)
+        return
+    found = ", ".join(f"{name} {ml:.2f} ml" for name, ml in done.volumes_ml.items() if ml) or "nothing found"
+    say(f"{target}: {found} ({card.name})")
+    for score in scores or []:
+        say(
+            f"{score.label.name}: Dice {score.dice:.3f}, HD95 {score.hd95_mm:.2f} mm, "
+            f"surface Dice {score.surface_dice:.3f} at 1 mm"
+        )
+
+
+def _run(errands: list[Errand], job: Job, folder: Path, jobs: int, cluster: str | None) -> BatchReport:
+    """The batch, here or on a cluster; what is finished stays when the user interrupts."""
+    from napari_medtransformer.cli.messages import run_with_progress, say_error
+    from napari_medtransformer.cluster import connect
+    from napari_medtransformer.segmentation.batch import batch_steps
+
+    try:
+        if cluster is None:
+            return run_with_progress(batch_steps(errands, job, folder, jobs=jobs), "segmenting")
+        with connect(cluster) as there:
+            return run_with_progress(batch_steps(errands, job, folder, cluster=there), "segmenting")
+    except KeyboardInterrupt:
+        say_error(f"interrupted; finished labels stay in {folder}, and the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+def _tell_batch(report: BatchReport, folder: Path, as_json: bool) -> None:
+    from napari_medtransformer.cli.messages import say, say_json
+    from napari_medtransformer.segmentation.batch import SUMMARY
+
+    if as_json:
+        say_json(
+            {
+                "folder": str(folder),
+                "done": [
+                    {
+                        "case": one.name,
+                        "input": one.input,
+                        "output": one.output,
+                        "volumes_ml": one.volumes_ml,
+                        "done_before": one.skipped,
+                        "messages": list(one.messages),
+                    }
+                    for one in report.done
+                ],
+                "failed": [{"case": one.name, "input": one.input, "error": one.error} for one in report.failed],
+            }
+        )
+        return
+    before = sum(one.skipped for one in report.done)
+    again = f", {before} of them before" if before else ""
+    say(f"{folder}: {len(report.done)} done{again}, {len(report.failed)} failed; {folder / SUMMARY}")
+
+
+def _end_with_failures(report: BatchReport, folder: Path) -> None:
+    from napari_medtransformer.cli.messages import say_error
+    from napari_medtransformer.segmentation.batch import FAILURES
+
+    total = len(report.done) + len(report.failed)
+    first = report.failed[0]
+    say_error(f"{len(report.failed)} of {total} cases failed, see {folder / FAILURES}; {first.name}: {first.error}")
+    raise typer.Exit(2)
+
+
+def _folder(path: Path) -> Path:
+    """A folder that is there, made if need be. Raises CannotWrite."""
+    from napari_medtransformer.errors import CannotWrite
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{path} is no folder and none could be made: {error.strerror}") from error
+    return path
+
+
+def _mirrored(text: str) -> tuple[int, ...]:
+    from napari_medtransformer.errors import InvalidOption
+
+    if not set(text) <= set(_AXES) or len(set(text)) != len(text):
+        raise InvalidOption(f"--mirror {text!r} names no axes; write some of z, y and x, such as zy")
+    return tuple(_AXES.index(letter) for letter in text)
+
+
+def _plane(text: str) -> int | str:
+    from napari_medtransformer.cli.coordinates import parse_axis
+
+    return "all" if text == "all" else parse_axis(text)
+
+
+def _region(text: str, volume: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A box in the file's own order as (start, stop) in (z, y, x), half-open."""
+    import numpy as np
+
+    from napari_medtransformer.errors import InvalidOption
+
+    try:
+        numbers = np.array([int(part) for part in text.split(",")]).reshape(2, 3)
+    except ValueError:
+        raise InvalidOption(f"--region {text!r} is no box; write whole numbers I0,J0,K0,I1,J1,K1") from None
+    edges = np.sort(volume.grid.zyx_from_file_index(numbers - 0.5), axis=0) + 0.5
+    start, stop = (tuple(round(float(c)) for c in corner) for corner in edges)
+    return start, stop

@@ -1,0 +1,226 @@
+"""Many volumes: here one after another, in several processes, or on a cluster; resumable, and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from napari_medtransformer.errors import CannotWrite, MedTransformerError
+from napari_medtransformer.progress import Partial, Progress, Result, Steps
+from napari_medtransformer.segmentation.work import Done, Errand, Job, errand_steps, finished, run_errand
+
+SUMMARY = "summary.csv"
+FAILURES = "failures.csv"
+_LOCK = ".medtransformer.lock"
+_LOOK_SECONDS = 0.1
+# How often a case is given out again when the process that did it died.
+_TRIES = 3
+_PART = re.compile(r"^\.(?P<name>.+)\.[0-9a-f]{8}\.part$")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A case that could not be done. error: one line."""
+
+    name: str
+    input: str
+    error: str
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """A whole batch, by name: what is done, now or before (`skipped`), and what failed."""
+
+    done: tuple[Done, ...]
+    failed: tuple[Failed, ...]
+
+
+class Handle(Protocol):
+    """Work given out."""
+
+    def done(self) -> bool: ...
+    def result(self) -> Any: ...
+    def cancel(self) -> Any: ...
+
+
+def batch_steps(
+    errands: Sequence[Errand], job: Job, folder: Path, *, jobs: int = 1, cluster: Any = None
+) -> Steps[BatchReport]:
+    """Segment every case whose labels are not there yet; Progress in cases, Partial of each Done or Failed.
+
+    folder: where the labels lie; SUMMARY (millilitres per structure) and, if any case failed, FAILURES are written
+    there. jobs: processes of this machine. cluster: a cluster.Cluster, whose workers see the same folders. A case that
+    fails is reported and the others go on; work of a process or worker that died is done again elsewhere.
+    Raises CannotWrite if another batch works on the folder.
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CannotWrite(f"another batch is writing to {folder}; wait for it, or choose another folder.") from None
+    try:
+        _remove_parts(errands)
+        report = yield from _all(errands, job, jobs, cluster)
+        _write_tables(report, job, folder)
+        yield Result(report)
+    finally:
+        _remove_parts(errands)
+        lock.release()
+        with suppress(OSError):
+            (folder / _LOCK).unlink()
+
+
+def _all(
+    errands: Sequence[Errand], job: Job, jobs: int, cluster: Any
+) -> Generator[Progress | Partial[Done | Failed], None, BatchReport]:
+    total = len(errands)
+    outcomes: dict[str, Done | Failed] = {}
+    open_errands = []
+    for errand in errands:
+        before = finished(job, errand)
+        if before is None:
+            open_errands.append(errand)
+        else:
+            outcomes[errand.case.name] = before
+            yield Partial(before)
+            yield Progress(len(outcomes), total, f"{before.name}: done before")
+    if cluster is not None:
+        steps = _given_out(open_errands, lambda errand: cluster.submit(run_errand, job, errand))
+    elif jobs > 1 and len(open_errands) > 1:
+        steps = _in_processes(open_errands, job, min(jobs, len(open_errands)))
+    else:
+        steps = _here(open_errands, job)
+    for step in steps:
+        if isinstance(step, Progress):
+            yield Progress(len(outcomes), total, step.message)
+        else:
+            outcomes[step.name] = step
+            yield Partial(step)
+            yield Progress(len(outcomes), total, step.name)
+    in_order = [outcomes[errand.case.name] for errand in errands]
+    done = tuple(one for one in in_order if isinstance(one, Done))
+    return BatchReport(done, tuple(one for one in in_order if isinstance(one, Failed)))
+
+
+def _here(errands: Sequence[Errand], job: Job) -> Iterator[Progress | Done | Failed]:
+    """One after another, in this thread, with every window's progress."""
+    for errand in errands:
+        try:
+            for step in errand_steps(job, errand):
+                if isinstance(step, Progress):
+                    yield replace(step, message=f"{errand.case.name}: {step.message}")
+                else:
+                    yield step.value
+        except Exception as error:  # whatever it is, the other cases go on
+            yield _failed(errand, error)
+
+
+def _given_out(errands: Sequence[Errand], submit: Callable[[Errand], Handle]) -> Iterator[Progress | Done | Failed]:
+    """All at once to whoever works, taken back as they come."""
+    waiting = [(errand, submit(errand)) for errand in errands]
+    try:
+        while waiting:
+            ready = [pair for pair in waiting if pair[1].done()]
+            waiting = [pair for pair in waiting if pair not in ready]
+            for errand, handle in ready:
+                try:
+                    yield handle.result()
+                except BrokenProcessPool:
+                    waiting.append((errand, handle))
+                    raise
+                except Exception as error:  # whatever it is, the other cases go on
+                    yield _failed(errand, error)
+            if waiting and not ready:
+                time.sleep(_LOOK_SECONDS)
+                yield Progress(0, None, f"{len(waiting)} cases to go")
+    finally:
+        for _, handle in waiting:
+            handle.cancel()
+
+
+def _in_processes(errands: Sequence[Errand], job: Job, jobs: int) -> Iterator[Progress | Done | Failed]:
+    """In processes of this machine, which share its cores; when one dies, what is not done is given out again."""
+    mine = replace(job, threads=max(1, (os.cpu_count() or 1) // jobs))
+    left = {errand.case.name: errand for errand in errands}
+    tries = 0
+    while left:
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+        try:
+            for step in _given_out(list(left.values()), partial(_submit, pool, mine)):
+                if not isinstance(step, Progress):
+                    del left[step.name]
+                yield step
+        except BrokenProcessPool as error:
+            tries += 1
+            if tries == _TRIES:
+                for errand in left.values():
+                    yield _failed(errand, RuntimeError(f"{tries} processes died, perhaps for lack of memory: {error}"))
+                return
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, job: Job, errand: Errand) -> Future[Done]:
+    return pool.submit(run_errand, job, errand)
+
+
+def _failed(errand: Errand, error: BaseException) -> Failed:
+    text = " ".join(str(error).split())
+    if not isinstance(error, MedTransformerError):
+        text = f"{type(error).__name__}: {text}"
+    return Failed(errand.case.name, str(errand.case.path), text)
+
+
+def _remove_parts(errands: Sequence[Errand]) -> None:
+    """Take away what killed processes left half-written beside the outputs; nobody else writes there now."""
+    ours: dict[Path, set[str]] = {}
+    for errand in errands:
+        for path in (errand.output, errand.record, *([errand.uncertainty] if errand.uncertainty else [])):
+            ours.setdefault(path.parent, set()).add(path.name[:80])
+    for folder, names in ours.items():
+        if not folder.is_dir():
+            continue
+        for file in folder.iterdir():
+            match = _PART.match(file.name)
+            if match and match["name"] in names:
+                with suppress(OSError):
+                    file.unlink()
+
+
+def _write_tables(report: BatchReport, job: Job, folder: Path) -> None:
+    """The summary of what is done, and of what failed or nothing."""
+    from napari_medtransformer.volumes.writing import replacing
+
+    structures = [label.name for label in job.card.labels]
+    rows = [
+        [one.name, Path(one.input).name, *(f"{one.volumes_ml.get(name, 0.0):.6g}" for name in structures)]
+        for one in report.done
+    ]
+    with replacing(folder / SUMMARY) as stream:
+        stream.write(_csv([["case", "input", *(f"{name} [ml]" for name in structures)], *rows]))
+    if report.failed:
+        with replacing(folder / FAILURES) as stream:
+            stream.write(_csv([["case", "input", "error"], *([f.name, f.input, f.error] for f in report.failed)]))
+    else:
+        with suppress(FileNotFoundError):
+            (folder / FAILURES).unlink()
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()

@@ -1,0 +1,179 @@
+"""One case of a batch, wherever it is done: read, segmented, written, recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.models import ModelCard
+from napari_medtransformer.models.base import AutomaticModel
+from napari_medtransformer.progress import Progress, Result
+from napari_medtransformer.segmentation.cases import Case, content_hash
+
+_RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a batch does with every case; it travels to workers.
+
+    weights: as for load_model. weights_hash: of the file, so that other weights mean other labels. options: of
+    SegmentOptions. threads: of torch, None for its default. recorded: whether finished cases are remembered.
+    """
+
+    card: ModelCard
+    weights: str | None
+    weights_hash: str
+    device: str
+    options: dict[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+    recorded: bool = True
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A case and where its labels go; uncertainty: where its entropy goes, None for nowhere."""
+
+    case: Case
+    output: Path
+    uncertainty: Path | None = None
+
+    @property
+    def record(self) -> Path:
+        """The file beside the labels that says what they were made of."""
+        name = self.output.name.removesuffix(".gz")
+        return self.output.with_name(f"{name.rpartition('.')[0] or name}.json")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A segmented case. volumes_ml: by the labels' names, those that the model knows, 0 where not found."""
+
+    name: str
+    input: str
+    output: str
+    volumes_ml: dict[str, float]
+    messages: tuple[str, ...] = ()
+    skipped: bool = False
+
+
+def finished(job: Job, errand: Errand) -> Done | None:
+    """What was done before, if its record says that the same input, model and options made it; None to do it."""
+    if not job.recorded or not errand.output.is_file():
+        return None
+    if errand.uncertainty is not None and not errand.uncertainty.is_file():
+        return None
+    try:
+        record = json.loads(errand.record.read_text(encoding="utf-8"))
+        if record["key"] != _key(job, errand.case):
+            return None
+        volumes = {str(name): float(ml) for name, ml in record["volumes_ml"].items()}
+        return Done(
+            errand.case.name, str(errand.case.path), str(errand.output), volumes, tuple(record["messages"]), True
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # no record, or not one of ours: the case is done again
+
+
+def run_errand(job: Job, errand: Errand) -> Done:
+    """Do one case from beginning to end. Raises what reading, segmenting and writing raise."""
+    done = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what matters is in the messages
+        for step in errand_steps(job, errand):
+            if isinstance(step, Result):
+                done = step.value
+    if done is None:
+        raise RuntimeError("the steps ended without a Result")
+    return done
+
+
+def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
+    """As run_errand, with the windows' progress on the way."""
+    from napari_medtransformer.segmentation.engine import Segmentation, segment_steps
+    from napari_medtransformer.volumes import label_statistics, read_volume, write_heatmap, write_labels
+
+    case = errand.case
+    key = _key(job, case) if job.recorded else ""
+    volume = read_volume(case.path, series=case.series)
+    model, alone = _loaded(job.card, job.weights, job.weights_hash, job.device, job.threads)
+    found: Segmentation | None = None
+    with alone:  # one model, one volume at a time
+        for step in segment_steps(model, volume, **job.options):
+            if isinstance(step, Progress):
+                yield step
+            elif isinstance(step, Result):
+                found = step.value
+    if found is None:
+        raise RuntimeError("the steps ended without a Result")
+    names = {label.value: label.name for label in job.card.labels}
+    _make_folder(errand.output.parent)
+    write_labels(found.labels, volume, errand.output, names=names)
+    if errand.uncertainty is not None and found.entropy is not None:
+        _make_folder(errand.uncertainty.parent)
+        write_heatmap(found.entropy, volume, errand.uncertainty)
+    measured = {one.label.number: one.volume_ml for one in label_statistics(found.labels, volume)}
+    volumes = {name: round(measured.get(value, 0.0), 6) for value, name in names.items()}
+    done = Done(case.name, str(case.path), str(errand.output), volumes, found.messages)
+    if job.recorded:
+        _write_record(errand, key, done)
+    yield Result(done)
+
+
+def job_for(card: ModelCard, weights: str | None, device: str, options: dict[str, Any], **more: Any) -> Job:
+    """A Job; its weights are found, or fetched, and hashed here. Raises UnreadableWeights, CannotWrite."""
+    from napari_medtransformer.models.weights import find_weights
+
+    known = "random, seed 0" if weights == "random" else content_hash([find_weights(card, weights)])
+    return Job(card, weights, known, device, options, **more)
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    card: ModelCard, weights: str | None, weights_hash: str, device: str, threads: int | None
+) -> tuple[AutomaticModel, threading.Lock]:
+    """The model of this process, loaded once, and the lock of who uses it."""
+    import torch
+
+    from napari_medtransformer.models import load_model
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model: Any = load_model(card, weights, device, dtype="float32")
+    return model, threading.Lock()
+
+
+def _key(job: Job, case: Case) -> str:
+    """What the labels depend on: the input's content, the model and the options; not where it runs."""
+    asked = [job.card.name, job.weights_hash, job.options, case.series]
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(asked, sort_keys=True, default=list).encode())
+    digest.update(content_hash(case.files).encode())
+    return digest.hexdigest()
+
+
+def _write_record(errand: Errand, key: str, done: Done) -> None:
+    """Written after the labels: without it they count as unfinished."""
+    from napari_medtransformer.volumes.writing import replacing
+
+    values = asdict(done) | {"version": _RECORD_VERSION, "key": key}
+    values.pop("skipped")
+    # names alone: a folder that is moved, or restarted elsewhere, keeps its records
+    values["input"], values["output"] = Path(done.input).name, errand.output.name
+    with replacing(errand.record) as stream:
+        stream.write((json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"there is no folder {folder} and none could be made: {error.strerror}.") from error
