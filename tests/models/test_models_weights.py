@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,12 @@ def test_the_click_model_loads_its_own_state_and_refuses_another(tmp_path: Path)
     save_file(STATE, tmp_path / "other.safetensors")
     with pytest.raises(UnreadableWeights, match=r"do not fit medt-click-tiny.*no family known"):
         load_model(card, tmp_path / "other.safetensors", "cpu")
+
+
+def test_what_training_scripts_keep_beside_a_network_is_not_run(tmp_path: Path) -> None:
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(3))])
+    extras = {"optimizer": optimiser, "args": argparse.Namespace(lr=1e-4), "counts": defaultdict(dict, a={"b": 1})}
+    torch.save({"model_state_dict": STATE, **extras}, tmp_path / "w.pth")
+    read = weights.load_state(tmp_path / "w.pth")
+    assert read.keys() == STATE.keys()
+    assert all(torch.equal(read[k], STATE[k]) for k in STATE)

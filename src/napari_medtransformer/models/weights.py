@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,9 +98,30 @@ def _load_safetensors(path: Path) -> Any:
         ) from error
 
 
+class _Inert:
+    """Stands in for what training scripts save beside the network: takes any state, keeps none and does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Found in published checkpoints (SAM-Med2D keeps its optimiser, others their arguments): none of these is run.
+_OPTIMISERS = [f"torch.optim.{name.lower()}.{name}" for name in ("Adam", "AdamW", "SGD")]
+_HARMLESS: list[Any] = [
+    *((_Inert, name) for name in (*_OPTIMISERS, "argparse.Namespace")),
+    (collections.defaultdict, "collections.defaultdict"),
+    *((dict, f"{module}.dict") for module in ("builtins", "__builtin__")),
+]
+
+
 def _load_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            # pages of a mapped file are read when a tensor is copied, and an optimiser's never
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     # torch's unpickler meets damaged bytes with whatever exception its instructions run into.
     except Exception as error:
         refused = re.search(r"unsupported global: global (\S+)|unsupported global (\S+)", str(error), re.IGNORECASE)

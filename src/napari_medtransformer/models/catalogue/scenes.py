@@ -25,7 +25,8 @@ _NAMES = (
 # hues a golden section apart: neighbours in the list differ well
 _GOLDEN = 0.618034
 _LABELS = tuple(
-    LabelInfo(i, name, colorsys.hsv_to_rgb(i * _GOLDEN % 1, 0.65, 0.9)) for i, name in enumerate(_NAMES.split(", "), start=1)
+    LabelInfo(value, name, colorsys.hsv_to_rgb(value * _GOLDEN % 1, 0.65, 0.9))
+    for value, name in enumerate(_NAMES.split(", "), start=1)
 )
 _PURPOSE = (
     "Names what is seen in photographs of rooms and streets, nothing in anatomy: a start for fine-tuning, and the "
