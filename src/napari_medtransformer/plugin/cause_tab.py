@@ -83,15 +83,20 @@ class CauseTab(QWidget):
         self.progress.setFixedHeight(14)
         layout.addWidget(self.progress)
         self.table = QTableWidget(0, 4)
-        self.table.setHorizontalHeaderLabels(["site", "head", "Dice without", "expected IoU"])
+        self.table.setHorizontalHeaderLabels(["site", "head", "Dice", "IoU"])
         self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column, width in ((1, 42), (2, 84), (3, 84)):
+        for column, width in ((1, 42), (2, 58), (3, 46)):
             self.table.setColumnWidth(column, width)
         self.table.verticalHeader().hide()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setMinimumHeight(84)
-        self.table.setToolTip("Heads whose absence changes the mask most come first; click one to look at it")
+        self.table.verticalHeader().setDefaultSectionSize(20)
+        self.table.setWordWrap(False)
+        self.table.setToolTip(
+            "Dice of the mask without the head with the whole model's, and the model's expected IoU without it. Heads "
+            "whose absence changes the mask most come first; click one to look at it"
+        )
         self.table.itemClicked.connect(self._on_row)
         layout.addWidget(self.table, 1)
         return frame

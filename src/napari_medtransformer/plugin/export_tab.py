@@ -92,6 +92,7 @@ class ExportTab(QWidget):
         self.table.verticalHeader().hide()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setMinimumHeight(120)
+        self.table.verticalHeader().setDefaultSectionSize(22)
         layout.addWidget(self.table, 1)
         self.total = quiet_label()
         layout.addWidget(self.total)
@@ -109,6 +110,9 @@ class ExportTab(QWidget):
             self.labels.clear()
             for layer in layers:
                 self.labels.addItem(layer.name)
+            workspace = state.controller.workspace
+            own = None if workspace is None else workspace.masks
+            self.labels.setCurrentIndex(next((i for i, layer in enumerate(layers) if layer is not own), 0))
         self.table_button.setEnabled(answer is not None and bool(layers))
         if answer is None:
             self.what.setText("Click a voxel first.")

@@ -106,7 +106,8 @@ class LookTab(QWidget):
         self.quantity = combo("The number that frames every head of the matrix")
         for key, text in QUANTITIES.items():
             self.quantity.addItem(text, key)
-        self.quantity.setMaximumWidth(170)
+        self.quantity.setMinimumWidth(150)
+        self.quantity.setMaximumWidth(190)
         self.quantity.activated.connect(lambda: self.refresh_matrix())
         frame, layout = section("Heads", self.strip_button, self.matrix_button)
         looks_at = QLabel("looks at")

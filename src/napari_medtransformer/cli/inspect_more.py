@@ -1,0 +1,164 @@
+"""What `medtransformer inspect` draws and counts beyond one site: shares per label, matrix, rollout, positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from napari_medtransformer.attention.sites import AttentionSite
+    from napari_medtransformer.inspection import SliceInspection
+    from napari_medtransformer.inspection.queries import Query
+    from napari_medtransformer.volumes import Volume
+
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="FILE", help="Labels of the same image, for --shares and --ask-label.", show_default=False
+    ),
+]
+AskLabel = Annotated[
+    int | None,
+    typer.Option(
+        "--ask-label",
+        metavar="N",
+        help="Let a whole label ask instead of the voxel, in --shares, --matrix and --rollout.",
+        show_default=False,
+    ),
+]
+SharesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--shares",
+        metavar="FILE.csv",
+        help="How the attention of every head is shared out among labels; of --site, or of all.",
+        show_default=False,
+    ),
+]
+MatrixOption = Annotated[
+    Path | None,
+    typer.Option("--matrix", metavar="FILE", help="Draw depth × heads: .png, .svg or .pdf.", show_default=False),
+]
+RolloutOption = Annotated[
+    Path | None,
+    typer.Option("--rollout", metavar="FILE", help="Draw attention rollout: .png, .svg or .pdf.", show_default=False),
+]
+PositionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--positions",
+        metavar="FILE",
+        help="Draw the model's first positional encoding: .png, .svg or .pdf.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What was asked for beyond one site, checked. labels: (z, y, x) integers on the image's grid."""
+
+    labels: np.ndarray | None
+    ask_label: int | None
+    shares: Path | None
+    matrix: Path | None
+    rollout: Path | None
+    positions: Path | None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything was asked for; then every site is recorded."""
+        return any(path is not None for path in (self.shares, self.matrix, self.rollout, self.positions))
+
+
+def check_extras(
+    volume: Volume,
+    labels: Path | None,
+    ask_label: int | None,
+    shares: Path | None,
+    matrix: Path | None,
+    rollout: Path | None,
+    positions: Path | None,
+) -> Extras:
+    """The same with the labels read. Raises CannotWrite, UnreadableFile and UnsupportedVolume."""
+    from napari_medtransformer.errors import CannotWrite, UnsupportedVolume
+    from napari_medtransformer.inspection.figure import figure_path
+    from napari_medtransformer.volumes.reading import read_labels
+
+    for figure in (matrix, rollout, positions):
+        if figure is not None:
+            figure_path(figure)
+    if shares is not None and (shares.suffix.lower() != ".csv" or not shares.parent.is_dir()):
+        raise CannotWrite(f"{shares} is no table in a folder that exists; use a name that ends in .csv.")
+    if labels is None and (shares is not None or ask_label is not None):
+        raise UnsupportedVolume("--shares and --ask-label are about labels; give their file with --labels.")
+    read = None if labels is None else read_labels(labels)
+    if read is not None and read.data.shape != volume.shape:
+        raise UnsupportedVolume(
+            f"the labels have {read.data.shape} voxels (z, y, x), the image {volume.shape}; "
+            "give labels that were drawn on this image."
+        )
+    return Extras(None if read is None else read.data, ask_label, shares, matrix, rollout, positions)
+
+
+def write_extras(
+    extras: Extras, inspection: SliceInspection, query_zyx: tuple[float, float, float], site: AttentionSite | None
+) -> dict[str, Any]:
+    """Write what was asked for; what `--json` tells about it. site: None for all, in the table of shares."""
+    from napari_medtransformer.inspection.export import answer_figure, answer_shares, write_table
+    from napari_medtransformer.inspection.figure import write_figure
+    from napari_medtransformer.inspection.gallery import draw_matrix, draw_positions
+    from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
+    from napari_medtransformer.inspection.position_views import (
+        CHANNELS,
+        MOSAIC,
+        position_view,
+        shown_encodings,
+        views_of,
+    )
+    from napari_medtransformer.inspection.queries import ROLLOUT, ask
+    from napari_medtransformer.progress import run_to_end
+
+    told: dict[str, Any] = {}
+    query = _query(extras, inspection, query_zyx)
+    if extras.shares is not None or extras.matrix is not None:
+        answers = run_to_end(matrix_steps(inspection, query))
+    if extras.shares is not None and extras.labels is not None:
+        table: list[list[str]] = []
+        for answer in answers:
+            if site is None or answer.site == site.name:
+                rows = answer_shares(inspection, answer, extras.labels, {})
+                table += rows if not table else rows[1:]
+        told["shares"] = write_table(table, extras.shares)
+    if extras.matrix is not None:
+        card = inspection.model.card.name
+        text = (
+            f"{card}, asked by {answers[0].asked}: every head of every site. Frames and numbers: entropy of the "
+            "attention in nats. Each map is coloured from 0 to its own maximum."
+        )
+        figure = draw_matrix(inspection, answers, head_matrix(answers, "entropy"), text)
+        told["matrix"] = write_figure(figure, extras.matrix)
+    if extras.rollout is not None:
+        drawn = answer_figure(inspection, ask(inspection, ROLLOUT, query), smooth=True)
+        told["rollout"] = write_figure(drawn, extras.rollout)
+    if extras.positions is not None:
+        encoding = shown_encodings(inspection)[0]
+        yx = inspection.plane.in_slice(query_zyx)
+        titles = [title for title in views_of(encoding) if title in (MOSAIC, CHANNELS)] or views_of(encoding)[:1]
+        views = [(title, position_view(inspection, encoding, title, yx)) for title in titles]
+        figure = draw_positions(views, encoding, inspection.model.card.name)
+        told["positions"] = write_figure(figure, extras.positions)
+    return told
+
+
+def _query(extras: Extras, inspection: SliceInspection, query_zyx: tuple[float, float, float]) -> Query:
+    from napari_medtransformer.inspection.queries import RegionQuery, VoxelQuery
+
+    if extras.ask_label is None or extras.labels is None:
+        return VoxelQuery(query_zyx)
+    return RegionQuery(f"label {extras.ask_label}", inspection.on_slice(extras.labels) == extras.ask_label)
