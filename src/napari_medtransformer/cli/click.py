@@ -13,11 +13,14 @@ from napari_medtransformer.cli.options import (
     Axis,
     Device,
     Dtype,
+    Frame,
     InputPath,
     Millimetres,
     ModelName,
+    Series,
     WeightsOption,
 )
+from napari_medtransformer.cli.reading import read_input
 
 
 def click(
@@ -42,6 +45,8 @@ def click(
     axis: Axis = "0",
     propagate: Annotated[bool, typer.Option("--propagate", help="Follow the object from slice to slice.")] = False,
     mm: Millimetres = False,
+    series: Series = None,
+    frame: Frame = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: WeightsOption = None,
@@ -55,7 +60,7 @@ def click(
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json, say_warning
     from napari_medtransformer.errors import InvalidPrompt
     from napari_medtransformer.models import find_card
-    from napari_medtransformer.volumes import read_volume, write_labels
+    from napari_medtransformer.volumes import write_labels
     from napari_medtransformer.volumes.writing import writable_path
 
     slice_axis = parse_axis(axis)
@@ -66,7 +71,7 @@ def click(
             "nothing says where the object is; give at least one --point I,J,K or --box I0,J0,K0,I1,J1,K1"
         )
     card = find_card(model)
-    volume = read_volume(input_path)
+    volume = read_input(input_path, series, frame)
     writable_path(output, volume)  # better now than after the work
     points_zyx = [(point_zyx(typed, volume, mm=mm), typed.positive) for typed in points]
     boxes_zyx = [box_zyx(typed, volume, slice_axis, mm=mm) for typed in boxes]

@@ -12,17 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_medtransformer.cli.inspect_more import (
+    AskLabel,
+    LabelsOption,
+    MatrixOption,
+    PositionsOption,
+    RolloutOption,
+    SharesOption,
+    check_extras,
+    write_extras,
+)
 from napari_medtransformer.cli.options import (
     DEFAULT_MODEL,
     AsJson,
     Axis,
     Device,
     Dtype,
+    Frame,
     InputPath,
     Millimetres,
     ModelName,
+    Series,
     WeightsOption,
 )
+from napari_medtransformer.cli.reading import read_input
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.sites import AttentionSite
@@ -68,8 +81,16 @@ def inspect(
         Path | None,
         typer.Option("--figure", metavar="FILE", help="Draw every head on the anatomy: .png, .svg or .pdf."),
     ] = None,
+    labels: LabelsOption = None,
+    ask_label: AskLabel = None,
+    shares: SharesOption = None,
+    matrix: MatrixOption = None,
+    rollout: RolloutOption = None,
+    positions: PositionsOption = None,
     axis: Axis = "0",
     mm: Millimetres = False,
+    series: Series = None,
+    frame: Frame = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: WeightsOption = None,
@@ -84,16 +105,16 @@ def inspect(
     from napari_medtransformer.cli.messages import say_json
     from napari_medtransformer.inspection.figure import figure_path
     from napari_medtransformer.models import find_card
-    from napari_medtransformer.volumes import read_volume
 
     slice_axis = parse_axis(axis)
     typed = parse_query(query)
     card = find_card(model)
-    volume = read_volume(input_path)
+    volume = read_input(input_path, series, frame)
     query_zyx = point_zyx(typed, volume, mm=mm)
     write = None if output is None else _writer(output, volume)
     if figure is not None:
         figure_path(figure)
+    extras = check_extras(volume, labels, ask_label, shares, matrix, rollout, positions)
 
     # torch is loaded only now, when every word of the user's makes sense.
     from napari_medtransformer.cli.loading import load
@@ -111,14 +132,15 @@ def inspect(
         slice_axis,
         nearest_voxel(query_zyx[slice_axis]),
         prompts=make_prompts((image_shape[0], image_shape[1]), points=[(in_slice[0], in_slice[1])]),
-        sites=None if site is None else [site],
+        sites=None if site is None or extras.wanted else [site],
     )
     shown = inspection.probe.site(site) if site is not None else _default_site(inspection)
-    reports = report_heads(inspection, query_zyx, token=token)
+    reports = report_heads(inspection, query_zyx, sites=None if site is None else [shown], token=token)
     if write is not None:
         write(inspection, shown, query_zyx, token, reports)
     if figure is not None:
         _draw(inspection, shown, query_zyx, token, reports, figure, card.name)
+    told = write_extras(extras, inspection, query_zyx, None if site is None else shown)
 
     if as_json:
         say_json(
@@ -130,6 +152,7 @@ def inspect(
                 "device": str(network.device),
                 "query": _file_index(query_zyx, volume),
                 "axis": slice_axis,
+                **told,
                 "sites": _as_sites(reports, inspection, volume),
             }
         )
@@ -284,7 +307,8 @@ def _file_index(zyx: tuple[float, float, float], volume: Volume) -> list[float]:
 def _as_sites(reports: list[HeadReport], inspection: SliceInspection, volume: Volume) -> list[dict[str, Any]]:
     """The reports by site, coordinates in the file's own order."""
     sites = []
-    for site in inspection.sites:
+    reported = {report.site for report in reports}
+    for site in (site for site in inspection.sites if site.name in reported):
         heads = []
         for report in (report for report in reports if report.site == site.name):
             values = asdict(report)

@@ -10,6 +10,19 @@ import typer
 DEFAULT_MODEL = "medt-click-tiny"
 
 InputPath = Annotated[Path, typer.Argument(metavar="IN", help="The image to open.", show_default=False)]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        "--series",
+        metavar="N|UID",
+        help="Which DICOM series of a folder, by its number in the list that the error gives, or its UID.",
+        show_default=False,
+    ),
+]
+Frame = Annotated[
+    int | None,
+    typer.Option("--frame", metavar="N", help="Which time point or channel of a 4D file, from 0.", show_default=False),
+]
 ModelName = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="A model; `medtransformer models` lists them.")
 ]

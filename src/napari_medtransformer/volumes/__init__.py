@@ -6,7 +6,7 @@ from napari_medtransformer.volumes.reading import read_frames, read_label_names,
 from napari_medtransformer.volumes.resampling import resample_isotropic, resample_onto
 from napari_medtransformer.volumes.statistics import LabelStatistics, label_statistics, write_statistics
 from napari_medtransformer.volumes.volume import FileGrid, Volume
-from napari_medtransformer.volumes.writing import write_heatmap, write_labels
+from napari_medtransformer.volumes.writing import write_heatmap, write_labels, write_volume
 
 __all__ = [
     "CT_PRESETS",
@@ -30,4 +30,5 @@ __all__ = [
     "write_label_table",
     "write_labels",
     "write_statistics",
+    "write_volume",
 ]

@@ -37,7 +37,18 @@ _DTYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-_WRITTEN = {"u1": "MET_UCHAR", "u2": "MET_USHORT", "u4": "MET_UINT", "f4": "MET_FLOAT"}
+_WRITTEN = {
+    "u1": "MET_UCHAR",
+    "u2": "MET_USHORT",
+    "u4": "MET_UINT",
+    "u8": "MET_ULONG_LONG",
+    "i1": "MET_CHAR",
+    "i2": "MET_SHORT",
+    "i4": "MET_INT",
+    "i8": "MET_LONG_LONG",
+    "f4": "MET_FLOAT",
+    "f8": "MET_DOUBLE",
+}
 
 
 def read_meta(path: Path) -> Decoded:

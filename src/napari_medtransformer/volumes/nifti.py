@@ -220,7 +220,8 @@ def _image_with_header(array: np.ndarray, grid: FileGrid, *, labels: bool) -> An
     header.set_intent("label" if labels else "none")
     header["descrip"] = b""
     header["aux_file"] = b""
-    shape = grid.file_shape if array.ndim == 3 else array.shape
+    # The file's own dimensions, such as (i, j, k, 1); of a file with frames, one of them is written.
+    shape = grid.file_shape if array.size == np.prod(grid.file_shape, dtype=object) else array.shape
     # affine None: nibabel then leaves the header's own forms as they are.
     image = image_class(array.reshape(shape, order="F"), None, header)
     image.header["pixdim"] = pixdim

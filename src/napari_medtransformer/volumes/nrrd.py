@@ -51,7 +51,18 @@ _SPACES = {
     "left-posterior-superior": (-1, -1, 1),
     "lps": (-1, -1, 1),
 }
-_WRITTEN = {"u1": "uint8", "u2": "uint16", "u4": "uint32", "f4": "float"}
+_WRITTEN = {
+    "u1": "uint8",
+    "u2": "uint16",
+    "u4": "uint32",
+    "u8": "uint64",
+    "i1": "int8",
+    "i2": "int16",
+    "i4": "int32",
+    "i8": "int64",
+    "f4": "float",
+    "f8": "double",
+}
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,14 @@ def label_statistics(labels: np.ndarray, volume: Volume, names: LabelNames | Non
     ]
 
 
-def write_statistics(statistics: Sequence[LabelStatistics], path: str | os.PathLike[str]) -> Path:
-    """Write names, colours, millilitres and values as CSV or JSON, by the suffix. Raises CannotWrite."""
-    columns = ("voxels", "volume_ml", "mean", "std", "low", "high")
+def write_statistics(
+    statistics: Sequence[LabelStatistics], path: str | os.PathLike[str], columns: Sequence[str] | None = None
+) -> Path:
+    """Write names, colours, millilitres and values as CSV or JSON, by the suffix. Raises CannotWrite.
+
+    columns: which fields of LabelStatistics beside the label; None for all.
+    """
+    columns = columns or ("voxels", "volume_ml", "mean", "std", "low", "high")
     return write_label_table(
         [one.label for one in statistics],
         path,

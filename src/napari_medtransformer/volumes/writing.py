@@ -1,4 +1,4 @@
-"""Write labels and heatmaps on the grid of the file they belong to, whole or not at all."""
+"""Write images, labels and heatmaps on the grid of the file they belong to, whole or not at all."""
 
 from __future__ import annotations
 
@@ -66,6 +66,20 @@ def write_heatmap(heatmap: np.ndarray, volume: Volume, path: str | os.PathLike[s
         raise CannotWrite(f"a heatmap of type {heatmap.dtype} cannot be written; expected real numbers.")
     zyx_first = np.moveaxis(heatmap, 0, -1) if heatmap.ndim == 4 else heatmap
     stored = volume.grid.to_file_order(zyx_first).astype(np.float32)
+    _write(stored, volume, target, None, labels=False)
+    return target
+
+
+def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
+    """Write an image in its own type on its own grid: values, affine and, NIfTI to NIfTI, the header's geometry.
+
+    path: .nii, .nii.gz, .nrrd or .mha. Returns the path. Raises CannotWrite as write_labels does, and
+    UnsupportedVolume for an image that memory cannot hold.
+    """
+    target = writable_path(path, volume, WRITABLE_SUFFIXES)
+    stored = np.asarray(volume.grid.to_file_order(volume.data))
+    if stored.dtype.kind == "b" or stored.dtype == np.float16:
+        stored = stored.astype(np.uint8 if stored.dtype.kind == "b" else np.float32)
     _write(stored, volume, target, None, labels=False)
     return target
 

@@ -1,0 +1,126 @@
+"""`medtransformer measure`: names and millilitres of labels, and an image's values inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_medtransformer.cli.options import AsJson, Frame, Series
+from napari_medtransformer.cli.reading import read_input
+from napari_medtransformer.errors import UnsupportedVolume
+
+if TYPE_CHECKING:
+    from napari_medtransformer.volumes import LabelStatistics, Volume
+
+_OF_THE_IMAGE = ("mean", "std", "low", "high")
+
+
+def measure(
+    labels_path: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="A label file: NIfTI, NRRD, MHA, DICOM-SEG.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where the table goes: .csv or .json; else it is shown.",
+            show_default=False,
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image",
+            metavar="IN",
+            help="The image that the labels lie on: adds mean, standard deviation, lowest and highest value.",
+            show_default=False,
+        ),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            "--names",
+            metavar="TABLE",
+            help="Names of the labels: .csv with number and name, or .json; else those in LABELS.",
+            show_default=False,
+        ),
+    ] = None,
+    series: Series = None,
+    frame: Frame = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every label: its name and volume in millilitres, and the image's values inside it."""
+    from napari_medtransformer.cli.messages import say, say_json
+    from napari_medtransformer.volumes import (
+        label_statistics,
+        read_label_names,
+        read_label_table,
+        read_labels,
+        write_statistics,
+    )
+
+    if image is None and (series is not None or frame is not None):
+        raise UnsupportedVolume("--series and --frame choose in an image; give it with --image.")
+    labels = read_labels(labels_path)
+    known = read_label_table(names) if names is not None else read_label_names(labels_path)
+    volume = labels if image is None else read_input(image, series, frame)
+    _check_grid(labels, volume, labels_path)
+    found = label_statistics(labels.data, volume, known)
+    columns = None if image is not None else ("voxels", "volume_ml")
+    if output is not None:
+        written = write_statistics(found, output, columns)
+    if as_json:
+        say_json([_as_row(one, with_values=image is not None) for one in found])
+    elif output is not None:
+        total = sum(one.volume_ml for one in found)
+        say(f"{written}: {len(found)} label{'s' * (len(found) != 1)}, {total:.1f} ml together")
+    else:
+        _print(found, volume if image is not None else None)
+
+
+def _check_grid(labels: Volume, volume: Volume, labels_path: Path) -> None:
+    """Raises UnsupportedVolume unless the labels lie on the image's voxels."""
+    import numpy as np
+
+    # A hundredth of a voxel: what headers lose in writing an affine as float32 is far below.
+    tolerance = 0.01 * min(volume.spacing)
+    if labels.shape == volume.shape:
+        corners = np.array([(0, 0, 0), labels.shape, (0, labels.shape[1], 0)])
+        if np.abs(labels.mm_from_zyx(corners) - volume.mm_from_zyx(corners)).max() < tolerance:
+            return
+    own, other = (" × ".join(map(str, one.shape)) for one in (labels, volume))
+    raise UnsupportedVolume(
+        f"{labels_path.name} lies on another grid ({own} voxels) than {volume.grid.path.name} ({other}); bring it "
+        f"there first with `medtransformer convert --labels --like`."
+    )
+
+
+def _as_row(one: LabelStatistics, *, with_values: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "number": one.label.number,
+        "name": one.label.name,
+        "voxels": one.voxels,
+        "volume_ml": one.volume_ml,
+    }
+    return row | ({column: getattr(one, column) for column in _OF_THE_IMAGE} if with_values else {})
+
+
+def _print(found: list[LabelStatistics], image: Volume | None) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    unit = "" if image is None else "\n(HU)" if image.modality == "CT" else "\n"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("label", justify="right")
+    table.add_column("name", overflow="fold")
+    for heading in ("voxels", "volume\n(ml)", *(() if image is None else (f"{c}{unit}" for c in _OF_THE_IMAGE))):
+        table.add_column(heading, justify="right")
+    for one in found:
+        values = [] if image is None else [f"{getattr(one, column):.5g}" for column in _OF_THE_IMAGE]
+        table.add_row(str(one.label.number), one.label.name, str(one.voxels), f"{one.volume_ml:.2f}", *values)
+    Console().print(table)

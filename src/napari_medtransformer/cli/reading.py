@@ -1,0 +1,32 @@
+"""The image that a command works on, and its faults in the words of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_medtransformer.errors import UnsupportedVolume
+
+if TYPE_CHECKING:
+    from napari_medtransformer.volumes import Volume
+
+# What a caller of read_volume would write, and what somebody at the command line does.
+_AS_OPTIONS = (
+    ("read it with resample=True to interpolate", "`medtransformer convert IN -o OUT --interpolate` fills the gaps"),
+    ("with series=NUMBER of", "with --series NUMBER of"),
+    ("with frame=0 to", "with --frame 0 to"),
+    ("Leave frame out", "Leave --frame out"),
+)
+
+
+def read_input(path: Path, series: str | None = None, frame: int | None = None, *, interpolate: bool = False) -> Volume:
+    """The volume of `path`. series: a number of the list or a UID. Raises what read_volume raises."""
+    from napari_medtransformer.volumes import read_volume
+
+    try:
+        return read_volume(path, series=series, frame=frame, resample=interpolate)
+    except UnsupportedVolume as error:
+        text = str(error)
+        for said, option in _AS_OPTIONS:
+            text = text.replace(said, option)
+        raise UnsupportedVolume(text) from error
