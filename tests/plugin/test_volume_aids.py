@@ -104,7 +104,7 @@ def test_whatever_is_selected_the_topmost_visible_volume_answers(viewer, qtbot, 
     flat.visible, organs.visible = True, False
     viewer.layers.selection = {ct}
     viewer.status = "nothing"
-    assert hover(viewer, ct, voxel, qtbot).endswith("· value 99")
+    assert hover(viewer, ct, voxel, qtbot).endswith(f"· value 99 · example_ct {hu}")
     for layer in (ct, flat, organs):
         layer.visible = False
     assert letters(viewer) == ""

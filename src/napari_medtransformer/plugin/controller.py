@@ -270,6 +270,7 @@ class SessionController(QObject):
         with reported():
             memory = self.preferences.memory_mb * 1_000_000
             requests = workspace.use_model(self.model, window, memory, self.embedding_store())
+            self.remote.serve()
             self.prediction.follow(workspace.session, requests)
 
     def embedding_store(self) -> EmbeddingStore | None:
@@ -367,6 +368,10 @@ class SessionController(QObject):
         ids = [o.object_id for o in self.session.objects]
         if ids and self._current.current_object not in ids:
             self._current.current_object = ids[-1]
+
+    def sessions(self) -> list[PromptSession]:
+        """Of every volume that was worked on."""
+        return [w.session for w in self._workspaces.values() if w.session is not None]
 
     def unsaved(self) -> list[Workspace]:
         """The volumes with work that no file holds."""

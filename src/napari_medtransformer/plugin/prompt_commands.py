@@ -31,6 +31,7 @@ class PromptCommands:
             if workspace.session is None:
                 workspace.waiting.append(prompt)
             else:
+                controller.model_window.settle()
                 controller.prediction.follow(workspace.session, [workspace.session.add_prompt(prompt)])
         controller.after_change()
 

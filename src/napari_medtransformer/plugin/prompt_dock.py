@@ -112,10 +112,12 @@ class PromptDock(QWidget):
         self.device.activated.connect(lambda: self.controller.models.set_device(self.device.currentData()))
         self.contrast = QCheckBox("As displayed")
         self.contrast.setToolTip(
-            "Off: the model sees the window found from the image (CT: by Hounsfield units).\n"
-            "On: it sees the layer's contrast limits, as you do; prompts are predicted anew."
+            "On: the model sees the image through the window on screen, from the next prompt on.\n"
+            "Off: it keeps the window that it has now, whatever you look at."
         )
+        self.contrast.setChecked(self.controller.model_window.as_displayed)
         self.contrast.toggled.connect(self.controller.set_displayed_contrast)
+        self.controller.model_window.changed.connect(self._show_contrast)
         caption = QLabel("Runs on")
         caption.setStyleSheet(quiet_style())
         details = QWidget()
@@ -124,6 +126,9 @@ class PromptDock(QWidget):
         folded, self.model_details = folding("Device and contrast", details, is_open=False)
         layout.addWidget(folded)
         return frame
+
+    def _show_contrast(self) -> None:
+        self.contrast.setChecked(self.controller.model_window.as_displayed)
 
     def _status_bar(self) -> QWidget:
         bar = QWidget()

@@ -59,6 +59,10 @@ class ViewFollower(QObject):
             self.aids.assume(controller.layer, workspace.volume)
             self._timer.start()
 
+    def encode_soon(self) -> None:
+        """Encode the slice on screen once things have rested."""
+        self._timer.start()
+
     def shown_slice(self) -> tuple[int, int] | None:
         """(axis, index) of the slice of the volume that is on screen; None in 3D or outside the volume."""
         viewer, controller = self._viewer(), self._controller()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Layer
 from napari.qt.threading import create_worker
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
@@ -113,6 +114,17 @@ class VolumeDock(QWidget):
             field.valueChanged.connect(self._on_fields)
         layout.addLayout(row(_caption("Level"), self.level))
         layout.addLayout(row(_caption("Width"), self.width_field))
+        self.for_model = QCheckBox("The model sees it so too")
+        self.for_model.setToolTip(
+            "On: prompts are answered through the window on screen, from the next prompt on.\n"
+            "Off: the model keeps the window that it has now, whatever you look at."
+        )
+        self.for_model.toggled.connect(self.controller.set_displayed_contrast)
+        self.model_line = quiet_label()
+        layout.addWidget(self.for_model)
+        layout.addWidget(self.model_line)
+        self.controller.model_window.changed.connect(self._show_model_window)
+        self._show_model_window()
         return frame
 
     def _cursor_section(self) -> QWidget:
@@ -167,6 +179,7 @@ class VolumeDock(QWidget):
         self._offer_windows([] if volume is None else windows_of(volume))
         self._show_readout("")
         self._show_window()
+        self._show_model_window()
         self._on_layers()
 
     def _offer_windows(self, windows: Sequence[Window]) -> None:
@@ -193,6 +206,17 @@ class VolumeDock(QWidget):
     def _on_fields(self) -> None:
         least = 10.0 ** -self.width_field.decimals()
         self.set_window(Window.from_level_width(self.level.value(), max(self.width_field.value(), least)))
+
+    def _show_model_window(self) -> None:
+        """Whether the model sees what is on screen, and if not, what it sees."""
+        follows, layer, volume = self.controller.model_window.as_displayed, self.controller.layer, self.volume
+        self.for_model.setChecked(follows)
+        if follows or layer is None or volume is None:
+            self.model_line.hide()
+            return
+        low, high = self.controller.model_window.of(layer, volume)
+        self.model_line.setText(f"The model sees level {(low + high) / 2:.5g}, width {high - low:.5g}.")
+        self.model_line.show()
 
     def _show_window(self, event: Any = None) -> None:
         layer = self.controller.layer
