@@ -1,6 +1,6 @@
 # Everything runs from .venv, which scripts/setup makes on first use and renews when its inputs change.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench docs-figures clean
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 XVFB := xvfb-run -a -s "-screen 0 1600x1000x24"
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything needed
 
@@ -43,6 +43,9 @@ format: $(STAMP) ## Format the code
 
 bench: $(STAMP) ## Compare attention with other implementations; writes docs/benchmarks.md
 	$(BIN)/python benchmarks/attention.py
+
+docs-figures: $(STAMP) ## Make the pictures of attention in docs/images
+	$(BIN)/python scripts/docs_figures.py
 
 clean: ## Remove caches and build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(SHOTS)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from napari_medtransformer.attention.ablation import ablated_heads
 from napari_medtransformer.attention.positions import PositionTable, RelativeBias, find_positional_encodings
@@ -35,6 +36,7 @@ logger = logging.getLogger("docs_figures")
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
 CLICK_MODEL, SWIN_MODEL = "medt-click-tiny", "medt-hippocampus"
 DOTS_PER_INCH = 130
+COLOURS = 256  # a palette keeps the pictures small
 
 
 def main() -> int:
@@ -66,13 +68,14 @@ def main() -> int:
 
 def matrix_figure(inspection: SliceInspection, query: RegionQuery, labels: np.ndarray, numbers: dict[str, int]) -> None:
     """All heads asked by the liver, framed by how much they look at the spine."""
-    answers = run_to_end(matrix_steps(inspection, query))
+    # at the decoder's sites the click would ask, not the liver
+    answers = [answer for answer in run_to_end(matrix_steps(inspection, query)) if answer.kind == "global"]
     spine = np.isin(labels, [number for name, number in numbers.items() if name.startswith("vertebrae")])
     matrix = head_matrix(answers, "share", spine)
     row, column = np.unravel_index(int(np.nanargmax(matrix.values)), matrix.values.shape)
     text = (
         f"{inspection.model.card.name}, asked by the liver on the axial slice {inspection.plane.index}: every head of "
-        f"every site. Frames and numbers: % of the attention on the spine; most has head {column} of "
+        f"every encoder block. Frames and numbers: % of the attention on the spine; most has head {column} of "
         f"{matrix.sites[row]}. Each map is coloured from 0 to its own maximum."
     )
     save("matrix", draw_matrix(inspection, answers, matrix, text))
@@ -131,6 +134,9 @@ def bias_figure() -> None:
 def save(name: str, figure: Figure) -> None:
     """Write a figure to docs/images/attention-NAME.png."""
     path = write_figure(figure, FOLDER / f"attention-{name}.png", dots_per_inch=DOTS_PER_INCH)
+    with Image.open(path) as picture:
+        smaller = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    smaller.save(path, optimize=True)
     logger.info("%s, %d kB", path.relative_to(FOLDER.parents[1]), path.stat().st_size // 1000)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_medtransformer.inspection import AttentionProbe
-from napari_medtransformer.plugin import head_maps
+from napari_medtransformer.inspection import AttentionProbe, inspect_slice
+from napari_medtransformer.inspection.queries import VoxelQuery, ask
+from napari_medtransformer.inspection.shares import shares_by_label
 from napari_medtransformer.plugin.attention_dock import AttentionDock
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.pictures import fitting_size, resampled, thumbnail
 from napari_medtransformer.plugin.planes import set_plane
-from napari_medtransformer.prompting.prompts import PointPrompt
 from napari_medtransformer.volumes import apply_window, read_volume
 
 
@@ -41,7 +41,7 @@ def test_the_drawn_maximum_lies_at_the_voxel_where_the_array_has_it(asked, axis,
     state.choose_head("2")
     heat = state.layers.heat
     # The oracle: the engine's row, reshaped by hand to the token grid and looked up through its own pixel table.
-    probe, site = state._probed.probe, state.maps.site
+    probe, site = state.inspection.probe, state.answer.site
     grid = probe.site(site).key_grid
     here = [liver[a] for a in range(3) if a != axis]
     row = probe.rows(site, [grid.token_of(here)])[2, 0].numpy().reshape(grid.shape)
@@ -59,27 +59,27 @@ def test_the_drawn_maximum_lies_at_the_voxel_where_the_array_has_it(asked, axis,
 def test_every_head_has_a_thumbnail_and_choosing_one_draws_it(asked) -> None:
     desk, dock = asked()
     state = desk.controller.attention
-    heads = state.maps.heatmap.heads
-    assert [dock.heads.item(i).text().split(" ")[0] for i in range(heads)] == [str(i) for i in range(heads)]
-    assert dock.heads.count() == heads + 2
-    dock.heads.setCurrentRow(1)
+    heads = state.answer.heatmap.heads
+    assert [dock.look.heads.item(i).text().split(" ")[0] for i in range(heads)] == [str(i) for i in range(heads)]
+    assert dock.look.heads.count() == heads + 2
+    dock.look.heads.setCurrentRow(1)
     assert state.head == "1"
     np.testing.assert_allclose(
-        np.squeeze(np.asarray(state.layers.heat.data)), state.maps.heatmap.on_pixels(smooth=True)[1]
+        np.squeeze(np.asarray(state.layers.heat.data)), state.answer.heatmap.on_pixels(smooth=True)[1], rtol=1e-6
     )
-    assert "Head 1" in dock.numbers.text()
+    assert "Head 1" in dock.look.numbers.text()
 
 
 def test_another_site_answers_for_the_same_voxel(asked, liver) -> None:
     desk, _dock = asked()
     state = desk.controller.attention
-    names = [name for name, _ in state.sites]
+    names = [entry.name for entry in state.sites]
     assert names[0] == "encoder.0"
     assert any(name.endswith("prompt-to-image") for name in names)
     state.choose_site("encoder.0")
     desk.wait()
-    assert state.maps.site == "encoder.0"
-    assert state.maps.query.voxel == liver
+    assert state.answer.site == "encoder.0"
+    assert state.query.voxel == liver
 
 
 def test_a_slice_is_encoded_for_the_probe_once(asked, monkeypatch, liver) -> None:
@@ -93,40 +93,39 @@ def test_a_slice_is_encoded_for_the_probe_once(asked, monkeypatch, liver) -> Non
         desk.controller.queried.emit(SlicePoint((float(z), float(y + step), float(x)), 0), False)
         desk.wait()
     assert encoded == []
-    assert state.maps.query.voxel == (z, y + 3, x)
+    assert state.query.voxel == (z, y + 3, x)
 
 
 def test_the_numbers_are_the_engines(click_model, liver, torso_file) -> None:
     volume = read_volume(torso_file)
     z, y, x = liver
-    window = (volume.window.low, volume.window.high)
-    probed = head_maps.probe_slice(click_model, volume, window, 0, z)
-    maps = head_maps.ask(probed, None, "encoder.1", SlicePoint((float(z), float(y), float(x)), 0))
+    answer = ask(inspect_slice(click_model, volume, 0, z), "encoder.1", VoxelQuery((float(z), float(y), float(x))))
 
     with AttentionProbe(click_model) as probe:
         click_model.encode(apply_window(volume.data[z], volume.window), volume.spacing[1:])
     token = probe.site("encoder.1").query_grid.token_of((y, x))
     entropy, distance = probe.entropy_and_distance("encoder.1", volume.spacing[1:])
-    np.testing.assert_allclose(maps.entropy_nats, entropy[:, token], rtol=1e-4)
-    # The engine measures from the centre of the query's token, the dock from the voxel: half a token apart at most.
-    token_mm = max(s * mm for s, mm in zip(maps.heatmap.scale, volume.spacing[1:]))
-    np.testing.assert_allclose(maps.distance_mm, distance[:, token], atol=token_mm)
+    np.testing.assert_allclose(answer.entropy_nats, entropy[:, token], rtol=1e-4)
+    np.testing.assert_allclose(answer.distance_mm, distance[:, token], rtol=1e-4)
 
 
-def test_at_the_decoder_the_newest_click_asks(click_model, liver, torso_file) -> None:
-    volume = read_volume(torso_file)
+def test_at_the_decoder_the_newest_click_asks_until_another_token_is_chosen(asked, liver) -> None:
+    desk, dock = asked()
+    state = desk.controller.attention
     z, y, x = liver
-    first = PointPrompt((float(z), 30.0, 90.0), True, 1, 0)
-    newest = PointPrompt((float(z), float(y), float(x)), True, 1, 0)
-    probed = head_maps.probe_slice(click_model, volume, (volume.window.low, volume.window.high), 0, z)
-    decoded = head_maps.probe_prompts(probed, (first, newest))
-    site = next(name for name, _ in head_maps.sites_of(probed, decoded) if name.endswith("prompt-to-image"))
-    maps = head_maps.ask(probed, decoded, site, SlicePoint((float(z), 5.0, 5.0), 0))
-    assert maps.asked_at == (y, x)
-    # Tokens: the model's own, then the points in order, then two of the box. Two points: the newest is third to last.
-    tokens = decoded.probe.site(site).query_grid.n_tokens
-    expected = decoded.probe.heatmap(site, tokens - 3).values
-    np.testing.assert_array_equal(maps.heatmap.values, expected)
+    desk.prompt((z, y + 6, x + 4))
+    desk.wait()
+    site = next(entry.name for entry in state.sites if entry.name.endswith("prompt-to-image"))
+    state.choose_site(site)
+    desk.wait()
+    assert state.answer.mark_yx == (y + 6, x + 4)
+    names = [dock.look.prompts.itemText(i) for i in range(dock.look.prompts.count())]
+    assert names[:5] == ["newest point", "mask 1", "mask 2", "mask 3", "score"]
+    state.choose_prompt(dock.look.prompts.itemData(names.index("point 1 (+)")))
+    desk.wait()
+    assert state.answer.mark_yx == (y, x)
+    expected = state.inspection.decoded.rows(site, [names.index("point 1 (+)") - 1])[:, 0]
+    np.testing.assert_allclose(state.answer.heatmap.values.reshape(expected.shape), expected, atol=1e-7)
 
 
 def test_find_chooses_the_head_with_the_largest_share_on_the_object(asked) -> None:
@@ -134,33 +133,33 @@ def test_find_chooses_the_head_with_the_largest_share_on_the_object(asked) -> No
     state = desk.controller.attention
     mask = desk.controller.workspace.masks.data[state.query.voxel[0]] == 1
     shares = {}
-    for site in (name for name, _ in state.sites if name.startswith("encoder")):
-        pixels = state._probed.probe.heatmap(site, state.maps.asked_at).on_pixels(smooth=False)
-        for head, over in enumerate(pixels):
-            shares[site, str(head)] = over[mask].sum() / over.sum()
-    dock.find.click()
+    for site in (entry.name for entry in state.sites if entry.name.startswith("encoder")):
+        heatmap = state.inspection.probe.heatmap(site, state.answer.mark_yx)
+        for head, over in enumerate(shares_by_label(heatmap, mask.astype(int)).shares[:, 1]):
+            shares[site, str(head)] = over
+    dock.look.find.click()
     desk.wait()
     assert (state.site, state.head) == max(shares, key=shares.get)
-    assert f"{max(shares.values()):.0%} inside object 1" in dock.numbers.text()
+    assert f"{max(shares.values()):.0%} on object 1" in dock.look.numbers.text()
 
 
 def test_an_empty_dock_says_what_to_do(open_desk, torso) -> None:
     desk = open_desk(model=None)
     dock = AttentionDock(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="Attention")
-    assert "Open a CT or MR volume" in dock.message.text()
+    assert "Open a CT or MR volume" in dock.look.message.text()
     desk.viewer.add_layer(torso())
     desk.controller.set_layer(desk.viewer.layers[0])
-    assert "model" in dock.message.text()
+    assert "model" in dock.look.message.text()
 
 
 def test_hiding_the_map_takes_its_layers_away_and_showing_brings_them_back(asked) -> None:
     desk, dock = asked()
     layers = desk.viewer.layers
     assert {"attention", "attention query"} <= {layer.name for layer in layers}
-    dock.shown.setChecked(False)
+    dock.look.shown.setChecked(False)
     assert not {"attention", "attention query"} & {layer.name for layer in layers}
-    dock.shown.setChecked(True)
+    dock.look.shown.setChecked(True)
     assert {"attention", "attention query"} <= {layer.name for layer in layers}
 
 

@@ -111,7 +111,9 @@ def draw_change(inspection: SliceInspection, effects: Mapping[str, ObjectEffect]
     effects: title → effect on one object, at least one.
     """
     height_mm, width_mm = (n * mm for n, mm in zip(inspection.image.shape, inspection.spacing_mm, strict=True))
-    figure, axes, below = _figure(1, len(effects) + 1, (2.6, 2.6 * height_mm / width_mm + 0.3), caption)
+    lines = 1 + max(title.count("\n") for title in effects)
+    size = (2.6, 2.6 * height_mm / width_mm + 0.15 + 0.15 * lines)
+    figure, axes, below = _figure(1, len(effects) + 1, size, caption)
     first = next(iter(effects.values()))
     panels: list[tuple[str, list[tuple[np.ndarray, Any]]]] = [("whole model", [(first.whole, (0.25, 0.71, 1.0))])]
     for title, effect in effects.items():
