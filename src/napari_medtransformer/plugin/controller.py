@@ -180,6 +180,7 @@ class SessionController(QObject):
     def _on_model(self) -> None:
         for workspace in list(self._workspaces.values()):
             self._start_session(workspace)
+        self.remote.start()
         self.view.show()
         self.after_change()
 
@@ -254,7 +255,7 @@ class SessionController(QObject):
         self.after_change()
 
     def set_displayed_contrast(self, on: bool) -> None:
-        """Whether the model sees the window on screen, as it does unless told otherwise; off, it keeps the present one."""
+        """Whether the model sees the window on screen, as unless told otherwise; off, it keeps the present one."""
         self.model_window.set_as_displayed(on)
         self.after_change()
 
@@ -325,7 +326,7 @@ class SessionController(QObject):
         self.hover.clear()
         if self.tool is Tool.POINT:
             positive = self.positive != other_sign
-            self.add_prompt(PointPrompt(point.position_zyx, positive, self._current.current_object, point.axis))
+            self.prompting.add(PointPrompt(point.position_zyx, positive, self._current.current_object, point.axis))
         else:
             self.gestures.click(point, other_sign)
         self.queried.emit(point, False)
@@ -338,10 +339,6 @@ class SessionController(QObject):
             self.queried.emit(point, True)
 
     # ------------------------------------------------------------------ prompts
-
-    def add_prompt(self, prompt: Prompt) -> None:
-        """Give the session a prompt and predict."""
-        self.prompting.add(prompt)
 
     def undo(self) -> None:
         """One step back."""

@@ -99,7 +99,7 @@ class Gestures:
         with reported():
             prompt = self._prompt(controller.tool, trail)
             if prompt is not None:
-                controller.add_prompt(prompt)
+                controller.prompting.add(prompt)
 
     def abandon(self) -> None:
         """Forget the drag."""
@@ -115,7 +115,7 @@ class Gestures:
         if controller.tool is Tool.SCRIBBLE:
             self._positive = controller.positive != other_sign
             with reported():
-                controller.add_prompt(self._stroke([point]))
+                controller.prompting.add(self._stroke([point]))
         elif controller.tool is Tool.LASSO:
             self._corner(point, other_sign)
         elif controller.tool is Tool.REFINE:
@@ -134,7 +134,7 @@ class Gestures:
             warn("An outline needs three corners at least; it was dropped.")
             return
         with reported():
-            controller.add_prompt(self._lasso(vertices))
+            controller.prompting.add(self._lasso(vertices))
 
     def drop_polygon(self) -> None:
         """Forget the corners that were clicked."""
@@ -184,7 +184,7 @@ class Gestures:
             return
         index = point.voxel[point.axis]
         with reported():
-            controller.add_prompt(MaskPrompt(PackedMask.pack(found), index, self._object, point.axis))
+            controller.prompting.add(MaskPrompt(PackedMask.pack(found), index, self._object, point.axis))
 
     def _move(self, prompt_id: int | None, trail: list[SlicePoint]) -> None:
         controller = self._controller()

@@ -24,6 +24,7 @@ class PredictionLoop(QObject):
         self._controller = weakref.ref(controller)
         self.auto = True
         self.seconds: float | None = None  # from asking to the last answer
+        self.answers = 0  # that were taken in so far
 
     def set_auto(self, on: bool) -> None:
         """Whether every prompt is answered at once; switched on, what waits is answered now."""
@@ -58,6 +59,7 @@ class PredictionLoop(QObject):
             controller = self._controller()
             if controller is not None and session.accept(outcome):
                 self.seconds = time.perf_counter() - asked
+                self.answers += 1
                 controller.after_change()
 
         self._controller().queue.submit(

@@ -1,4 +1,4 @@
-"""Where the model runs: here, or with a worker of a dask cluster; the state of the connection, shown."""
+"""Where prompts are answered: here, or by workers of a dask cluster; the state of the connection, shown."""
 
 from __future__ import annotations
 
@@ -13,33 +13,42 @@ from napari_medtransformer.plugin.work import WorkQueue
 if TYPE_CHECKING:
     from napari_medtransformer.cluster import Cluster, ClusterState
     from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.prompting.remote import RemoteModel
 
 
 class RemoteChoice(QObject):
     """The connection to a cluster, if there is one. Belongs to a controller, which it holds weakly.
 
-    Connecting waits in a thread of its own: the model goes on answering here meanwhile.
+    Connecting waits in a thread of its own: the model here goes on answering meanwhile.
     """
 
-    _state_told = Signal(str)
+    _told = Signal(str)
 
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
         self._controller = weakref.ref(controller)
         self._queue = WorkQueue()
-        self.cluster: Cluster | None = None
-        self.address = ""
-        self.state: ClusterState = "local"
+        self._cluster: Cluster | None = None
+        self._remote: RemoteModel | None = None
+        self._connecting = False
+        self._started = False
         self.note = ""
-        self._state_told.connect(self._on_state)
+        self._told.connect(self._on_told)
+
+    @property
+    def state(self) -> ClusterState:
+        """connected: workers answer. reconnecting: the model here does until they are back. local: it always does."""
+        if self._connecting:
+            return "reconnecting"
+        if self._cluster is None:
+            return "local"
+        return "connected" if self._remote is None or self._remote.place != "here" else "reconnecting"
 
     def use(self, address: str) -> None:
-        """Run the model at this scheduler's workers from now on; empty: here."""
-        self.address = address
+        """Have prompts answered by this scheduler's workers from now on; empty: here."""
         if not address:
             self._leave()
-            self.note = ""
-            self._apply()
+            self._apply("Prompts are answered here.")
             return
 
         def connect() -> Any:
@@ -47,56 +56,76 @@ class RemoteChoice(QObject):
 
             return connect(address)
 
-        self.state, self.note = "reconnecting", f"Connecting to {address}…"
+        self._connecting = True
         self._queue.submit(connect, label="", key="connect", on_done=self._connected, on_error=self._failed)
-        self._changed()
+        self._show(f"Connecting to {address}…")
+
+    def start(self) -> None:
+        """Connect to the cluster of the settings, the first time there is a model."""
+        controller = self._controller()
+        if not self._started and controller is not None:
+            self._started = True
+            if controller.preferences.cluster:
+                self.use(controller.preferences.cluster)
+
+    def serve(self) -> None:
+        """See to it that every session asks whoever is to answer; call it when sessions or the model changed."""
+        controller = self._controller()
+        if controller is None or controller.model is None:
+            return
+        if self._cluster is None:
+            self._drop_remote()
+        elif self._remote is None or self._remote.model is not controller.model:
+            from napari_medtransformer.prompting.remote import RemoteModel
+
+            self._drop_remote()
+            self._remote = RemoteModel(controller.model, self._cluster, on_state=self._told.emit)
+        for session in controller.sessions():
+            if session.model is controller.model:
+                session.use(self._remote)
 
     def close(self) -> None:
         """Let go of the connection."""
         self._queue.close()
-        if self.cluster is not None:
-            self.cluster.close()
-            self.cluster = None
+        self._drop_remote()
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
 
     def _connected(self, cluster: Cluster) -> None:
         self._leave()
-        self.cluster, self.state, self.note = cluster, "connected", f"The model runs at {cluster.address}."
-        cluster.subscribe(self._state_told.emit)
-        self._apply()
+        self._cluster = cluster
+        self._apply(f"Prompts are answered at {cluster.address}.")
         tell(self.note)
 
     def _failed(self, error: Exception) -> None:
         self._leave()
-        self.note = str(error)
         report(error)
-        self._apply()
+        self._apply(str(error))
 
     def _leave(self) -> None:
-        if self.cluster is not None:
-            cluster, self.cluster = self.cluster, None
+        self._connecting = False
+        self._drop_remote()
+        if self._cluster is not None:
+            cluster, self._cluster = self._cluster, None
             self._queue.submit(cluster.close, label="")
-        self.state = "local"
 
-    def _on_state(self, state: ClusterState) -> None:
-        if self.cluster is None or state == self.state:
-            return
-        self.state = state
-        if state == "reconnecting":
-            self.note = f"The connection to {self.cluster.address} is lost; what is asked meanwhile is answered here."
-            warn(self.note)
-        elif state == "connected":
-            self.note = f"The model runs at {self.cluster.address}."
-            tell(self.note)
-        self._changed()
+    def _drop_remote(self) -> None:
+        if self._remote is not None:
+            self._remote.close()
+            self._remote = None
 
-    def _apply(self) -> None:
-        """Let the sessions ask whoever answers now."""
-        controller = self._controller()
-        if controller is not None:
-            controller.use_cluster(self.cluster)
-        self._changed()
+    def _on_told(self, line: str) -> None:
+        """The place where prompts are answered has changed."""
+        (tell if self.state == "connected" else warn)(line)
+        self._show(line)
 
-    def _changed(self) -> None:
+    def _apply(self, note: str) -> None:
+        self.serve()
+        self._show(note)
+
+    def _show(self, note: str) -> None:
+        self.note = note
         controller = self._controller()
         if controller is not None:
             controller.changed.emit()
