@@ -1,6 +1,8 @@
-"""Dice of a promptable model on labelled slices: with a box, after one, three and five clicks, and beside baselines.
+"""Dice of a promptable model on labelled slices: with a box, after each click, and beside methods without learning.
 
-    python benchmarks/quality.py --data DATA [--model medt-click-tiny] [--weights FILE] [--every N] [--json FILE]
+    python benchmarks/quality.py --data DATA [--model medt-click-tiny] [--weights FILE] [--every N] [--report FOLDER]
+
+--report writes quality.md, its pictures and quality.json into FOLDER (docs for this project's own).
 
 Every prompt is a rule, so that a run can be repeated: the box is the target's own bounding box; the first click is
 its innermost pixel; each further click is the innermost pixel of the largest wrong region, inside or outside as that
@@ -12,18 +14,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from classical import Box, Clicks, methods
+from quality_report import rank, write_report
 from scipy import ndimage
 
 import napari_medtransformer as nmt
 from napari_medtransformer.training.cases import SHARED_SOURCES, CaseSource, LabelledCase, read_case
+from napari_medtransformer.volumes.intensity import apply_window
 
 SMALLEST_AREA = 30
-CLICKS = (1, 3, 5)
+MOST_CLICKS = 10
+GOOD = 0.85
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,11 @@ class Target:
     """One object on one slice. image (H, W) native units; mask (H, W) bool."""
 
     data: str
-    name: str
+    structure: str
+    place: str
     image: np.ndarray
     mask: np.ndarray
-    window: tuple[float, float] | None
+    window: tuple[float, float]
 
 
 def targets(data: Path, every: int) -> Iterator[Target]:
@@ -54,6 +62,7 @@ def targets(data: Path, every: int) -> Iterator[Target]:
 
 def _slices(name: str, data: Path, source: CaseSource, every: int, first: int | None) -> Iterator[Target]:
     case: LabelledCase = read_case(data / source.image, data / source.labels, source)
+    names = structure_names(data, source)
     # What the volume as a whole is shown with, not what each slice alone would get.
     window = nmt.read_volume(data / source.image).window
     for z in range(case.held_out if first is None else first + every // 2, case.depth, every):
@@ -63,7 +72,19 @@ def _slices(name: str, data: Path, source: CaseSource, every: int, first: int | 
                 continue
             mask = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
             if mask.sum() >= SMALLEST_AREA:
-                yield Target(name, f"{label} at {z}", case.image[z], mask, (window.low, window.high))
+                what = names.get(int(label), f"label {label}")
+                yield Target(name, what, f"slice {z}", case.image[z], mask, (window.low, window.high))
+
+
+def structure_names(data: Path, source: CaseSource) -> dict[int, str]:
+    """What the values of a label file mean, where the data says so."""
+    if "hippocampus" in source.labels:
+        return {1: "anterior hippocampus", 2: "posterior hippocampus"}
+    known = data / "totalsegmentator" / "labels.json"
+    if "totalsegmentator" not in source.labels or not known.is_file():
+        return {}
+    listed = json.loads(known.read_text())
+    return {int(value): name for value, name in listed["total_mr" if "_mr" in source.labels else "total"].items()}
 
 
 def innermost(mask: np.ndarray) -> tuple[int, int]:
@@ -97,71 +118,124 @@ def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def ellipse(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> np.ndarray:
-    """The ellipse that touches the four sides of a box."""
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    y0, x0, y1, x1 = box
-    v = (y + 0.5 - (y0 + y1) / 2) / ((y1 - y0) / 2)
-    u = (x + 0.5 - (x0 + x1) / 2) / ((x1 - x0) / 2)
-    return np.asarray(u**2 + v**2 <= 1)
+@dataclass(frozen=True)
+class Answer:
+    """A mask (H, W), what its method expects of it, and logits to refine where it has any."""
+
+    mask: np.ndarray
+    score: float
+    logits: np.ndarray | None
 
 
-def measure(predictor: nmt.ImagePredictor, target: Target) -> dict[str, float]:
-    """Dice of one target under every prompt; the predictor has its image already."""
-    mask, box = target.mask, bounding_box(target.mask)
-    boxed = predictor.predict(box=box)
+Ask = Callable[[Clicks, Box | None, np.ndarray | None], Answer]
+
+
+def measure(ask: Ask, target: Target) -> dict[str, float]:
+    """Dice of one target with a box, with box and click, and after each of ten clicks, corrected where it is wrong."""
+    mask, box, first = target.mask, bounding_box(target.mask), innermost(target.mask)
+    boxed = ask([], box, None)
     figures = {
-        "ellipse": dice(ellipse(box, mask.shape), mask),
         "box": dice(boxed.mask, mask),
-        "box+click": dice(predictor.predict(points=[innermost(mask)], labels=[1], box=box).mask, mask),
-        "box iou": float((boxed.mask & mask).sum() / (boxed.mask | mask).sum()),
+        "box iou": overlap(boxed.mask, mask),
         "box score": boxed.score,
+        "box+click": dice(ask([(first, 1)], box, None).mask, mask),
     }
-    points, labels, logits, overlap = [innermost(mask)], [1], None, 0.0
-    for click in range(1, max(CLICKS) + 1):
-        result = predictor.predict(points=points, labels=labels, mask_logits=logits)
-        overlap = dice(result.mask, mask)
-        if click in CLICKS:
-            figures[f"{click} click" + "s" * (click > 1)] = overlap
-        following = correction(mask, result.mask)
+    clicks: Clicks = [(first, 1)]
+    logits, good = None, MOST_CLICKS + 1
+    for click in range(1, MOST_CLICKS + 1):
+        answer = ask(clicks, None, logits)
+        reached = dice(answer.mask, mask)
+        figures |= {f"clicks {n}": reached for n in range(click, MOST_CLICKS + 1)}
+        if click == 1:
+            figures |= {"click iou": overlap(answer.mask, mask), "click score": answer.score}
+        if reached >= GOOD:
+            good = min(good, click)
+        following = correction(mask, answer.mask)
         if following is None:
-            figures |= {f"{n} clicks": overlap for n in CLICKS if n > click}
             break
-        logits = result.logits
-        points.append(following[0])
-        labels.append(following[1])
+        logits, clicks = answer.logits, [*clicks, following]
+    figures["clicks to good"] = good
     return figures
 
 
+def overlap(one: np.ndarray, two: np.ndarray) -> float:
+    """IoU of two masks."""
+    return float((one & two).sum() / max(1, (one | two).sum()))
+
+
+def model_asker(predictor: nmt.ImagePredictor) -> Ask:
+    """How the model is asked."""
+
+    def ask(clicks: Clicks, box: Box | None, logits: np.ndarray | None) -> Answer:
+        points, labels = [at for at, _ in clicks], [sign for _, sign in clicks]
+        result = predictor.predict(points=points, labels=labels, box=box, mask_logits=logits)
+        return Answer(result.mask, result.score, result.logits)
+
+    return ask
+
+
+def method_asker(method: Callable[[np.ndarray, Clicks, Box | None], np.ndarray], image: np.ndarray) -> Ask:
+    """How a method without learning is asked, on one windowed image."""
+    return lambda clicks, box, _: Answer(method(image, clicks, box), 0.0, None)
+
+
 def main() -> None:
-    """Measure and print one line per set."""
+    """Measure, print one line per set and method, and write the report if one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the sets of training/cases.py")
     parser.add_argument("--model", default="medt-click-tiny")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--every", type=int, default=2, help="use each N-th slice")
-    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument(
+        "--baselines", type=int, default=3, help="each N-th target also goes to the other methods; 0: none"
+    )
+    parser.add_argument("--report", type=Path, help="write quality.md, pictures and quality.json into this folder")
     arguments = parser.parse_args()
     predictor = nmt.ImagePredictor(nmt.load_model(arguments.model, weights=arguments.weights))
     rows: list[dict[str, object]] = []
+    seconds: dict[str, list[float]] = {"set_image": [], "predict": []}
+    chosen = list(targets(arguments.data, arguments.every))
     encoded: np.ndarray | None = None
-    for target in targets(arguments.data, arguments.every):
+    for number, target in enumerate(chosen):
         if encoded is not target.image:
+            started = time.perf_counter()
             predictor.set_image(target.image, window=target.window)
+            seconds["set_image"].append(time.perf_counter() - started)
             encoded = target.image
-        rows.append({"data": target.data, "name": target.name, **measure(predictor, target)})
-    kinds = ["ellipse", "box", "box+click", "1 click", "3 clicks", "5 clicks"]
-    print("| data | targets | " + " | ".join(kinds) + " | box failures | score rank |")
-    print("|---|---|" + "---|" * (len(kinds) + 2))
-    for data in dict.fromkeys(row["data"] for row in rows):
-        chosen = [row for row in rows if row["data"] == data]
-        means = [f"{np.mean([row[k] for row in chosen]):.3f}" for k in kinds]  # type: ignore[arg-type]
-        failures = np.mean([row["box"] < 0.5 for row in chosen])  # type: ignore[operator]
-        ranks = np.array([[row["box iou"], row["box score"]] for row in chosen]).argsort(axis=0).argsort(axis=0)
-        rank = np.corrcoef(ranks.T)[0, 1] if len(chosen) > 2 else float("nan")
-        print(f"| {data} | {len(chosen)} | {' | '.join(means)} | {failures:.1%} | {rank:.2f} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        started = time.perf_counter()
+        predictor.predict(box=bounding_box(target.mask))
+        seconds["predict"].append(time.perf_counter() - started)
+        compared = bool(arguments.baselines) and number % arguments.baselines == 0
+        facts = {
+            "data": target.data,
+            "structure": target.structure,
+            "place": target.place,
+            "target": number,
+            "compared": compared,
+        }
+        rows.append({**facts, "method": arguments.model, **measure(model_asker(predictor), target)})
+        if compared:
+            image = apply_window(target.image, target.window)
+            for name, method in methods().items():
+                rows.append({**facts, "method": name, **measure(method_asker(method, image), target)})
+        print(f"{number + 1} of {len(chosen)}", end="\r", flush=True)
+    print_table(rows)
+    for what, times in seconds.items():
+        print(f"{what}: median {np.median(times) * 1e3:.0f} ms")
+    if arguments.report:
+        times = {what: float(np.median(values)) for what, values in seconds.items()}
+        write_report(arguments.report, arguments.model, rows, chosen, predictor, times)
+
+
+def print_table(rows: list[dict[str, object]]) -> None:
+    """One line per set and method: means over the targets."""
+    kinds = ["box", "box+click", "clicks 1", "clicks 3", "clicks 5", "clicks to good"]
+    print("| data | method | targets | " + " | ".join(kinds) + " | box failures | score rank |")
+    for data, method in dict.fromkeys((row["data"], row["method"]) for row in rows):
+        own = [row for row in rows if row["data"] == data and row["method"] == method]
+        means = [f"{np.mean([float(row[kind]) for row in own]):.3f}" for kind in kinds]  # type: ignore[arg-type]
+        failures = np.mean([float(row["box"]) < 0.5 for row in own])  # type: ignore[arg-type]
+        print(f"| {data} | {method} | {len(own)} | {' | '.join(means)} | {failures:.1%} | {rank(own, 'box'):.2f} |")
 
 
 if __name__ == "__main__":

@@ -64,9 +64,7 @@ def train_auto(
         raise InvalidOption(f"no kind of model {kind!r} can be trained; give one of {', '.join(_KINDS)}.")
     if not learning_rate > 0:
         raise InvalidOption(f"a learning rate is positive, not {learning_rate}; 0.0015 is usual.")
-    chosen = name or re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "model"
-    if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", chosen):
-        raise InvalidOption(f"a model's name has lower-case letters, digits, '-' and '.', unlike {chosen!r}.")
+    chosen = _model_name(name, folder)
     target = output or folder.resolve().with_name(f"{folder.resolve().name}-model")
     window_zyx = _triple(window, "window", int)
     spacing_zyx = _triple(spacing, "spacing", float)
@@ -107,6 +105,80 @@ def train_auto(
         return
     each = ", ".join(f"{label} {value:.3f}" for label, value in dice.items())
     say(f"{trained.card_file}: validation Dice {summary['mean_dice']:.3f} ({each})")
+
+
+@train_app.command("click")
+def train_click(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Holds images/ and labels/, files of the same names in any format; or the sets of the shipped recipe.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Where the model goes; by default FOLDER-model beside it."),
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option("--from", metavar="MODEL", help="Weights to begin with: medt-click-tiny, a file, or 'nothing'."),
+    ] = "medt-click-tiny",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="What the model is called; by default the folder's name."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", min=1, help="Steps of each look when fine-tuning (100)."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Draws every slice and prompt.")] = 2026,
+    all_planes: Annotated[
+        bool,
+        typer.Option("--all-planes", help="Labels fill whole volumes, so that slices across them can be learned too."),
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune the click model on FOLDER's labelled slices; the same call goes on where it was interrupted.
+
+    Ten labelled slices of a structure help. Use the result with --model OUT/NAME.json, or add it in the model picker.
+    """
+    from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.errors import InvalidOption
+
+    chosen = _model_name(name, folder)
+    target = output or folder.resolve().with_name(f"{folder.resolve().name}-model")
+    if start == "nothing" and steps is not None:
+        raise InvalidOption("--steps is for fine-tuning; training from nothing follows the shipped recipe.")
+
+    from napari_medtransformer.training.click_report import ClickTraining, train_click_model
+
+    wanted = ClickTraining(folder, target, chosen, start, steps or 100, seed, all_planes, device)
+    trained = run_with_progress(train_click_model(wanted), f"training {chosen}")
+    summary = {
+        "model": trained.card.name,
+        "weights": str(trained.card.weights),
+        "card": str(trained.card_file),
+        "cases": trained.cases,
+        "minutes": trained.seconds / 60,
+    }
+    if as_json:
+        say_json(summary)
+        return
+    say(f"{trained.card_file}: trained on {trained.cases} volumes in {trained.seconds / 60:.1f} minutes")
+
+
+def _model_name(name: str | None, folder: Path) -> str:
+    """The name given, or one made of the folder's. Raises InvalidOption."""
+    from napari_medtransformer.errors import InvalidOption
+
+    chosen = name or re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "model"
+    if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", chosen):
+        raise InvalidOption(f"a model's name has lower-case letters, digits, '-' and '.', unlike {chosen!r}.")
+    return chosen
 
 
 def _triple(text: str | None, what: str, number: type[int] | type[float]) -> Any:

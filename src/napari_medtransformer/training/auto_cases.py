@@ -56,7 +56,7 @@ class AutoCase:
         return cls(name, image, classes, float(image.min()), voxels)
 
 
-def find_cases(folder: Path) -> list[CaseFiles]:
+def find_cases(folder: Path, at_least: int = FOLD) -> list[CaseFiles]:
     """The labelled cases of a folder with images/ and labels/, sorted by id.
 
     A label belongs to the image of the same name, whatever the format of either; a channel number such as _0000 at the
@@ -77,9 +77,10 @@ def find_cases(folder: Path) -> list[CaseFiles]:
             f"{len(unlabelled)} of {len(images)} images in {folder / _IMAGES} have no labels, {unlabelled[0]} for one; "
             "add their labels or take them out."
         )
-    if len(images) < FOLD:
+    if len(images) < at_least:
         raise UnreadableFile(
-            f"{folder} holds {len(images)} labelled cases; at least {FOLD} are needed, one of them for validation; "
+            f"{folder} holds {len(images)} labelled cases; at least {at_least} are needed, "
+            f"every {FOLD}th of them for validation; "
             f"{wanted}."
         )
     return [CaseFiles(name, images[name], labels[name]) for name in sorted(images)]

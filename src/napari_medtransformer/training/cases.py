@@ -11,10 +11,12 @@ import numpy as np
 from scipy import ndimage
 
 from napari_medtransformer.errors import UnreadableFile
+from napari_medtransformer.training.auto_cases import find_cases, read_pair
 from napari_medtransformer.volumes.reading import read_volume
 from napari_medtransformer.volumes.volume import Volume
 
 TISSUE_CLASSES = 6
+_IMAGES, _LABELS = "images", "labels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,7 @@ class LabelledCase:
     modality: str
     weight: float
     held_out: int
+    axes: tuple[int, ...] = (0, 1, 2)
 
     @property
     def depth(self) -> int:
@@ -65,12 +68,68 @@ SHARED_SOURCES = (
     CaseSource("cit168/CIT168toMNI152-2009c_T1w_brain.nii.gz", "cit168/CIT168.nii.gz", "MR", 1.0),
 )
 HIPPOCAMPUS_WEIGHT = 2.0
+# Where the sets of the shipped recipe come from; each is a folder of that name.
+SHARED_ORIGINS = {
+    "totalsegmentator": "github.com/wasserth/TotalSegmentator, tests/reference_files",
+    "msd_hippocampus": "medicaldecathlon.com, Task04",
+    "sct": "github.com/spinalcordtoolbox/sct_testing_data",
+    "torchio_brain": "github.com/fepegar/torchio-data",
+    "cit168": "the CIT168 atlas, osf.io/jkzwp",
+}
 # Probability (0 to 255) from which the CIT168 atlas's most probable region counts as labelled.
 ATLAS_PROBABILITY = 64
 
 
+def read_cases(folder: Path, *, all_planes: bool = False) -> Iterator[LabelledCase]:
+    """The training cases of a folder: a user's images/ and labels/, or the sets of the shipped recipe.
+
+    all_planes: as for `read_own_cases`. Raises UnreadableFile, with where each set comes from, if the folder holds
+    neither.
+    """
+    if (folder / _IMAGES).is_dir() and (folder / _LABELS).is_dir():
+        yield from read_own_cases(folder, all_planes=all_planes)
+        return
+    missing = [f"{name} ({origin})" for name, origin in SHARED_ORIGINS.items() if not (folder / name).is_dir()]
+    if missing:
+        raise UnreadableFile(
+            f"{folder} holds neither {_IMAGES}/ and {_LABELS}/ with files of the same names nor the sets of the "
+            f"shipped recipe: {', '.join(missing)} not found there."
+        )
+    yield from read_shared_cases(folder)
+
+
+def read_own_cases(folder: Path, *, all_planes: bool = False) -> Iterator[LabelledCase]:
+    """Cases of images/ and labels/ with files of the same names, in any format that can be read.
+
+    all_planes: slices across the labelled ones show whole objects too, because nothing between them is unlabelled.
+    Raises UnreadableFile or UnsupportedVolume, naming the file, if images and labels do not belong together.
+    """
+    for files in find_cases(folder, at_least=1):
+        volume, labels = read_pair(files)
+        image = np.asarray(volume.data, dtype=np.float32)
+        yield LabelledCase(
+            name=files.name,
+            image=image,
+            labels=labels.astype(np.int32),
+            tissues=tissue_classes(image),
+            modality=volume.modality,
+            weight=1.0,
+            held_out=image.shape[0],
+            axes=(0, 1, 2) if all_planes else (drawn_plane(labels),),
+        )
+
+
+def drawn_plane(labels: np.ndarray) -> int:
+    """The axis along which someone labelled slice by slice: the one with gaps, else axial; labels: (z, y, x)."""
+    gaps = []
+    for axis in range(3):
+        there = np.flatnonzero(labels.any(axis=tuple(a for a in range(3) if a != axis)))
+        gaps.append(int(np.ptp(there)) + 1 - len(there) if len(there) else 0)
+    return int(np.argmax(gaps))
+
+
 def read_shared_cases(folder: Path) -> Iterator[LabelledCase]:
-    """Every training case of the shared data sets, in a fixed order."""
+    """Every training case of the shipped recipe's data sets, in a fixed order."""
     for source in SHARED_SOURCES:
         yield read_case(folder / source.image, folder / source.labels, source)
     images = sorted((folder / "msd_hippocampus" / "images").glob("*.nii.gz"))

@@ -47,7 +47,10 @@ def draw_slice(cases: Sequence[LabelledCase], size: int, rng: np.random.Generato
 def draw_plane(case: LabelledCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image, labels and tissues of one labelled slice in one of the three planes, held-out slices cut away."""
     volumes = [array[: case.held_out] for array in (case.image, case.labels, case.tissues)]
-    axis = int(rng.choice(3, p=[0.6, 0.2, 0.2])) if min(volumes[0].shape) >= 24 else 0
+    if len(case.axes) == 1:
+        axis = case.axes[0]
+    else:
+        axis = int(rng.choice(3, p=[0.6, 0.2, 0.2])) if min(volumes[0].shape) >= 24 else 0
     labelled = np.flatnonzero(volumes[1].any(axis=tuple(a for a in range(3) if a != axis)))
     index = int(rng.choice(labelled))
     image, labels, tissues = (np.take(array, index, axis=axis) for array in volumes)
