@@ -105,7 +105,14 @@ class Forward:
                 found.append(self._weighted(part.to(self._model.device)))
             except Exception as error:
                 if not is_out_of_memory(error):
-                    raise
+                    if not self._compiled:
+                        raise
+                    # no compiler, or a network that it cannot compile: the same network runs as it is
+                    self._compiled = False
+                    self._model.network._compiled_call_impl = None
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                    self.said.append(f"torch.compile failed ({reason}); going on without it")
+                    continue
                 if len(part) == 1:
                     raise OutOfMemory(
                         f"one window of {' × '.join(map(str, self._weights.shape))} voxels does not fit into the "

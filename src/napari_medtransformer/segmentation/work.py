@@ -129,8 +129,14 @@ def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
 
 
 def job_for(card: ModelCard, weights: str | None, device: str, options: dict[str, Any], **more: Any) -> Job:
-    """A Job; its weights are found, or fetched, and hashed here. Raises UnreadableWeights, CannotWrite."""
+    """A Job; its weights are found, or fetched, and hashed here.
+
+    Raises InvalidOption, UnreadableWeights, CannotWrite.
+    """
     from napari_medtransformer.models.weights import find_weights
+    from napari_medtransformer.segmentation.options import SegmentOptions
+
+    SegmentOptions(**options)  # better now than in every case
 
     known = "random, seed 0" if weights == "random" else content_hash([find_weights(card, weights)])
     return Job(card, weights, known, device, options, **more)

@@ -1,0 +1,319 @@
+"""`medtransformer segment`: folders of any formats, killed and started again, with failures, on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from napari_medtransformer.cli.app import run
+from napari_medtransformer.models import InputContract, LabelInfo, ModelCard, register
+from napari_medtransformer.models.registry import unregister
+
+CARD = ModelCard(
+    name="test-batch",
+    title="For tests",
+    family="swin-unetr",
+    architecture="compact",
+    builder="napari_medtransformer.models.swin_unetr:build",
+    task="automatic",
+    dimensions=3,
+    input=InputContract((24, 24, 24), spacing_mm=(1.0, 1.0, 1.0)),
+    licence="BSD-3-Clause",
+    citation="none",
+    description="For tests; its weights are random.",
+    labels=(LabelInfo(1, "head", (1, 0, 0)), LabelInfo(2, "tail", (0, 1, 0))),
+)
+# The same card in a process of its own, whose first argument is this file's folder.
+PROGRAM = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+from napari_medtransformer.cli.app import main
+from napari_medtransformer.models import register
+from test_cli_segment import CARD
+if __name__ == "__main__":
+    register(CARD)
+    main(sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def card():
+    register(CARD)
+    yield CARD
+    unregister(CARD.name)
+
+
+def make_volume(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 30, (20, 24, 22)).astype(np.int16)
+
+
+def make_folder(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for n in range(count):
+        affine = np.diag([1.0, -1.0, 1.0, 1.0])
+        nib.save(nib.Nifti1Image(make_volume(n), affine), folder / f"case_{n:02}.nii.gz")
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def arguments(source: Path, out: Path, *more: str) -> list[str]:
+    return ["segment", str(source), "-o", str(out), "-m", CARD.name, "--weights", "random", "--device", "cpu", *more]
+
+
+def test_one_file_becomes_labels_on_its_grid(card, tmp_path, capsys) -> None:
+    source = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    out = tmp_path / "labels.nii.gz"
+    assert run(arguments(source, out, "--uncertainty", str(tmp_path / "entropy.nii.gz"), "--json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    image, labels = nib.load(source), nib.load(out)
+    np.testing.assert_array_equal(labels.affine, image.affine)
+    data = np.asarray(labels.dataobj)
+    assert data.shape == image.shape
+    assert said["volumes_ml"]["head"] == pytest.approx((data == 1).sum() / 1000)
+    entropy = np.asarray(nib.load(tmp_path / "entropy.nii.gz").dataobj)
+    assert 0 < entropy.max() <= np.log(3) + 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["entropy.nii.gz", "in", "labels.nii.gz"]
+
+
+def test_a_region_counts_voxels_as_the_file_does(card, tmp_path) -> None:
+    source = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    out = tmp_path / "labels.nii.gz"
+    assert run(arguments(source, out, "--region", "3,10,2,15,20,18")) == 0
+    outside = np.asarray(nib.load(out).dataobj)
+    assert outside[3:15, 10:20, 2:18].any()
+    outside[3:15, 10:20, 2:18] = 0
+    assert not outside.any()
+
+
+def test_labels_compared_with_themselves_agree(card, tmp_path, capsys) -> None:
+    source = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    out = tmp_path / "labels.nii.gz"
+    assert run(arguments(source, out)) == 0
+    capsys.readouterr()
+    assert run(arguments(source, tmp_path / "again.nii.gz", "--reference", str(out), "--json")) == 0
+    scores = json.loads(capsys.readouterr().out)["agreement"]
+    assert scores
+    assert all(score["dice"] == 1 and score["hd95_mm"] == 0 for score in scores)
+
+
+def test_a_folder_of_any_formats_is_done_but_for_the_corrupt_one(card, tmp_path, capsys, shared_data) -> None:
+    source = make_folder(tmp_path / "in", 1)
+    image = sitk.GetImageFromArray(make_volume(7))
+    (source / "deeper").mkdir()
+    sitk.WriteImage(image, source / "deeper" / "one.nrrd")
+    sitk.WriteImage(image, source / "deeper" / "two.mha")
+    sitk.WriteImage(image, source / "case_00.mhd")  # a name that is taken, and a file of voxels beside it
+    np.save(source / "array.npy", make_volume(8))
+    (source / "corrupt.nii.gz").write_bytes((source / "case_00.nii.gz").read_bytes()[:500])
+    (source / "notes.txt").write_text("no volume")
+    out = tmp_path / "out"
+    assert run(arguments(source, out, "--json")) == 2
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)
+    names = ["array", "case_00_mhd", "case_00_nii_gz", "deeper/one", "deeper/two"]
+    assert [one["case"] for one in said["done"]] == names
+    assert [one["case"] for one in said["failed"]] == ["corrupt"]
+    assert captured.err.startswith("error: 1 of 6 cases failed")
+    assert "corrupt.nii.gz" in (out / "failures.csv").read_text()
+    rows = (out / "summary.csv").read_text().splitlines()
+    assert rows[0] == "case,input,head [ml],tail [ml]"
+    assert len(rows) == 6
+    for name in names:
+        labels = np.asarray(nib.load(out / f"{name}.nii.gz").dataobj)
+        assert labels.size == 20 * 24 * 22
+    # one and two hold the same voxels on the same grid
+    assert rows[4].split(",")[2:] == rows[5].split(",")[2:]
+
+    (source / "corrupt.nii.gz").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    assert run(arguments(source, out)) == 0
+    assert "5 done, 5 of them before, 0 failed" in capsys.readouterr().out
+    assert not (out / "failures.csv").exists()
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+
+
+def test_a_folder_of_dicom_slices_is_one_case(card, tmp_path, capsys, shared_data) -> None:
+    import shutil
+
+    source = tmp_path / "in" / "patient"
+    shutil.copytree(shared_data / "dcmqi_ct", source, ignore=lambda folder, names: [
+        name for name in names if not name.endswith(".dcm") or name in ("liver.dcm", "partial_overlaps.dcm")
+        if not (Path(folder) / name).is_dir()
+    ])  # fmt: skip
+    from napari_medtransformer.segmentation.cases import find_cases
+
+    cases = find_cases(tmp_path / "in")
+    assert len(cases) == 1
+    assert len(cases[0].files) == 3
+
+
+def test_a_changed_input_or_option_is_done_again_and_a_renamed_copy_is_not_mixed_up(card, tmp_path, capsys) -> None:
+    source = make_folder(tmp_path / "in", 2)
+    out = tmp_path / "out"
+    assert run(arguments(source, out)) == 0
+    nib.save(nib.Nifti1Image(make_volume(9), np.eye(4)), source / "case_01.nii.gz")
+    capsys.readouterr()
+    assert run(arguments(source, out, "--json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["done_before"] for one in said["done"]] == [True, False]
+    assert run(arguments(source, out, "--overlap", "0.5", "--json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["done_before"] for one in said["done"]] == [False, False]
+
+
+def test_killed_in_the_middle_and_started_again_is_as_if_nothing_happened(card, tmp_path) -> None:
+    source = make_folder(tmp_path / "in", 8)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(arguments(source, whole)) == 0
+
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    program = [sys.executable, str(script), str(Path(__file__).parent), *arguments(source, broken)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    end = time.monotonic() + 200
+    while len(list(broken.glob("*.nii.gz"))) < 3:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(broken.glob("*.json")))
+    assert 2 <= done < 8
+    # what a kill in the middle of writing leaves
+    (broken / ".case_05.nii.gz.0123abcd.part").write_bytes(b"half")
+
+    assert run(arguments(source, broken)) == 0
+    assert outputs(broken) == outputs(whole)
+
+
+def test_two_batches_do_not_write_to_one_folder(card, tmp_path, capsys) -> None:
+    from filelock import FileLock
+
+    source = make_folder(tmp_path / "in", 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".medtransformer.lock"):
+        assert run(arguments(source, out)) == 2
+    assert "another batch is writing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_files_even_when_one_dies(card, tmp_path) -> None:
+    from napari_medtransformer.progress import Progress, Result
+    from napari_medtransformer.segmentation.batch import batch_steps
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    source = make_folder(tmp_path / "in", 5)
+    alone, many = tmp_path / "alone", tmp_path / "many"
+    assert run(arguments(source, alone)) == 0
+    many.mkdir()
+    options = {"overlap": 0.25, "mirror": (), "plane": 0, "whole": False, "dtype": "auto", "uncertainty": False}
+    errands = [Errand(case, many / f"{case.name}.nii.gz") for case in find_cases(source)]
+    killed = False
+    for step in batch_steps(errands, job_for(CARD, "random", "cpu", options), many, jobs=2):
+        if isinstance(step, Progress) and not killed and list(many.glob("*.nii.gz")):
+            killed = kill_a_child()
+        if isinstance(step, Result):
+            report = step.value
+    assert killed
+    assert not report.failed
+    assert outputs(many) == outputs(alone)
+
+
+def kill_a_child() -> bool:
+    """Kill one of this process's own worker processes."""
+    import psutil
+
+    children = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+    if not children:
+        return False
+    os.kill(children[0].pid, signal.SIGKILL)
+    return True
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers_cases_again(card, tmp_path) -> None:
+    from dask_processes import DaskProcesses
+
+    from napari_medtransformer.cluster import connect
+    from napari_medtransformer.progress import Partial, Result
+    from napari_medtransformer.segmentation.batch import batch_steps
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    source = make_folder(tmp_path / "in", 8)
+    nib.save(nib.Nifti1Image(make_volume(0), np.eye(4)), source / "whole.nii.gz")
+    (source / "corrupt.nii.gz").write_bytes((source / "whole.nii.gz").read_bytes()[:300])
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert run(arguments(source, here)) == 2
+    there.mkdir()
+    (tmp_path / "dask").mkdir()
+    options = {"overlap": 0.25, "mirror": (), "plane": 0, "whole": False, "dtype": "auto", "uncertainty": False}
+    errands = [Errand(case, there / f"{case.name}.nii.gz") for case in find_cases(source)]
+    processes = DaskProcesses(tmp_path / "dask")
+    try:
+        workers = [processes.start_worker() for _ in range(2)]
+        with connect(processes.address, timeout=120) as cluster:
+            end = time.monotonic() + 120
+            while len(cluster.workers()) < 2:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            job = job_for(CARD, "random", "cpu", options)
+            killed = False
+            for step in batch_steps(errands, job, there, cluster=cluster):
+                if isinstance(step, Partial) and not killed:
+                    processes.kill(workers[0])
+                    killed = True
+                if isinstance(step, Result):
+                    report = step.value
+    finally:
+        processes.stop()
+    assert killed
+    assert [one.name for one in report.failed] == ["corrupt"]
+    assert len(report.done) == 9
+    assert outputs(there) == outputs(here)
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--overlap", "2"], "overlap"),
+        (["--mirror", "q"], "--mirror"),
+        (["--plane", "7"], "axis"),
+        (["--region", "1,2,3"], "--region"),
+        (["--device", "warp"], "device"),
+        (["--cluster", "nowhere"], "scheduler"),
+    ],
+)
+def test_a_users_mistake_is_one_line(card, tmp_path, capsys, more, words) -> None:
+    source = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    assert run(arguments(source, tmp_path / "labels.nii.gz", *more)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    assert words in said
+    assert not (tmp_path / "labels.nii.gz").exists()
+
+
+def test_a_model_that_waits_for_clicks_and_an_empty_folder_are_refused(card, tmp_path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run(["segment", str(tmp_path / "empty"), "-o", str(tmp_path / "out"), "-m", "medt-click-tiny"]) == 2
+    assert "waits for clicks" in capsys.readouterr().err
+    assert run(arguments(tmp_path / "empty", tmp_path / "out")) == 2
+    assert "holds no volume" in capsys.readouterr().err
