@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_medtransformer.plugin.icons import swatch
-from napari_medtransformer.volumes.agreement import LabelAgreement
 from napari_medtransformer.volumes.label_table import hex_color
 from napari_medtransformer.volumes.places import LabelPlace
 from napari_medtransformer.volumes.statistics import LabelStatistics
+
+if TYPE_CHECKING:
+    from napari_medtransformer.segmentation.evaluation import Agreement
 
 _NUMBER = Qt.ItemDataRole.UserRole
 _MOST_ROWS = 9
@@ -101,18 +104,19 @@ def show_organs(table: StructureTable, organs: Sequence[Organ], spacing: Sequenc
         table.add_row(found.label.number, found.label.name, hex_color(found.label.color), texts, tip)
 
 
-def show_agreement(table: StructureTable, found: Sequence[tuple[LabelAgreement, str, str]]) -> None:
-    """Fill a table of name, Dice, HD95, surface Dice. found: each with name and colour."""
+def show_agreement(table: StructureTable, found: Sequence[Agreement], tolerance_mm: float) -> None:
+    """Fill a table of name, Dice, HD95, surface Dice within a tolerance."""
     table.clear()
-    for one, name, colour in found:
+    for one in found:
         distance = f"{one.hd95_mm:.1f}" if math.isfinite(one.hd95_mm) else "–"
         tip = (
-            f"{name}\nDice {one.dice:.4f}\n95% of the surfaces lie within {distance} mm\n"
-            f"{one.surface_dice:.1%} of the surfaces lie within {one.tolerance_mm:g} mm"
+            f"{one.label.name}\nDice {one.dice:.4f}\n95% of the surfaces lie within {distance} mm\n"
+            f"{one.surface_dice:.1%} of the surfaces lie within {tolerance_mm:g} mm"
         )
         if not math.isfinite(one.hd95_mm):
             tip += "\nOnly one of the two has this structure."
-        table.add_row(one.number, name, colour, [f"{one.dice:.3f}", distance, f"{one.surface_dice:.3f}"], tip)
+        texts = [f"{one.dice:.3f}", distance, f"{one.surface_dice:.3f}"]
+        table.add_row(one.label.number, one.label.name, hex_color(one.label.color), texts, tip)
 
 
 def millilitres(size: float) -> str:

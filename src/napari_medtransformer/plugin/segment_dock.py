@@ -19,12 +19,11 @@ from napari_medtransformer.plugin.organ_table import StructureTable, show_agreem
 from napari_medtransformer.plugin.refining import Refining
 from napari_medtransformer.plugin.region import region_in_words, region_layer, region_layers, region_of
 from napari_medtransformer.plugin.segment_options import SegmentOptionsForm
-from napari_medtransformer.plugin.segment_state import SegmentState
+from napari_medtransformer.plugin.segment_state import TOLERANCE_MM, SegmentState
 from napari_medtransformer.plugin.style import Column, folding, quiet_label, row, section, tool_button
 from napari_medtransformer.plugin.volume_facts import labels_on
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.progress import Progress
-from napari_medtransformer.volumes.label_table import hex_color, label_color
 
 if TYPE_CHECKING:
     import napari
@@ -251,13 +250,7 @@ class SegmentDock(QWidget):
         self._on_layers()
 
     def _show_agreement(self) -> None:
-        known = {label.number: label for label in self.state.names}
-        rows = []
-        for one in self.state.agreement:
-            label = known.get(one.number)
-            name = label.name if label is not None else f"label {one.number}"
-            rows.append((one, name, hex_color(label.color if label is not None else label_color(one.number))))
-        show_agreement(self.scores, rows)
+        show_agreement(self.scores, self.state.agreement, TOLERANCE_MM)
         self.scores.show()
 
     # ------------------------------------------------------------------ doing

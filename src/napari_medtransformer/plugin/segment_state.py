@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,8 @@ from napari_medtransformer.plugin.layers import VOLUME_KEY
 from napari_medtransformer.plugin.notify import report, tell
 from napari_medtransformer.plugin.organ_table import Organ
 from napari_medtransformer.plugin.work import Job, WorkQueue
-from napari_medtransformer.progress import Progress, Result, Steps
+from napari_medtransformer.progress import Progress, Steps
 from napari_medtransformer.volumes import Volume, label_statistics
-from napari_medtransformer.volumes.agreement import LabelAgreement, label_agreement
 from napari_medtransformer.volumes.label_table import Label, write_label_table
 from napari_medtransformer.volumes.places import label_places
 
@@ -30,9 +29,12 @@ if TYPE_CHECKING:
     from napari_medtransformer.models.card import ModelCard
     from napari_medtransformer.plugin.controller import SessionController
     from napari_medtransformer.segmentation import FinishedSlab, Segmentation
+    from napari_medtransformer.segmentation.evaluation import Agreement
 
 OPACITY = 0.55
 UNCERTAINTY_OPACITY = 0.75
+TOLERANCE_MM = 1.0
+"""Surfaces this near to one another count as the same: a voxel of most scans."""
 
 
 class SegmentState(QObject):
@@ -61,7 +63,7 @@ class SegmentState(QObject):
         self.said = ""  # how the last run ended
         self.messages: tuple[str, ...] = ()
         self.organs: list[Organ] = []
-        self.agreement: list[LabelAgreement] = []
+        self.agreement: list[Agreement] = []
 
     @property
     def running(self) -> bool:
@@ -228,7 +230,7 @@ class SegmentState(QObject):
         )
 
     def compare(self, reference: Labels) -> None:
-        """Score the labels against those of another layer on the same grid, one structure after the other."""
+        """Score the labels against those of another layer on the same grid."""
         layer, volume, revision = self.layer, self.volume, self._revision
         if layer is None or volume is None:
             return
@@ -237,27 +239,23 @@ class SegmentState(QObject):
             found, wanted = found[None], wanted[None]
         self.agreement = []
 
-        def steps() -> Iterator[Any]:
-            known = [label.number for label in self.names]
-            present = sorted({*np.unique(found).tolist(), *np.unique(wanted).tolist()} - {0})
-            numbers = [n for n in present if n in known] or present
-            scores = []
-            for i, one in enumerate(label_agreement(found, wanted, volume.spacing, numbers)):
-                scores.append(one)
-                yield Progress(i + 1, len(numbers), f"comparing {i + 1} of {len(numbers)}")
-            yield Result(scores)
+        def scored() -> list[Agreement]:
+            from napari_medtransformer.segmentation.evaluation import agreement
 
-        def done(scores: list[LabelAgreement]) -> None:
-            self.progressed.emit(None)
+            return agreement(found, wanted, volume.spacing, tolerance_mm=TOLERANCE_MM, names=self.names)
+
+        def done(scores: list[Agreement]) -> None:
             if revision == self._revision:
-                self.agreement = scores
+                known = {label.number for label in self.names}
+                ours = [one for one in scores if one.label.number in known]
+                self.agreement = ours or scores
                 self.compared.emit()
 
-        self._queue.submit_steps(
-            steps,
+        self.progressed.emit(Progress(0, None, "comparing"))
+        self._queue.submit(
+            scored,
             label="Comparing…",
             key="compare labels",
-            on_progress=self.progressed.emit,
             on_done=done,
             on_error=report,
             on_end=lambda: self.progressed.emit(None) if not self.running else None,
@@ -274,7 +272,7 @@ class SegmentState(QObject):
         columns["box_stop_zyx"] = {n: " ".join(map(str, one.place.stop)) for n, one in by_number.items()}
         for score in ("dice", "hd95_mm", "surface_dice"):
             if self.agreement:
-                columns[score] = {one.number: getattr(one, score) for one in self.agreement}
+                columns[score] = {one.label.number: getattr(one, score) for one in self.agreement}
         written = write_label_table([one.statistics.label for one in self.organs], path, **columns)
         tell(f"Saved {written}.")
 
@@ -290,8 +288,8 @@ class SegmentState(QObject):
         first = viewer.dims.ndim - len(world)
         for axis, position in enumerate(world):
             viewer.dims.set_point(first + axis, float(position))
-        centre = [float(world[axis - first]) for axis in viewer.dims.displayed if axis >= first]
-        viewer.scene.camera.center = (0.0,) * (3 - len(centre)) + tuple(centre)
+        place = {first + axis: float(position) for axis, position in enumerate(world)}
+        _bring_into_view(viewer, [place[axis] for axis in viewer.dims.displayed if axis in place])
         if self.layer is not None:
             self.layer.selected_label = number
 
@@ -309,3 +307,12 @@ class SegmentState(QObject):
         mask = (data if data.ndim == 3 else data[None]) == number
         red, green, blue = (round(255 * part) for part in label.color)
         return label.name, f"#{red:02x}{green:02x}{blue:02x}", mask
+
+
+def _bring_into_view(viewer: Any, displayed: Sequence[float]) -> None:
+    """Move the canvas to a world position on the displayed axes if it lies near or beyond its edge."""
+    camera = viewer.scene.camera
+    half = [size / float(camera.zoom) / 2 for size in viewer.canvas.size]
+    centre = camera.center[-len(displayed) :]
+    if any(abs(p - c) > 0.8 * h for p, c, h in zip(displayed, centre, half[-len(displayed) :])):
+        camera.center = (0.0,) * (3 - len(displayed)) + tuple(displayed)

@@ -19,6 +19,7 @@ from napari_medtransformer.models.card_files import write_card
 from napari_medtransformer.models.compact import CompactConfig, Kind, compact_network
 from napari_medtransformer.models.devices import choose_device
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
+from napari_medtransformer.segmentation.evaluation import agreement
 from napari_medtransformer.training.augment import Augmentation
 from napari_medtransformer.training.auto import AutoRecipe, predict_case, train_network
 from napari_medtransformer.training.auto_cases import (
@@ -34,7 +35,6 @@ from napari_medtransformer.training.auto_cases import (
 )
 from napari_medtransformer.training.auto_plan import AutoPlan, plan_training
 from napari_medtransformer.training.auto_report import CaseScore, card_text
-from napari_medtransformer.volumes.agreement import label_agreement
 from napari_medtransformer.volumes.label_table import label_color
 
 T = TypeVar("T")
@@ -118,13 +118,13 @@ def score_cases(
 ) -> Steps[list[CaseScore]]:
     """Dice and HD95 of every validation case and class, at the training's voxel size, and each case's seconds."""
     scores: list[CaseScore] = []
-    classes = range(1, len(plan.values) + 1)
+    names = dict(enumerate(plan.names, start=1))
     for i, case in enumerate(cases):
         started = time.perf_counter()
         predicted = predict_case(network, case, plan.window, device)
         seconds = time.perf_counter() - started
-        for found in label_agreement(predicted, np.asarray(case.classes), plan.spacing_mm, classes):
-            scores.append(CaseScore(case.name, plan.names[found.number - 1], found.dice, found.hd95_mm, seconds))
+        for found in agreement(predicted, np.asarray(case.classes), plan.spacing_mm, names=names):
+            scores.append(CaseScore(case.name, found.label.name, found.dice, found.hd95_mm, seconds))
         yield Progress(i + 1, len(cases), f"scoring {case.name}")
     yield Result(scores)
 

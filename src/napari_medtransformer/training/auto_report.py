@@ -29,6 +29,9 @@ def score_rows(scores: Sequence[CaseScore], labels: Sequence[str]) -> list[str]:
     rows = []
     for name in labels:
         own = [score for score in scores if score.label == name]
+        if not own:
+            rows.append(f"| {name} | in no validation case | | | | | | | |")
+            continue
         dice = np.array([score.dice for score in own])
         distance = np.array([score.hd95_mm for score in own])
         missed = int(np.count_nonzero(~np.isfinite(distance)))

@@ -16,6 +16,7 @@ _HIPPOCAMPUS_INPUT = InputContract(
     size=(40, 56, 40),
     spacing_mm=(1.0, 1.0, 1.0),
     intensities="clipped to the volume's 0.5 to 99.5 percentiles, then mean 0 and deviation 1",
+    extent_mm=(47.0, 59.0, 41.0),
 )
 _HIPPOCAMPUS_TRAINING = (
     "160 cropped T1-weighted MRIs of one hippocampus, about 35 × 50 × 35 voxels of 1 mm, labelled by hand (Medical "

@@ -1,0 +1,173 @@
+"""UNETR and SwinUNETR as automatic models: equal to MONAI's networks, any window, published names, the right side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets.swin_unetr import SwinUNETR
+from monai.networks.nets.unetr import UNETR
+from safetensors.torch import load_file
+
+from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.models import swin_unetr, unetr
+from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard
+from napari_medtransformer.models.compact import CompactConfig, compact_network
+from napari_medtransformer.models.registry import find_card, load_model
+from napari_medtransformer.models.scaling import FixedRange, ZScore
+from napari_medtransformer.models.weights import BUNDLED
+
+CPU, FLOAT = torch.device("cpu"), torch.float32
+LABELS = (LabelInfo(1, "a", (1, 0, 0)), LabelInfo(2, "b", (0, 1, 0)))
+
+
+def card(family: str, architecture: str, size: tuple[int, int, int]) -> ModelCard:
+    return ModelCard(
+        name="tested",
+        title="tested",
+        family=family,
+        architecture=architecture,
+        builder="a.b:c",
+        task="automatic",
+        dimensions=3,
+        input=InputContract(size, clip=(0.0, 1.0)),
+        labels=LABELS,
+        licence="none",
+        citation="none",
+        description="none",
+    )
+
+
+def seen_by_monai(network: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
+    """MONAI's order: (x, y, z) growing to Right, Anterior, Superior; ours (z, y, x) to Superior, Posterior, Left."""
+    with torch.inference_mode():
+        return network(windows.permute(0, 1, 4, 3, 2).flip((2, 3))).flip((2, 3)).permute(0, 1, 4, 3, 2)
+
+
+@pytest.fixture(scope="module")
+def monai_unetr() -> UNETR:
+    torch.manual_seed(0)
+    return UNETR(1, 3, (32, 32, 48), feature_size=4, proj_type="perceptron", norm_name="instance").eval()
+
+
+@pytest.fixture(scope="module")
+def monai_swin() -> SwinUNETR:
+    torch.manual_seed(0)
+    return SwinUNETR(1, 3, feature_size=12).eval()
+
+
+def test_a_published_unetr_segments_as_in_monai_with_every_weight_turned(monai_unetr: UNETR) -> None:
+    # as published: no layers of newer releases, a class token of older ones
+    weights = {k: v for k, v in monai_unetr.state_dict().items() if "norm_cross_attn" not in k}
+    weights["vit.patch_embedding.cls_token"] = torch.zeros(1, 1, 768)
+    model = unetr.build(card("unetr", "monai-4", (48, 32, 32)), weights, seed=0, device=CPU, dtype=FLOAT)
+    windows = torch.randn(1, 1, 48, 32, 32, generator=torch.Generator().manual_seed(1))
+    wanted = seen_by_monai(monai_unetr, windows)
+    # the sums of twelve float32 blocks in another order
+    assert (model.logits(windows) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert len(model.attention_sites()) == 12
+
+
+def test_a_published_swin_unetr_segments_as_in_monai(monai_swin: SwinUNETR) -> None:
+    weights = {k.replace("mlp.linear1", "mlp.fc1"): v for k, v in monai_swin.state_dict().items()}
+    model = swin_unetr.build(card("swin-unetr", "monai-12-ras", (32, 64, 32)), weights, seed=0, device=CPU, dtype=FLOAT)
+    windows = torch.randn(1, 1, 32, 64, 32, generator=torch.Generator().manual_seed(1))
+    wanted = seen_by_monai(monai_swin, windows)
+    assert (model.logits(windows) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+def test_a_model_that_sees_the_patient_turned_offers_no_heatmaps_that_would_land_mirrored(monai_swin) -> None:
+    model = swin_unetr.build(
+        card("swin-unetr", "monai-12-ras", (32, 32, 32)), monai_swin.state_dict(), seed=0, device=CPU, dtype=FLOAT
+    )
+    with pytest.raises(UnsupportedModel, match="turned round"):
+        model.attention_sites()
+
+
+@pytest.mark.parametrize("name", ["swin-unetr-btcv", "unetr-btcv"])
+def test_cards_of_published_models_tell_thirteen_organs_and_the_hounsfield_range(name: str) -> None:
+    known = find_card(name)
+    assert [label.value for label in known.labels] == list(range(1, 14))
+    assert known.labels[5].name == "liver"
+    assert known.input.spacing_mm == (2.0, 1.5, 1.5)
+    scale = FixedRange(*known.input.clip).learned(np.zeros((1, 1, 1)))
+    np.testing.assert_allclose(scale(np.array([[[-1000, -175, 37.5, 250, 3000]]])), [[[[0, 0, 0.5, 1, 1]]]])
+
+
+def test_weights_of_another_network_are_refused_by_name(monai_unetr: UNETR) -> None:
+    with pytest.raises(UnreadableWeights, match="UNETR"):
+        swin_unetr.build(
+            card("swin-unetr", "monai-12", (32, 32, 32)), monai_unetr.state_dict(), seed=0, device=CPU, dtype=FLOAT
+        )
+
+
+@pytest.mark.parametrize(("build", "family"), [(unetr.build, "unetr"), (swin_unetr.build, "swin-unetr")])
+def test_an_unknown_architecture_is_refused(build, family: str) -> None:
+    with pytest.raises(UnsupportedModel, match="expected compact"):
+        build(card(family, "giant", (32, 32, 32)), None, seed=0, device=CPU, dtype=FLOAT)
+
+
+@pytest.mark.parametrize("kind", ["unetr", "swin-unetr"])
+def test_a_compact_network_takes_windows_of_other_sizes(kind) -> None:
+    module = unetr if kind == "unetr" else swin_unetr
+    model = module.build(card(kind, "compact", (16, 24, 16)), None, seed=0, device=CPU, dtype=FLOAT)
+    assert model.window_multiple == (8, 8, 8)
+    for shape in ((16, 24, 16), (24, 16, 32)):
+        assert model.logits(torch.zeros(2, 1, *shape)).shape == (2, 3, *shape)
+    with pytest.raises(UnsupportedVolume, match="multiples of 8"):
+        model.logits(torch.zeros(1, 1, 16, 20, 16))
+
+
+def test_interpolated_positions_are_the_trained_ones_on_the_trained_window() -> None:
+    network = compact_network(CompactConfig("unetr", 3, (16, 24, 16)), 0)
+    embedding = network.vit.patch_embedding
+    windows = torch.randn(1, 1, 16, 24, 16, generator=torch.Generator().manual_seed(0))
+    tokens = embedding.patch_embeddings(windows).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(embedding(windows), tokens + embedding.position_embeddings)
+    # twice as many tokens along y: linearly between the trained ones, by token centres
+    blank = torch.zeros(1, 1, 16, 48, 16)
+    found = embedding(blank) - embedding.patch_embeddings(blank).flatten(2).transpose(1, 2)
+    trained = embedding.position_embeddings.detach().numpy().reshape(2, 3, 2, -1)
+    at = np.clip((np.arange(6) + 0.5) / 2 - 0.5, 0, 2)
+    low = np.floor(at).astype(int)
+    share = (at - low)[None, :, None, None]
+    wanted = trained[:, low] * (1 - share) + trained[:, np.minimum(low + 1, 2)] * share
+    np.testing.assert_allclose(found.detach().numpy().reshape(wanted.shape), wanted, atol=1e-5)
+
+
+def test_random_weights_follow_the_seed() -> None:
+    first, again, other = (compact_network(CompactConfig("swin-unetr", 3, (16, 16, 16)), s) for s in (1, 1, 2))
+    pairs = list(zip(first.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.encoder1.layer.conv1.conv.weight, other.encoder1.layer.conv1.conv.weight)
+
+
+def test_windows_of_attention_tile_the_grids_of_every_stage() -> None:
+    for window in ((40, 56, 40), (64, 64, 64), (96, 80, 48)):
+        tiles = CompactConfig("swin-unetr", 2, window).attention_window
+        for n, tile in zip(window, tiles, strict=True):
+            assert tile <= 8
+            assert all(n // halving % tile == 0 for halving in (2, 4, 8))
+
+
+def test_a_z_score_is_the_same_whatever_part_it_is_applied_to() -> None:
+    data = np.random.default_rng(0).normal(500, 120, (8, 9, 10)).astype(np.float32)
+    scale = ZScore().learned(data)
+    whole = scale(data)
+    assert whole.shape == (1, 8, 9, 10)
+    assert abs(float(whole.mean())) < 1e-3
+    assert abs(float(whole.std()) - 1) < 1e-3
+    np.testing.assert_array_equal(scale(data[2:4, :, 3:]), whole[:, 2:4, :, 3:])
+    constant = ZScore().learned(np.full((3, 3, 3), 7))(np.full((3, 3, 3), 7))
+    np.testing.assert_array_equal(constant, 0)
+
+
+@pytest.mark.parametrize("name", ["medt-hippocampus", "medt-hippocampus-unetr"])
+def test_bundled_hippocampus_models_are_small_and_load(name: str) -> None:
+    known = find_card(name)
+    path = BUNDLED / known.weights
+    assert path.stat().st_size < 20_000_000
+    assert {value.dtype for value in load_file(path).values()} <= {torch.float16, torch.int64}
+    assert path.with_suffix(".md").read_text(encoding="utf-8").startswith(f"# {name}")
+    model = load_model(name, device="cpu")
+    assert model.attention_sites()
