@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
 from transformers import SamConfig, SamModel
 
 from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
+from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel
 from napari_medtransformer.models import ModelCard, find_card
@@ -133,8 +137,6 @@ def test_random_weights_come_from_their_seed_and_make_heads_look_somewhere(pair)
         own["vision_encoder.layers.0.attn.qkv.weight"], other["vision_encoder.layers.0.attn.qkv.weight"]
     )
     assert not any(value.isnan().any() for value in own.values())
-    from napari_medtransformer.attention.probe import AttentionProbe
-
     with AttentionProbe(ours) as probe:
         ours.encode(IMAGE)
     for summary in probe.summary():
@@ -198,8 +200,6 @@ def test_a_checkpoint_fills_the_network_by_either_naming(tmp_path):
 
 
 def test_an_unknown_architecture_is_refused():
-    from dataclasses import replace
-
     card: ModelCard = replace(find_card("sam-vit-b"), name="sam-vit-x", architecture="vit-x")
     with pytest.raises(UnsupportedModel, match="vit-x"):
         build(card, None, seed=0, device=torch.device("cpu"), dtype=torch.float32)
@@ -221,7 +221,43 @@ def test_medsam_sees_intensities_as_they_are():
     )
 
 
+def test_medsam_stretches_both_sides_to_the_square_because_its_card_says_so():
+    card = find_card("medsam")
+    padded = replace(card, name="medsam-padded", input=replace(card.input, fit="pad"))
+    stretched, longest = (
+        SamAdapter(one, random_sam(config_of(), 0), torch.device("cpu"), torch.float32) for one in (card, padded)
+    )
+    assert card.input.fit == "stretch"
+    assert stretched.placement((50, 77), (3.0, 1.0)).resized_shape == (128, 128)
+    assert longest.placement((50, 77)).resized_shape == (83, 128)
+    # a click keeps its place in the image, and the mask comes back on its pixels
+    assert stretched.placement((50, 77)).to_input((24.5, 38)) == (63.5, 63.5)
+    box = Prompts(*NO_POINTS, box=(10, 20, 40, 60))
+    seen = []
+    hook = stretched.network.vision_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    predicted = stretched.decode(stretched.encode(IMAGE), box)
+    hook.remove()
+    whole = F.interpolate(torch.from_numpy(IMAGE)[None, None], size=(128, 128), mode="bilinear", antialias=True)
+    assert torch.allclose(seen[0], whole.expand(1, 3, -1, -1))
+    assert predicted.logits.shape == (1, 50, 77)
+
+
 def test_pixels_that_are_no_squares_keep_their_proportions(pair):
     ours, _ = pair
     embedding = ours.encode(np.zeros((20, 100), np.float32), (5.0, 1.0))
     assert embedding.placement.resized_shape == (128, 128)
+
+
+def test_heatmaps_lie_where_attention_is():
+    model = SamAdapter(find_card("sam-vit-b"), random_sam(config_of(), 0), torch.device("cpu"), torch.float32)
+    for layer in model.network.vision_encoder.layers:
+        layer.layer_norm1 = torch.nn.Identity()
+        first_head(layer.attn.qkv, 8, parts=3)
+        layer.attn.rel_pos_h.zero_()
+        layer.attn.rel_pos_w.zero_()
+        feed(layer, lambda tokens: place_code(tokens.shape[1:3], 8, 32)[None])
+    with AttentionProbe(model) as probe:
+        model.encode(IMAGE)
+    assert all(site.key_grid.shape == (8, 8) for site in probe.sites)
+    for query in ((25, 38), (9, 62)):
+        assert_heatmaps_peak_at(probe, query)

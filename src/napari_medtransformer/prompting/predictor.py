@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, UnsupportedModel, UnsupportedVolume
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
+from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.volumes.intensity import apply_window, default_window
 
 
@@ -99,6 +100,10 @@ def promptable(model: object) -> PromptableModel:
     if isinstance(model, PromptableModel):
         return model
     name = getattr(getattr(model, "card", None), "name", type(model).__name__)
+    if isinstance(model, VolumePromptableModel):
+        raise UnsupportedModel(
+            f"{name} answers clicks in 3D, not on slices; use prompting.object_3d, or choose a 2D promptable model."
+        )
     raise UnsupportedModel(f"{name} takes no prompts; choose a promptable model, or segment a whole volume with it.")
 
 
