@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-PATIENCE_MS = 60_000  # a loaded machine may take long; what is tested is that it comes, benchmarks say how fast
+PATIENCE_MS = 180_000  # a loaded machine may take long; what is tested is that it comes, benchmarks say how fast
 
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preferences, kept sessions and encoded slices of a test are its own, and gone with it."""
+    """Preferences, kept sessions and encoded slices of a test are its own, and gone with it.
+
+    No neighbours are encoded ahead: most tests look at a slice or two.
+    """
     folder = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("MEDT_PREFERENCES", str(folder / "preferences.json"))
+    preferences = folder / "preferences.json"
+    preferences.write_text('{"reach": 0, "disk_gb": 0}')
+    monkeypatch.setenv("MEDT_PREFERENCES", str(preferences))
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     monkeypatch.setattr("napari_medtransformer.prompting.embedding_store.default_folder", lambda: folder / "embeddings")
 
@@ -106,20 +112,39 @@ class Desk:
 
     def drag(self, layer: Any, start: tuple[float, ...], stop: tuple[float, ...]) -> None:
         """Press over one voxel, move in steps, release over another."""
+        self.stroke(layer, [start, stop])
+
+    def stroke(self, layer: Any, path: Sequence[tuple[float, ...]], *, shift: bool = False) -> None:
+        """Press over the first voxel of a path, move along it in steps, release over the last."""
         from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
         from qtpy.QtGui import QMouseEvent
         from qtpy.QtWidgets import QApplication
 
-        a, b = (np.array(self.pixel_of(layer, zyx), dtype=float) for zyx in (start, stop))
-        native, left, none = self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-        self.qtbot.mousePress(native, left, none, QPoint(*a.astype(int)))
-        for share in np.linspace(0.1, 1, 10):
-            point = QPointF(*(a + share * (b - a)))
-            QApplication.sendEvent(
-                native, QMouseEvent(QEvent.Type.MouseMove, point, native.mapToGlobal(point), left, left, none)
-            )
-            self.qtbot.wait(5)
-        self.qtbot.mouseRelease(native, left, none, QPoint(*b.astype(int)))
+        pixels = [np.array(self.pixel_of(layer, zyx), dtype=float) for zyx in path]
+        native, left = self.canvas.native, Qt.MouseButton.LeftButton
+        held = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+        self.qtbot.mousePress(native, left, held, QPoint(*pixels[0].astype(int)))
+        steps = 10 if len(pixels) == 2 else 3
+        for a, b in itertools.pairwise(pixels):
+            for share in np.linspace(1 / steps, 1, steps):
+                point = QPointF(*(a + share * (b - a)))
+                QApplication.sendEvent(
+                    native, QMouseEvent(QEvent.Type.MouseMove, point, native.mapToGlobal(point), left, left, held)
+                )
+                self.qtbot.wait(2)
+        self.qtbot.mouseRelease(native, left, held, QPoint(*pixels[-1].astype(int)))
+
+    def hover(self, layer: Any, zyx: tuple[float, ...]) -> None:
+        """Move the mouse over a voxel without a button."""
+        from qtpy.QtCore import QEvent, QPointF, Qt
+        from qtpy.QtGui import QMouseEvent
+        from qtpy.QtWidgets import QApplication
+
+        point, none, free = QPointF(*self.pixel_of(layer, zyx)), Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier
+        native = self.canvas.native
+        QApplication.sendEvent(
+            native, QMouseEvent(QEvent.Type.MouseMove, point, native.mapToGlobal(point), none, none, free)
+        )
 
     def show(self, zyx: tuple[float, ...]) -> None:
         """Show the slices through a voxel of the controller's layer."""

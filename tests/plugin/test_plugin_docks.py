@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog
+from scipy.spatial.distance import pdist
 
 from napari_medtransformer.plugin.attention_dock import AttentionDock
 from napari_medtransformer.plugin.planes import plane_of
@@ -77,16 +78,19 @@ def test_an_image_opened_later_is_taken_up_and_one_closed_is_let_go(docked, tors
     assert dock.layer_choice.currentText() == "torso_ct"
     desk.viewer.layers.remove(layer)
     assert desk.controller.layer is None
+    desk.qtbot.wait(50)
     assert "Open a CT or MR volume" in dock.status.text()
 
 
 def test_disabled_buttons_say_why(docked, torso, liver) -> None:
     desk, dock = docked(torso())
-    for button in (dock.undo, dock.redo, dock.masks, dock.clear, dock.propagate, dock.save):
+    prompt, work = dock.prompt, dock.work
+    mask = prompt.masks.buttons[0]
+    for button in (prompt.undo, prompt.redo, mask, prompt.clear, work.propagate, work.save, work.commit):
         assert not button.isEnabled()
         assert "Not now:" in button.toolTip()
     click_on(desk, liver)
-    for button in (dock.undo, dock.masks, dock.clear, dock.propagate, dock.save):
+    for button in (prompt.undo, mask, prompt.clear, work.propagate, work.save, work.commit, *work.edits.values()):
         assert button.isEnabled(), button.toolTip()
         assert "Not now:" not in button.toolTip()
 
@@ -103,14 +107,16 @@ def test_objects_are_listed_with_their_millilitres(docked, torso, liver) -> None
     desk, dock = docked(torso())
     click_on(desk, liver)
     voxels = int((desk.controller.session.labels == 1).sum())
-    item = dock.objects.topLevelItem(0)
-    assert float(item.text(2).split()[0]) == pytest.approx(voxels * 0.027, rel=0.05)  # 3 mm cubes of 0.027 ml
+    item = dock.work.objects.topLevelItem(0)
+    assert float(item.text(3).split()[0]) == pytest.approx(voxels * 0.027, rel=0.05)  # 3 mm cubes of 0.027 ml
     desk.controller.actions.rename_object(1, "liver")
-    assert dock.objects.topLevelItem(0).text(1) == "liver"
+    desk.qtbot.wait(50)
+    assert dock.work.objects.topLevelItem(0).text(1) == "liver"
     assert list(desk.controller.workspace.masks.features["name"]) == ["background", "liver"]
-    dock.new.click()
+    dock.work.new.click()
+    desk.qtbot.wait(50)
     assert desk.controller.workspace.current_object == 2
-    assert dock.objects.topLevelItemCount() == 2
+    assert dock.work.objects.topLevelItemCount() == 2
 
 
 def test_plane_buttons_turn_the_view_and_superior_stays_up(docked, torso) -> None:
@@ -134,7 +140,7 @@ def test_save_writes_the_labels_on_the_images_own_grid(
     click_on(desk, liver)
     target = tmp_path / "mine.nii.gz"
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(target), ""))
-    dock.save.click()
+    dock.work.save.click()
     desk.wait()
     image, saved = nib.load(torso_file), nib.load(target)
     assert saved.shape == image.shape
@@ -147,7 +153,7 @@ def test_saving_where_one_may_not_is_one_line(docked, monkeypatch, tmp_path: Pat
     desk, dock = docked(torso())
     click_on(desk, liver)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "no" / "x.nii.gz"), ""))
-    dock.save.click()
+    dock.work.save.click()
     desk.wait()
     assert any("there is no folder" in note.message for note in notifications)
 
@@ -156,12 +162,12 @@ def test_propagation_fills_neighbouring_slices_and_is_one_step_of_undo(docked, t
     desk, dock = docked(torso())
     click_on(desk, liver)
     before = desk.controller.session.labels
-    dock.propagate.click()
+    dock.work.propagate.click()
     desk.wait()
     after = desk.controller.session.labels
     assert np.any(after, axis=(1, 2)).sum() > np.any(before, axis=(1, 2)).sum()
-    assert not dock.progress.isVisible()
-    dock.undo.click()
+    assert not dock.work.progress.isVisible()
+    dock.prompt.undo.click()
     desk.wait()
     np.testing.assert_array_equal(desk.controller.session.labels, before)
 
@@ -170,23 +176,47 @@ def test_a_saved_session_can_be_opened_again(docked, tmp_path: Path, torso, live
     desk, _ = docked(torso())
     click_on(desk, liver)
     labels = desk.controller.session.labels
-    desk.controller.actions.save_session(tmp_path / "work.medt")
+    desk.controller.files.save_session(tmp_path / "work.medt")
     desk.controller.undo()
     desk.wait()
-    desk.controller.actions.open_session(tmp_path / "work.medt")
+    desk.controller.files.open_session(tmp_path / "work.medt")
     desk.wait()
     np.testing.assert_array_equal(desk.controller.session.labels, labels)
     np.testing.assert_array_equal(desk.controller.workspace.masks.data, labels)
 
 
-def test_a_model_that_sees_the_displayed_contrast_is_given_the_layers_limits(docked, torso) -> None:
+def test_the_model_sees_the_window_on_screen_unless_another_is_fixed(docked, torso, liver) -> None:
     desk, dock = docked(torso())
-    desk.controller.layer.contrast_limits = (-100, 300)
-    dock.contrast.setChecked(True)
-    assert desk.controller.session.window == (-100, 300)
+    controller, session = desk.controller, desk.controller.session
+    assert dock.contrast.isChecked()
+    click_on(desk, liver)
+    found = session.labels
+    assert found.any()
+
+    controller.layer.contrast_limits = (-1350, 150)  # as for lungs
+    desk.qtbot.waitUntil(lambda: session.window == (-1350, 150), timeout=5000)
+    desk.wait()
+    assert controller.session is session
+    np.testing.assert_array_equal(session.labels, found)  # what was found through another window stays
+    assert len(session.prompts) == 1
+    key = controller.current_key
+    through_lungs = session._slices.image(key.axis, key.index)
+    click_on(desk, (liver[0], liver[1], liver[2] - 3))
+    assert len(session.prompts) == 2
+    assert not np.array_equal(session.labels, found)
+    np.testing.assert_allclose(
+        through_lungs, np.clip((controller.workspace.volume.data[liver[0]] + 1350) / 1500, 0, 1), atol=1e-5
+    )
+
     dock.contrast.setChecked(False)
-    volume = desk.controller.workspace.volume
-    assert desk.controller.session.window == (volume.window.low, volume.window.high)
+    controller.layer.contrast_limits = (-160, 240)
+    click_on(desk, (liver[0], liver[1], liver[2] - 4))
+    assert session.window == (-1350, 150)
+    dock.contrast.setChecked(True)
+    assert session.window == (-160, 240)
+    controller.undo()
+    desk.wait()
+    assert len(session.prompts) == 2
 
 
 def test_closing_the_dock_gives_the_viewer_its_mouse_back(open_desk, torso) -> None:
@@ -197,3 +227,108 @@ def test_closing_the_dock_gives_the_viewer_its_mouse_back(open_desk, torso) -> N
     desk.viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
     desk.qtbot.waitUntil(lambda: len(desk.viewer.mouse_drag_callbacks) == callbacks - 1)
+
+
+def test_the_candidate_masks_are_buttons_with_their_scores_and_tab_cycles_them(docked, torso, liver) -> None:
+    from qtpy.QtCore import Qt
+
+    desk, dock = docked(torso())
+    click_on(desk, liver)
+    key = desk.controller.current_key
+    offered = desk.controller.session.candidates(key)
+    buttons = [button for button in dock.prompt.masks.buttons if button.isVisible()]
+    assert [b.text() for b in buttons] == [f"{i + 1}: {score:.0%}" for i, score in enumerate(offered.scores)]
+    assert buttons[offered.chosen].isChecked()
+    other = (offered.chosen + 1) % len(buttons)
+    desk.key(Qt.Key.Key_Tab)
+    desk.wait()
+    np.testing.assert_array_equal(desk.controller.session.slice_mask(key), offered.masks[other])
+    buttons[offered.chosen].click()
+    desk.wait()
+    np.testing.assert_array_equal(desk.controller.session.slice_mask(key), offered.masks[offered.chosen])
+
+
+def test_the_order_of_the_list_decides_where_objects_overlap(docked, torso, liver) -> None:
+    desk, dock = docked(torso())
+    click_on(desk, liver)
+    desk.controller.actions.new_object()
+    click_on(desk, liver)
+    assert desk.controller.session.labels[liver] == 2
+    dock.work.objects.setCurrentItem(dock.work.objects.topLevelItem(1))
+    desk.qtbot.wait(50)
+    dock.work.objects.move_current(1)
+    desk.wait()
+    assert desk.controller.session.labels[liver] == 1
+    assert [one.object_id for one in desk.controller.session.objects] == [2, 1]
+    desk.controller.undo()
+    assert desk.controller.session.labels[liver] == 2
+
+
+def test_a_row_of_the_list_dropped_elsewhere_changes_the_order(qtbot) -> None:
+    from napari_medtransformer.plugin.objects_list import ObjectsList
+    from napari_medtransformer.prompting.state import SessionObject
+
+    objects = ObjectsList()
+    qtbot.addWidget(objects)
+    shown = [SessionObject(n, f"thing {n}", "lesion" if n == 2 else "") for n in (1, 2, 3)]
+    objects.show_objects(shown, dict.fromkeys((1, 2, 3), "#ff0000"), {}, 3)
+    assert [objects.topLevelItem(i).text(1) for i in range(3)] == ["thing 3", "thing 2", "thing 1"]
+    assert objects.topLevelItem(1).text(2) == "lesion"
+    with qtbot.waitSignal(objects.reordered) as told:
+        objects.move_current(-1)
+    assert told.args == [[1, 3, 2]]
+    classed: list[tuple[int, str]] = []
+    objects.classed.connect(lambda number, name: classed.append((number, name)))
+    objects.topLevelItem(0).setText(2, "organ")
+    assert classed == [(2, "organ")]
+
+
+def test_the_table_of_measurements_says_what_the_mask_says(docked, tmp_path: Path, torso, liver) -> None:
+    desk, dock = docked(torso())
+    click_on(desk, liver)
+    dock.work.measure.click()
+    desk.wait()
+    table = dock.work.measurements.table
+    mask = desk.controller.session.labels == 1
+    assert table.rowCount() == 1
+    assert float(table.item(0, 2).text()) == pytest.approx(mask.sum() * 0.027, abs=0.06)
+    data = desk.controller.workspace.volume.data
+    assert float(table.item(0, 3).text()) == pytest.approx(data[mask].mean(), abs=0.06)
+    places = 3.0 * np.argwhere(mask)  # cubes of 3 mm
+    assert float(table.item(0, 5).text()) == pytest.approx(pdist(places).max(), abs=0.06)
+    target = tmp_path / "measured.csv"
+    dock.work.measurements.write(target)
+    assert target.read_text().splitlines()[0].startswith("object,class,volume (ml),mean (HU)")
+    dock.work.measurements.close()
+
+
+@pytest.mark.parametrize("kind", ["fill_between", "smooth", "keep_largest", "close_holes"])
+def test_cleaning_up_is_one_step_of_undo(docked, torso, liver, kind) -> None:
+    desk, dock = docked(torso())
+    z, y, x = liver
+    click_on(desk, (z - 3, y, x))
+    click_on(desk, (z + 1, y, x))
+    before = desk.controller.session.labels
+    dock.work.edits[kind].click()
+    desk.wait()
+    after = desk.controller.session.labels
+    if kind == "fill_between":
+        assert after[z - 1].any()
+        assert not before[z - 1].any()
+    if not np.array_equal(before, after):
+        desk.controller.undo()
+        desk.wait()
+    np.testing.assert_array_equal(desk.controller.session.labels, before)
+
+
+def test_the_help_lists_every_key(docked, torso) -> None:
+    from napari_medtransformer.plugin.shortcuts import SHORTCUTS
+
+    _, dock = docked(torso())
+    dock.prompt.help.click()
+    window = dock.prompt._windows["help"]
+    assert window.isVisible()
+    for _, name, what, _ in SHORTCUTS:
+        assert name in window.text.text()
+        assert what in window.text.text()
+    window.close()

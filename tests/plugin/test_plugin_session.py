@@ -98,10 +98,10 @@ def test_prompts_given_before_the_model_is_there_are_answered_then(open_desk, cl
 
 def test_an_image_that_is_no_volume_is_a_notification_and_a_reason(open_desk, notifications) -> None:
     desk = open_desk()
-    film = desk.viewer.add_image(np.zeros((2, 3, 4, 5)), name="film")
+    film = desk.viewer.add_image(np.zeros((2, 2, 3, 4, 5)), name="film")
     desk.controller.set_layer(film)
-    assert "film has 4 dimensions" in desk.controller.obstacle
-    assert any("film has 4 dimensions" in note.message for note in notifications)
+    assert "film has 5 dimensions" in desk.controller.obstacle
+    assert any("film has 5 dimensions" in note.message for note in notifications)
     assert not any(hasattr(note, "exception") for note in notifications)
 
 
@@ -132,13 +132,15 @@ def test_a_copy_of_the_labels_is_the_users_to_paint_on(open_desk, torso, liver) 
     desk = open_desk(torso())
     desk.prompt(liver)
     desk.wait()
-    desk.controller.actions.copy_to_layer()
+    desk.controller.files.commit()
     copy = next(x for x in desk.viewer.layers if isinstance(x, Labels) and x.name.endswith("labels"))
     assert copy.editable
     assert copy.data[liver] == 1
-    desk.controller.undo()
+    copy.data[liver] = 9  # painted by hand
+    desk.controller.undo()  # the commit
+    desk.controller.undo()  # the click
     desk.wait()
-    assert copy.data[liver] == 1
+    assert copy.data[liver] == 9
     assert desk.controller.workspace.masks.data[liver] == 0
 
 

@@ -118,12 +118,16 @@ class PromptLayers:
         edges: list[str] = []
         faces: list[str] = []
         widths: list[float] = []
+        kinds: list[str] = []
         owners: list[tuple[int, Prompt]] = []
         for number, prompt in lines.items():
             edge, face = _line_colours(prompt, colours)
             key = prompt.key
             for line in prompt_outlines(prompt):
-                outlines.append(in_volume(line, key.axis, key.index)[:, -layer.ndim :])
+                filled = isinstance(prompt, ScribblePrompt)
+                at = in_volume(line, key.axis, key.index)[:, -layer.ndim :]
+                outlines.append(at if filled else _closed(at))
+                kinds.append("polygon" if filled else "path")
                 edges.append(_SELECTED if number in selected else edge)
                 faces.append(face)
                 widths.append(self._line_width * (2 if number in selected else 1))
@@ -131,7 +135,7 @@ class PromptLayers:
         with layer.block_thumbnail_update():
             layer.data = []
             if outlines:
-                layer.add(outlines, shape_type="polygon", edge_width=widths, edge_color=edges, face_color=faces)
+                layer.add(outlines, shape_type=kinds, edge_width=widths, edge_color=edges, face_color=faces)
             self._lines = len(outlines)
             layer.features = {
                 "prompt": [number for number, _ in owners],
@@ -143,9 +147,10 @@ class PromptLayers:
 
     def _add_sketches(self, layer: Shapes) -> None:
         for sketch in (one for group in self._sketches.values() for one in group):
+            line = np.asarray(sketch.line_zyx)[:, -layer.ndim :]
             layer.add(
-                [np.asarray(sketch.line_zyx)[:, -layer.ndim :]],
-                shape_type="polygon" if sketch.closed else "path",
+                [_closed(line) if sketch.closed else line],
+                shape_type="path",
                 edge_width=max(self._line_width, sketch.width if not sketch.closed else 0.0),
                 edge_color=sketch.colour + (_STROKE_ALPHA if sketch.width > 1 else ""),
                 face_color=_CLEAR,
@@ -194,6 +199,11 @@ class PromptLayers:
     @property
     def _line_width(self) -> float:
         return max(0.5, LINE_SHARE * max(layer_shape(self._image)[-3:]))
+
+
+def _closed(line: np.ndarray) -> np.ndarray:
+    """A line back to its start. As paths, outlines cost a tenth of polygons, whose inside is cut into triangles."""
+    return np.concatenate([line, line[:1]])
 
 
 def _line_colours(prompt: Prompt, colours: Mapping[int, str]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from skimage.measure import approximate_polygon, find_contours
 
+from napari_medtransformer.prompting.appearance import bounding_box
 from napari_medtransformer.prompting.masks import PackedMask, unpacked
 from napari_medtransformer.prompting.prompts import (
     BoxPrompt,
@@ -47,8 +48,9 @@ def mask_outlines(mask: np.ndarray) -> list[np.ndarray]:
     """Closed lines (n, 2) in rows and columns around the parts of a (H, W) bool mask, and around its holes."""
     if not mask.any():
         return []
-    lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
-    simple = (approximate_polygon(line - 1, _TOLERANCE)[:-1] for line in lines)
+    y0, x0, y1, x1 = bounding_box(mask)  # tracing looks at every pixel it is given
+    lines = find_contours(np.pad(mask[y0:y1, x0:x1], 1).astype(np.float32), 0.5)
+    simple = (approximate_polygon(line + np.array([y0 - 1, x0 - 1]), _TOLERANCE)[:-1] for line in lines)
     return [line for line in simple if len(line) >= 3]
 
 
