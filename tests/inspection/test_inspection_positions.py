@@ -166,9 +166,9 @@ def test_figures_of_positions_say_what_they_show(inspection):
 
 
 def test_the_bias_of_a_three_dimensional_swin_transformer_is_found_with_its_window():
-    from monai.networks.nets import SwinUNETR
+    from monai.networks.nets.swin_unetr import WindowAttention
 
-    network = SwinUNETR(1, 2, feature_size=12)
+    network = torch.nn.ModuleList([WindowAttention(12, 3, (7, 7, 7))])
     found = [e for e in find_positional_encodings(network) if isinstance(e, RelativeBias)]
     assert {encoding.window for encoding in found} == {(7, 7, 7)}
     assert bias_pictures(found[0]).shape == (3, 13, 13 * 13 + 12)

@@ -59,13 +59,14 @@ def relevance_vector(layers: Sequence[tuple[CapturedSite, HeadOutputs]], start: 
     ≥ 0. Returns (tokens,) ≥ 0. The gradient of an attention weight is the inner product of its query's output
     gradient and its key's value, so that ∇A is made row by row as A is. Chefer et al. 2021, eq. 5 and 6.
     """
-    vector = start / start.sum()
+    # in double precision: gradients may be so small that beside e they would be rounded away
+    vector = (start / start.sum()).double()
     first = vector
     for captured, outputs in reversed(layers):
         if captured.site.query_grid.shape != captured.site.key_grid.shape or len(vector) != _tokens(captured):
             raise UnsupportedModel("relevance needs layers of one token grid; this encoder changes its grid.")
         vector = vector + _weighted_product(captured, outputs, vector)
-    return vector - first
+    return (vector - first).float()
 
 
 def _tokens(captured: CapturedSite) -> int:
@@ -84,7 +85,7 @@ def _weighted_product(captured: CapturedSite, outputs: HeadOutputs, vector: Tens
         slope = gradient[entry][:, places.to(gradient.device)].float() @ outputs.values[entry].float().transpose(1, 2)
         weighted = (slope * rows).clamp_(min=0).mean(dim=0)
         real = keys >= 0
-        product[keys[real]] += (vector[queries] @ weighted.to(vector.device))[real]
+        product[keys[real]] += (vector[queries] @ weighted.to(vector))[real]
     return product
 
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.inspection.inspect import SliceInspection
-from napari_medtransformer.inspection.queries import Answer, Query, ask, drawable_sites
+from napari_medtransformer.inspection.queries import Answer, PrefixQuery, PromptQuery, Query, ask, drawable_sites
 from napari_medtransformer.inspection.shares import share_inside
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 
@@ -35,14 +36,23 @@ class HeadMatrix:
 
 
 def matrix_steps(inspection: SliceInspection, query: Query) -> Steps[list[Answer]]:
-    """Every site's answer to a query, each as a Partial, then all; can be stopped between sites."""
-    sites = [s for s in drawable_sites(inspection) if s.kind != "image-to-prompt" or inspection.tokens]
+    """The answer of every site that can answer a query, each as a Partial, then all; can be stopped between sites."""
+    sites = [site for site in drawable_sites(inspection) if _can_answer(inspection, site, query)]
     answers: list[Answer] = []
     for done, site in enumerate(sites):
         yield Progress(done, len(sites), site.name)
         answers.append(ask(inspection, site.name, query))
         yield Partial(answers[-1])
     yield Result(answers)
+
+
+def _can_answer(inspection: SliceInspection, site: AttentionSite, query: Query) -> bool:
+    """Whether a site has who asks: prompts at the decoder, a place or a prefix token in the image."""
+    if not (site.query_grid.has_place and site.key_grid.has_place):
+        return bool(inspection.tokens)
+    if isinstance(query, PrefixQuery):
+        return query.index < site.query_grid.prefix
+    return not (isinstance(query, PromptQuery) and query.token.yx is None)
 
 
 def head_matrix(answers: Sequence[Answer], quantity: Quantity, mask: np.ndarray | None = None) -> HeadMatrix:

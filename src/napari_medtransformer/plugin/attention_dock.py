@@ -68,7 +68,9 @@ class AttentionDock(QWidget):
     def _on_tab(self) -> None:
         if self.page not in (self.compare, self.positions):
             self.state.draw_instead(None)
+        self.state.want_matrix(self.look.shows_matrix or self.page is self.compare)
         self._refresh()
+        self._refresh_matrix()
 
     def _refresh(self) -> None:
         self.page.refresh()

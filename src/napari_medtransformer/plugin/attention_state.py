@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_medtransformer.plugin.head_grid import Tile
+from napari_medtransformer.plugin.attention_words import query_maker
 from napari_medtransformer.plugin.heat_layer import HeatLayers, HeatStyle, SliceHeat
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.notify import report, warn
-from napari_medtransformer.plugin.organs import Organ, organs_on_slice
-from napari_medtransformer.plugin.planes import PLANES
+from napari_medtransformer.plugin.organs import Organ, labels_of, organs_on_slice
 from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
     from napari_medtransformer.inspection import SliceInspection
-    from napari_medtransformer.inspection.queries import Answer, Query
+    from napari_medtransformer.inspection.queries import Answer
     from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.plugin.controller import SessionController
     from napari_medtransformer.plugin.head_maps import Seen, SiteEntry, Wish
@@ -57,7 +55,10 @@ class AttentionState(QObject):
         self.matrix: tuple[Answer, ...] = ()
         self.cells: list[list[np.ndarray]] = []
         self.wants_matrix = False
+        self._clicks = 0  # labels may have been painted between them
         self._seen_for: Any = None
+        self._matrix_of: Any = None
+        self._organs: tuple[Any, list[Organ]] = (None, [])
         self._override: SliceHeat | None = None
         self._awake = False
         self._layers = HeatLayers(controller.viewer)
@@ -112,42 +113,6 @@ class AttentionState(QObject):
             return "Looking inside…" if busy else "Click a voxel: what every head attends to from there appears here."
         return ""
 
-    @property
-    def query_line(self) -> str:
-        """What asks: the voxel, where it is in the patient, its intensity."""
-        controller = self.controller
-        if self.query is None or controller.workspace is None:
-            return "Nothing asked yet."
-        volume, voxel = controller.workspace.volume, self.query.voxel
-        x, y, z = volume.mm_from_zyx(voxel)
-        unit = " HU" if volume.modality == "CT" else ""
-        place = f"{PLANES[self.query.axis]} slice {voxel[self.query.axis]}"
-        if self.asks != "voxel" and self.answer is not None:
-            return f"{place} · {self.answer.asked}"
-        side = f"{_side(x, 'R', 'L')} {_side(y, 'A', 'P')} {_side(z, 'S', 'I')} mm"
-        return f"{place} · {_voxel(voxel)}\n{side} · {volume.data[voxel]:.5g}{unit}"
-
-    @property
-    def numbers_line(self) -> str:
-        """The chosen map in numbers."""
-        answer = self.answer
-        if answer is None:
-            return ""
-        told = [head_title(self.head)]
-        if self.head.isdigit():
-            place = int(self.head)
-            if np.isfinite(answer.entropy_nats[place]):
-                keys = self.inspection.captured(answer.site).call.k.shape[2] if answer.site != ROLLOUT else 1
-                told.append(f"entropy {answer.entropy_nats[place]:.2f} nats (even: {float(np.log(keys)):.2f})")
-            if np.isfinite(answer.distance_mm[place]):
-                told.append(f"mean distance {answer.distance_mm[place]:.0f} mm")
-        share = self.target_share(self.head)
-        if share is not None:
-            told.append(f"{share:.0%} on {self.target_organ.name}")
-        peak = [round(float(p)) for p in np.insert(answer.peak_yx(self.head), *self.where)]
-        told.append(f"peak {float(answer.values(self.head).max()):.1%} at {_voxel(peak)}")
-        return " · ".join(told)
-
     def target_share(self, name: str) -> float | None:
         """The share of a map's attention on the organ that is looked at; None without one on this slice."""
         from napari_medtransformer.inspection.queries import one_map
@@ -160,23 +125,7 @@ class AttentionState(QObject):
 
     def target_mask(self) -> np.ndarray | None:
         """(rows, columns) bool: the organ that is looked at on the slice asked about; None where it has no pixel."""
-        return self._organ_mask(self.target_organ)
-
-    def tiles(self) -> list[Tile]:
-        """The thumbnails, heads first."""
-        answer = self.answer
-        if answer is None:
-            return []
-        tiles = []
-        for name in answer.names:
-            title = tip = head_title(name)
-            if name.isdigit():
-                entropy, distance = answer.entropy_nats[int(name)], answer.distance_mm[int(name)]
-                if np.isfinite(entropy):
-                    title, tip = f"{name} · {entropy:.1f} nats", f"{tip}: entropy {entropy:.2f} nats"
-                tip += f", on average {distance:.0f} mm away" if np.isfinite(distance) else ""
-            tiles.append(Tile(name, title, tip, self.seen.pictures[name], self.mark()))
-        return tiles
+        return self.organ_mask(self.target_organ)
 
     def mark(self) -> tuple[float, float] | None:
         """Where what asks lies in a thumbnail, (row, column) in [0, 1]."""
@@ -193,7 +142,12 @@ class AttentionState(QObject):
         workspace = controller.workspace
         if where is None or workspace is None:
             return []
-        return organs_on_slice(controller.viewer, workspace.layer, workspace.masks, *where)
+        layers = labels_of(controller.viewer, workspace.layer)
+        revision = None if controller.session is None else controller.session.revision
+        key = (where, revision, self._clicks, tuple((id(layer), layer.name) for layer in layers))
+        if self._organs[0] != key:
+            self._organs = key, organs_on_slice(controller.viewer, workspace.layer, workspace.masks, *where)
+        return self._organs[1]
 
     def prompts_by_object(self) -> dict[int, Prompts]:
         """The prompts of every object on the slice asked about, as the model takes them."""
@@ -220,7 +174,7 @@ class AttentionState(QObject):
     def set_awake(self, awake: bool) -> None:
         """Whether the dock can be seen; nothing is computed while it cannot."""
         self._awake = awake
-        if awake and self.query is not None and self._seen_for != self._wish_key():
+        if awake and self.query is not None and (self._seen_for or ())[:3] != self._wish_key():
             self._ask()
 
     def set_live(self, live: bool) -> None:
@@ -246,6 +200,9 @@ class AttentionState(QObject):
     def choose_asks(self, asks: Asks) -> None:
         """Let something else ask: a voxel, a prompt's token, an organ, everything, or a prefix token."""
         self.asks = asks
+        if asks == "prompt" and not self.prompts_by_object():
+            warn("There is no prompt on this slice: give a point or a box first.")
+            self.asks = "voxel"
         if asks == "organ" and self.asking_organ is None:
             organs = self.organs()
             if not organs:
@@ -330,6 +287,7 @@ class AttentionState(QObject):
 
     def _on_query(self, point: SlicePoint, hovering: bool) -> None:
         old = self.query
+        self._clicks += not hovering
         if hovering and old is not None and point.voxel == old.voxel and point.axis == old.axis:
             return
         if self.pinned and old is not None and self._awake:
@@ -372,33 +330,10 @@ class AttentionState(QObject):
         given = model_prompts((rows, columns), prompts) if prompts else None
         style = self.style
         wish = Wish(
-            controller.model, volume, session.window, axis, index, given, self._query_maker(),
+            controller.model, volume, session.window, axis, index, given, query_maker(self),
             self.site, style.colour_map, style.percentile,
         )  # fmt: skip
         return wish, prompts
-
-    def _query_maker(self) -> Callable[[SliceInspection], Query]:
-        """How the worker makes the query once the slice is inspected; holds nothing of the window."""
-        asks, position, wanted = self.asks, self.query.position_zyx, self.prompt_index
-        organ = self.asking_organ
-        region = None if organ is None else self._organ_mask(organ)
-        organ_name = "" if organ is None else organ.name
-
-        def make(inspection: SliceInspection) -> Query:
-            from napari_medtransformer.inspection import queries
-
-            if asks == "prompt" and inspection.tokens:
-                known = {query.index: query for query in queries.prompt_queries(inspection)}
-                return known.get(wanted, queries.default_prompt_query(inspection))
-            if asks == "organ" and region is not None:
-                return queries.RegionQuery(organ_name, region)
-            if asks == "everything":
-                return queries.EverythingQuery()
-            if asks == "prefix":
-                return queries.PrefixQuery()
-            return queries.VoxelQuery(position)
-
-        return make
 
     def _ask(self) -> None:
         found = self._wish() if self._awake else None
@@ -432,11 +367,14 @@ class AttentionState(QObject):
         seen = self.seen
         if seen is None or not self._awake or not self.wants_matrix:
             return
+        style, upside_down, target = self.style, self._upside_down(), self._matrix_of
+        wanted = (seen.inspection, seen.answer.query, style.colour_map, style.percentile)
+        if target is not None and target[0] is wanted[0] and target[1:] == wanted[1:]:
+            self.matrix_changed.emit()
+            return
         from napari_medtransformer.inspection.matrix import matrix_steps
         from napari_medtransformer.plugin import head_maps
         from napari_medtransformer.progress import run_to_end
-
-        style, upside_down = self.style, self._upside_down()
 
         def find() -> tuple[list[Answer], list[list[np.ndarray]]]:
             answers = run_to_end(matrix_steps(seen.inspection, seen.answer.query))
@@ -446,7 +384,7 @@ class AttentionState(QObject):
 
         def show(found: tuple[list[Answer], list[list[np.ndarray]]]) -> None:
             answers, self.cells = found
-            self.matrix = tuple(answers)
+            self.matrix, self._matrix_of = tuple(answers), wanted
             self.matrix_changed.emit()
 
         self.controller.queue.submit(find, label="", key="attention matrix", on_done=show, on_error=report)
@@ -459,7 +397,8 @@ class AttentionState(QObject):
             own = [o for o in organs.values() if o.layer() is workspace.masks and o.value == workspace.current_object]
             self.target_organ = next(iter(own or organs.values()), None)
 
-    def _organ_mask(self, organ: Organ | None) -> np.ndarray | None:
+    def organ_mask(self, organ: Organ | None) -> np.ndarray | None:
+        """(rows, columns) bool: an organ on the slice asked about; None where it has no pixel."""
         if organ is None or self.where is None:
             return None
         mask = organ.mask(*self.where)
@@ -489,23 +428,10 @@ class AttentionState(QObject):
 
     def _forget(self) -> None:
         self.seen = self._seen_for = self._override = None
-        self.matrix, self.cells = (), []
+        self.matrix, self.cells, self._matrix_of = (), [], None
         self.asking_organ = self.target_organ = None
         if self.asks == "organ":
             self.asks = "voxel"
         self._layers.remove()
         self.changed.emit()
         self.matrix_changed.emit()
-
-
-def head_title(name: str) -> str:
-    """A head or a summary of all as people call it."""
-    return f"Head {name}" if name.isdigit() else name.capitalize()
-
-
-def _side(mm: float, positive: str, negative: str) -> str:
-    return f"{positive if mm >= 0 else negative} {abs(mm):.0f}"
-
-
-def _voxel(zyx: Any) -> str:
-    return "z {}, y {}, x {}".format(*zyx)

@@ -9,7 +9,8 @@ import numpy as np
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QBoxLayout, QCheckBox, QWidget
 
-from napari_medtransformer.plugin.attention_state import AttentionState, head_title
+from napari_medtransformer.plugin.attention_state import AttentionState
+from napari_medtransformer.plugin.attention_words import head_title
 from napari_medtransformer.plugin.heat_layer import SliceHeat
 from napari_medtransformer.plugin.look_tab import combo
 from napari_medtransformer.plugin.model_slot import promptable_cards
@@ -21,6 +22,7 @@ from napari_medtransformer.plugin.style import quiet_label, row, section, tool_b
 if TYPE_CHECKING:
     from napari_medtransformer.inspection.compare import Comparison, HeadSimilarity
     from napari_medtransformer.inspection.queries import Answer
+    from napari_medtransformer.models.base import PromptableModel
 
 SIDE = 240
 WIDE = 640
@@ -45,6 +47,7 @@ class CompareTab(QWidget):
         self.other: KeptMap | None = None
         self.comparison: Comparison | None = None
         self.similarity: HeadSimilarity | None = None
+        self._model: PromptableModel | None = None  # the other one, kept while it is compared with
         self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
         self._box.setContentsMargins(6, 6, 6, 6)
         self._box.setSpacing(8)
@@ -102,6 +105,8 @@ class CompareTab(QWidget):
     def _ask_other(self) -> None:
         name, inspection, answer = self.models.currentData(), self.state.inspection, self.state.answer
         self.other = None
+        if name is None:
+            self._model = None
         if name is None or inspection is None or answer is None:
             self.models.setCurrentIndex(0)
             self.refresh()
@@ -110,8 +115,14 @@ class CompareTab(QWidget):
         from napari_medtransformer.plugin.head_maps import other_answer
 
         where, head, site = self.state.where, self.state.head, answer.site
+        known = self._model if self._model is not None and self._model.card.name == name else None
 
-        def show(found: Answer) -> None:
+        def find() -> tuple[PromptableModel, Answer]:
+            model = known or load_model(name)
+            return model, other_answer(model, inspection, answer.query, site)[1]
+
+        def show(seen: tuple[PromptableModel, Answer]) -> None:
+            self._model, found = seen
             chosen = head if head in found.names else found.names[-1]
             title = f"{name} · {found.site} · {head_title(chosen)}"
             self.other = KeptMap(title, found.on_pixels(chosen, smooth=False), where)
@@ -119,7 +130,7 @@ class CompareTab(QWidget):
             self.refresh()
 
         self.state.controller.queue.submit(
-            lambda: other_answer(load_model(name), inspection, answer.query, site)[1],
+            find,
             label=f"Asking {name}…",
             key="attention other model",
             on_done=show,
@@ -144,7 +155,6 @@ class CompareTab(QWidget):
 
     def refresh(self) -> None:
         """Show both maps and what they have in common."""
-        self.state.want_matrix(True)
         self.keep.setEnabled(self.state.answer is not None)
         kept, other = self.kept, self.other or self._present()
         if kept is not None and kept.where != self.state.where:

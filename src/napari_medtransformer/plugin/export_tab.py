@@ -19,7 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medtransformer.plugin.attention_state import AttentionState, head_title
+from napari_medtransformer.plugin.attention_state import AttentionState
+from napari_medtransformer.plugin.attention_words import head_title
 from napari_medtransformer.plugin.look_tab import combo
 from napari_medtransformer.plugin.notify import report, tell, warn
 from napari_medtransformer.plugin.organs import labels_of, names_of, slice_of

@@ -106,7 +106,7 @@ def sites_of(inspection: SliceInspection) -> tuple[SiteEntry, ...]:
     entries = []
     encoder = encoder_sites(inspection)
     for site in drawable_sites(inspection):
-        if site.kind == "image-to-prompt" and not inspection.tokens:
+        if site.kind in ("prompt-to-image", "image-to-prompt") and not inspection.tokens:
             continue
         grid = site.key_grid if site.key_grid.has_place else site.query_grid
         window = " × ".join(map(str, grid.window)) if grid.window is not None else "–"

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medtransformer.plugin.attention_state import Asks, AttentionState
+from napari_medtransformer.plugin.attention_words import numbers_line, query_line, tiles
 from napari_medtransformer.plugin.head_grid import HeadGrid
 from napari_medtransformer.plugin.head_matrix_view import HeadMatrixView, ScrolledMatrix
 from napari_medtransformer.plugin.matrix_content import QUANTITIES, matrix_content
@@ -70,8 +71,6 @@ class LookTab(QWidget):
         self.pin.toggled.connect(self.state.set_pinned)
         frame, layout = section("Query", self.pin, self.live)
         self.asks = combo("What asks: the tokens whose attention is shown")
-        for key, text in ASKS.items():
-            self.asks.addItem(text, key)
         self.asks.activated.connect(lambda: self.state.choose_asks(self.asks.currentData()))
         self.prompts = combo("The decoder's tokens: those of the points and boxes given, and the network's own")
         self.prompts.activated.connect(lambda: self.state.choose_prompt(self.prompts.currentData()))
@@ -190,7 +189,7 @@ class LookTab(QWidget):
         self.message.setVisible(bool(obstacle))
         self.stack.setVisible(not obstacle)
         self.live.setEnabled(state.controller.session is not None)
-        self.numbers.setText("" if obstacle else state.numbers_line)
+        self.numbers.setText("" if obstacle else numbers_line(state))
         self.numbers.setVisible(bool(self.numbers.text()))
         able = state.target_mask() is not None and state.answer is not None
         self.find.setEnabled(able)
@@ -201,12 +200,11 @@ class LookTab(QWidget):
         """Show the newest answer."""
         state = self.state
         self.refresh_message()
-        self.query.setText(state.query_line)
-        self.asks.setCurrentIndex(self.asks.findData(state.asks))
+        self.query.setText(query_line(state))
         self._show_choices()
         self._show_sites()
         if not state.obstacle and not self.shows_matrix:
-            self.heads.show_tiles(state.tiles(), state.head)
+            self.heads.show_tiles(tiles(state), state.head)
         if self.shows_matrix:
             self._select_in_matrix()
         self.quantity.setVisible(self.shows_matrix)
@@ -228,6 +226,13 @@ class LookTab(QWidget):
 
     def _show_choices(self) -> None:
         state = self.state
+        prefixed = any(site.query_grid.prefix for site in state.inspection.sites) if state.inspection else False
+        offered = [key for key in ASKS if key != "prefix" or prefixed]
+        if [self.asks.itemData(i) for i in range(self.asks.count())] != offered:
+            self.asks.clear()
+            for key in offered:
+                self.asks.addItem(ASKS[key], key)
+        self.asks.setCurrentIndex(self.asks.findData(state.asks))
         self.prompts.setVisible(state.asks == "prompt")
         self.organ.setVisible(state.asks == "organ")
         organs = state.organs()
