@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
+from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.progress import run_to_end
 from napari_medtransformer.prompting import BoxPrompt, PointPrompt, PromptSession
 from napari_medtransformer.prompting.history import History
+from napari_medtransformer.prompting.timeline import Timeline
 from napari_medtransformer.volumes import Volume
 
 SHAPE = (12, 20, 26)
@@ -69,13 +73,45 @@ def act(session: PromptSession, kind: int, a: int, b: int) -> None:
         session.new_object(f"object {a}")
     elif kind == 7 and any(prompt.object_id == object_id for prompt in prompts.values()):
         run_to_end(session.propagate(object_id))
+    elif kind == 8:
+        shape = tuple(n for i, n in enumerate(SHAPE) if i != axis)
+        stroke = np.zeros(shape, bool)
+        y, x = a % shape[0], b % shape[1]
+        stroke[y : y + 2, x : x + 1 + a % 7] = True
+        index = a % SHAPE[axis]
+        session.add_scribble(stroke, axis=axis, index=index, positive=bool(b % 4), object_id=object_id)
+    elif kind == 9:
+        corners = np.array([position(a)] * 4)
+        rows, columns = (i for i in range(3) if i != axis)
+        corners[:, rows] += (0, 0, 4, 4)
+        corners[:, columns] += (0, 5, 5, 0)
+        session.add_lasso([tuple(c) for c in corners], positive=bool(b % 3), object_id=object_id, axis=axis)
+    elif kind == 10 and session.objects:
+        one = session.objects[a % len(session.objects)].object_id
+        steps = [session.smooth, session.keep_largest, session.close_holes, session.fill_between]
+        with contextlib.suppress(InvalidPrompt):  # no mask, or no two prompted slices
+            steps[b % 4](one)
+    elif kind == 11:
+        mask = np.zeros(SHAPE, bool)
+        z, y, x = (int(p) for p in position(a))
+        mask[z : z + 3, y : y + 5, x : x + 4] = True
+        session.import_mask(mask, object_id, axis)
+    elif kind == 12 and session.objects:
+        one = session.objects[a % len(session.objects)].object_id
+        steps = [lambda n: session.move_object(n, 1 - b % 3), lambda n: session.class_object(n, f"class {b % 5}")]
+        steps[b % 2](one)
+    elif kind == 13 and chosen is not None:
+        with contextlib.suppress(PointOutsideVolume, InvalidPrompt):  # moved out of the volume
+            request = session.shift_prompt(chosen, (a % 3 - 1, b % 5 - 2, a % 5 - 2))
+            session.accept(session.predict(request))
+            session.predict_pending()
 
 
 def seen(session: PromptSession) -> tuple[Any, ...]:
     return session.state, session.prompts, session.objects, session.labels.tobytes()
 
 
-STEPS = st.tuples(st.integers(0, 7), st.integers(0, 10**6), st.integers(0, 10**6))
+STEPS = st.tuples(st.integers(0, 13), st.integers(0, 10**6), st.integers(0, 10**6))
 
 
 @settings(max_examples=40, deadline=None)
@@ -107,7 +143,7 @@ def walk(session: PromptSession, steps: list[tuple[int, int, int]]) -> int:
 
 def test_a_thousand_random_steps_are_undone_and_redone(region_model: PromptableModel, blocks: Volume) -> None:
     dice = random.Random(11)
-    kinds = (0, 0, 0, 1, 1, 2, 3, 4, 5, 6)
+    kinds = (0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 13)
     steps = [(dice.choice(kinds), dice.randrange(10**6), dice.randrange(10**6)) for _ in range(1000)]
     assert walk(PromptSession(region_model, blocks, window=(0, 100)), steps) > 800
 
@@ -119,7 +155,9 @@ def test_the_labels_after_many_steps_are_those_of_a_session_that_only_has_the_en
     dice = random.Random(5)
     session = PromptSession(region_model, blocks, window=(0, 100))
     for _ in range(60):
-        act(session, dice.choice((0, 0, 1, 2, 3, 4)), dice.randrange(10**6), dice.randrange(10**6))
+        act(
+            session, dice.choice((0, 0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13)), dice.randrange(10**6), dice.randrange(10**6)
+        )
     masks = session._timeline.masks()
     expected = np.zeros(SHAPE, np.uint16)
     for one in session.objects:
@@ -160,3 +198,24 @@ def test_undo_of_a_propagation_is_one_step(region_model: PromptableModel, blocks
     assert session.labels.sum() > before.sum()
     session.undo()
     assert np.array_equal(session.labels, before)
+
+
+def test_old_steps_lie_on_disk_when_memory_is_short_and_come_back_bit_for_bit(
+    region_model: PromptableModel, blocks: Volume
+) -> None:
+    dice = random.Random(7)
+    session = PromptSession(region_model, blocks, window=(0, 100))
+    session._timeline = Timeline(blocks.shape, budget_bytes=20_000)
+    steps = [(dice.choice((0, 0, 1, 8, 10, 11, 13)), dice.randrange(10**6), dice.randrange(10**6)) for _ in range(150)]
+    assert walk(session, steps) > 100
+    assert session._timeline.bytes_in_memory < 2 * 20_000 + 20_000  # two budgets, and one step may be larger
+
+
+def test_a_thousand_steps_cost_megabytes_not_gigabytes(region_model: PromptableModel) -> None:
+    volume = Volume(np.zeros((1, 512, 512), np.int16), np.eye(4))
+    session = PromptSession(region_model, volume, window=(0, 100))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        mask = ndimage.gaussian_filter(rng.normal(size=(512, 512)), 40) > 0
+        session.import_mask(mask[None])
+    assert session._timeline.bytes_in_memory / 60 < 20_000  # bytes a step: 20 MB per thousand, of 262 MB as arrays

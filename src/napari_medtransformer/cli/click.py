@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,11 @@ from napari_medtransformer.cli.options import (
     WeightsOption,
 )
 from napari_medtransformer.cli.reading import read_input
+
+if TYPE_CHECKING:
+    from napari_medtransformer.cluster import Cluster
+    from napari_medtransformer.prompting import PromptSession
+    from napari_medtransformer.prompting.remote import RemoteModel
 
 
 def click(
@@ -50,6 +55,12 @@ def click(
     device: Device = "auto",
     dtype: Dtype = "auto",
     weights: WeightsOption = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", metavar="ADDRESS", help="A dask scheduler whose workers answer, such as tcp://box:8786."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment the object under your points and boxes, and write it as label 1 on the image's own grid.
@@ -82,17 +93,22 @@ def click(
 
     network = load(card, weights, device, dtype)
     session = PromptSession(network, volume)
+    there, remote = (None, None) if cluster is None else _on_cluster(session, cluster)
     for start, stop in boxes_zyx:
         session.add_box(start, stop, object_id=1, axis=slice_axis)
     for position, positive in points_zyx:
         session.add_point(position, positive=positive, object_id=1, axis=slice_axis)
     if propagate:
-        session.accept_propagation(run_with_progress(session.propagate(object_id=1), "propagating"))
+        session.accept_propagation(run_with_progress(session.propagation_steps(object_id=1), "propagating"))
     labels = session.labels
     voxels = int((labels == 1).sum())
     if voxels == 0:
         say_warning(f"{card.name} found nothing under these prompts; the labels are empty")
     written = write_labels(labels, volume, output)
+    place = session.place
+    if there is not None and remote is not None:
+        remote.close()
+        there.close()
 
     slices = sorted({int(index) for index in labels.nonzero()[slice_axis]})
     dz, dy, dx = volume.spacing
@@ -101,6 +117,7 @@ def click(
         "output": str(written),
         "model": card.name,
         "device": str(network.device),
+        "place": place,
         "axis": slice_axis,
         "slices": slices,
         "voxels": voxels,
@@ -110,4 +127,20 @@ def click(
         say_json(summary)
     else:
         many = f"{len(slices)} slices" if len(slices) != 1 else "1 slice"
-        say(f"{written}: {voxels} voxels on {many}, {summary['millilitres']:.1f} ml ({card.name}, {network.device})")
+        where = network.device if place == "here" else place
+        say(f"{written}: {voxels} voxels on {many}, {summary['millilitres']:.1f} ml ({card.name}, {where})")
+
+
+def _on_cluster(session: PromptSession, address: str) -> tuple[Cluster, RemoteModel]:
+    """Have a cluster's workers answer; where it is lost, the session goes on here and says so.
+
+    Raises ClusterUnreachable.
+    """
+    from napari_medtransformer.cli.messages import say_warning
+    from napari_medtransformer.cluster import connect
+    from napari_medtransformer.prompting.remote import RemoteModel
+
+    there = connect(address)
+    remote = RemoteModel(session.model, there, on_state=say_warning)
+    session.use(remote)
+    return there, remote

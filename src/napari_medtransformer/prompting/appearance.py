@@ -1,16 +1,22 @@
-"""How an object looks where a person marked it, so that following it can tell when something else has begun."""
+"""How an object looks where a person marked it, and where on other slices it looks like that."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-_BINS = 32  # of intensities in [0, 1]
-_SMOOTHING_BINS = 1.5
-_RING = 1 / 3  # of the object's extent: how far around it "beside the object" reaches
-_RING_PIXELS = 3
-_FLOOR = 1e-3  # probability of an intensity that was never seen
+_BINS = 64  # of intensities in [0, 1]
+_BIN_SMOOTHING = 1.0  # bins
+_UNSEEN_INSIDE, _UNSEEN_BESIDE = 0.02, 0.1  # share of intensities never seen: those are rather not the object
 _CLIP = 3.0  # nats: no single intensity decides
+_RING = 1 / 3  # of the object's extent: how far around it "beside the object" reaches, and at least
+_RING_PIXELS = 3
+_SMALLEST_CORE = 20  # pixels; below that an outline's mixed pixels are taken for the object too
+_NOISE_PIXELS = 0.9  # sigma against noise within a slice, for voxels of 3 mm; up to twice that for smaller ones
+_NOISE_MM = 3.0
+_NEIGHBOUR = 0.36  # weight of the slices beside it, where slices are not much thicker than pixels
+_THICK = 2.0  # times the pixel: from there on neighbours show something else
+_EVIDENCE_PIXELS = 1.0  # sigma: what a pixel looks like is judged together with those around it
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -19,34 +25,55 @@ def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
+def around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Where a mask (H, W) is, and so many pixels around it."""
+    y0, x0, y1, x1 = bounding_box(mask)
+    return slice(max(0, y0 - margin), y1 + margin), slice(max(0, x0 - margin), x1 + margin)
+
+
+def without_noise(images: list[np.ndarray], middle: int, pixel_mm: float, slice_mm: float) -> np.ndarray:
+    """A slice with less noise. images: it, at `middle`, and the slices beside it, each (H, W) in [0, 1]."""
+    weights = np.array([1.0 if i == middle else _NEIGHBOUR for i in range(len(images))])
+    if slice_mm > _THICK * pixel_mm:
+        weights[:] = np.arange(len(images)) == middle
+    mean = sum(w * image for w, image in zip(weights / weights.sum(), images) if w > 0)
+    sigma = _NOISE_PIXELS * float(np.clip(_NOISE_MM / pixel_mm, 1.0, 2.0))
+    smooth: np.ndarray = ndimage.gaussian_filter(np.asarray(mean, np.float32), sigma)
+    return smooth
+
+
 class Appearance:
     """The intensities of an object against those beside it, learned from one slice and its mask.
 
-    image: (H, W) float32 in [0, 1]. mask: (H, W) bool, not empty.
+    image: (H, W) float32 in [0, 1], see without_noise. mask: (H, W) bool, not empty.
     """
 
     def __init__(self, image: np.ndarray, mask: np.ndarray) -> None:
+        core = ndimage.binary_erosion(mask)
+        if np.count_nonzero(core) < _SMALLEST_CORE:
+            core = mask
         y0, x0, y1, x1 = bounding_box(mask)
-        rows, columns = (_RING_PIXELS + round(_RING * extent) for extent in (y1 - y0, x1 - x0))
+        rows, columns = (_RING_PIXELS + int(_RING * extent) for extent in (y1 - y0, x1 - x0))
         beside = np.zeros_like(mask)
         beside[max(0, y0 - rows) : y1 + rows, max(0, x0 - columns) : x1 + columns] = True
-        ratio = np.log(_histogram(image[mask]) / _histogram(image[beside & ~mask]))
-        self._evidence = np.clip(ratio, -_CLIP, _CLIP)
+        beside &= ~ndimage.binary_dilation(mask)
+        ratio = np.log(_shares(image[core], _UNSEEN_INSIDE) / _shares(image[beside], _UNSEEN_BESIDE))
+        self._evidence = np.clip(ratio, -_CLIP, _CLIP).astype(np.float32)
 
-    def evidence(self, image: np.ndarray, mask: np.ndarray) -> float:
-        """Mean log-likelihood ratio, in nats, of the pixels under `mask`: above 0 they look like the object."""
-        values = image[mask]
-        return float(self._evidence[_bin(values)].mean()) if values.size else -_CLIP
+    def evidence(self, image: np.ndarray) -> np.ndarray:
+        """(H, W) float32 log-likelihood ratio, in nats: above 0 a pixel and those around it look like the object."""
+        smooth: np.ndarray = ndimage.gaussian_filter(self._evidence[_bin(image)], _EVIDENCE_PIXELS)
+        return smooth
 
 
 def _bin(values: np.ndarray) -> np.ndarray:
-    bins: np.ndarray = (values * (_BINS - 1) + 0.5).astype(np.intp)
+    bins: np.ndarray = (np.clip(values, 0, 1) * (_BINS - 1) + 0.5).astype(np.intp)
     return bins
 
 
-def _histogram(values: np.ndarray) -> np.ndarray:
+def _shares(values: np.ndarray, unseen: float) -> np.ndarray:
+    """The share of each bin, none of them zero."""
     counts = np.bincount(_bin(values), minlength=_BINS).astype(np.float64)
-    smooth = ndimage.gaussian_filter1d(counts, _SMOOTHING_BINS, mode="constant")
-    smooth += _FLOOR * max(1.0, float(counts.sum()))
-    share: np.ndarray = smooth / smooth.sum()
-    return share
+    smooth = ndimage.gaussian_filter1d(counts, _BIN_SMOOTHING, mode="constant") / max(1.0, counts.sum())
+    shares: np.ndarray = (1 - unseen) * smooth + unseen / _BINS
+    return shares

@@ -163,9 +163,10 @@ def _save(path: Path, features: tuple[torch.Tensor, ...]) -> None:
         for number, feature in enumerate(features):
             # The bytes, as zarr has no bfloat16; one chunk, as a slice is always read whole.
             raw = _bytes_of(feature)
-            array = group.create_array(f"{number}", shape=raw.shape, dtype="u1", chunks=(max(1, raw.size),))
+            said = {"shape": list(feature.shape), "dtype": str(feature.dtype).removeprefix("torch.")}
+            chunk = (max(1, raw.size),)
+            array = group.create_array(f"{number}", shape=raw.shape, dtype="u1", chunks=chunk, attributes=said)
             array[:] = raw
-            array.attrs.update(shape=list(feature.shape), dtype=str(feature.dtype).removeprefix("torch."))
 
 
 def _read(path: Path) -> list[torch.Tensor] | None:

@@ -1,10 +1,12 @@
 """One object from its prompted slices to the others, each slice prompted by the mask of the one before.
 
-Model-agnostic: the box around the mask before, widened a little, its most interior point, and its logits are the
-prompts for the next slice. What comes back is added to a prior of motion (an outline moves by about as much as the
-slices are apart), reduced to what hangs together with the mask before, and taken for the object's end when it shrinks,
-leaks, jumps, or no longer looks like what was marked. Between two prompted slices both directions are followed and
-blended by nearness.
+Model-agnostic: the most interior point of the mask before and its logits are the prompts for the next slice; no box,
+as a box says how large the object is, and a network that believes it never lets it end. What comes back is one voice
+of three. The second is a prior of motion: an outline moves by about as much as the slices are apart. The third is what
+the object looked like where it was marked, against what was beside it there: a network that is shown its own mask
+agrees with it too readily, and this keeps it from walking into the organ next door. The sum is reduced to what hangs
+together with the mask before, and the object has ended when nothing is left, or what is left neither looks like it nor
+convinces the network. Between two prompted slices both directions are followed and blended by nearness.
 """
 
 from __future__ import annotations
@@ -18,24 +20,27 @@ import numpy as np
 from scipy import ndimage
 
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
-from napari_medtransformer.prompting.appearance import Appearance, bounding_box
+from napari_medtransformer.prompting.appearance import Appearance, around, bounding_box, without_noise
 from napari_medtransformer.prompting.masks import PackedMask, unpacked
 from napari_medtransformer.prompting.model_prompts import logits_of
 from napari_medtransformer.prompting.predictor import Prediction, make_prompts
 from napari_medtransformer.prompting.prompts import Prompt, SliceKey
+from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
 
-_MARGIN = 0.05  # of the mask's extent: how much further than on the slice before the object may reach
-_MARGIN_PIXELS = 1.5
+_NETWORK = 0.5  # weight of the network's logits beside the two others, which are in nats
+_LOOKS = 2.0  # weight of what the object looks like
 _REACH_PIXELS = 2.0  # an outline may move by that much, or by the distance of the slices if that is more
-_LOGIT = 6.0  # the network's certainty is cut there, so that the prior of motion can speak against it
-_FAR = 3.0  # the most that the prior speaks against a pixel, in logits: three reaches outside the mask before
+_FAR, _DEEP = -3.0, 1.0  # the prior's range: three reaches outside the mask before, and one reach inside
+_MARGIN = 0.25  # of the mask's extent: how far around the mask before the object is looked for, and at least
+_MARGIN_PIXELS = 10
 _SMALLEST_PIXELS = 6  # a mask below that is noise
-_SHRINK = 0.2  # of the area before: an object that vanishes faster than that has ended
+_SHRINK = 0.15  # of the area before: an object that vanishes faster than that has ended
 _GROW = 2.5  # times the area before: a mask that grows faster has leaked
-_OVERLAP = 0.35  # IoU with the slice before, below which it is another object
-_SCORE = 0.4  # expected IoU below which the model itself does not believe in the mask
-_EVIDENCE = 0.0  # nats per pixel, below which it looks like what is beside the object rather than like it
+_OVERLAP = 0.2  # IoU with the slice before, below which it is another object
+_OTHER = -0.5  # nats per pixel: it looks like what is beside the object
+_DOUBTFUL = -0.05  # nats per pixel: it looks no more like the object than like what is beside it …
+_DOUBTED = 0.5  # … and the network expects less IoU than this
 _ABSENT_LOGIT = -6.0  # of a slice that one direction of two did not reach
 
 
@@ -111,14 +116,14 @@ def follow(
 ) -> Steps[Propagation]:
     """Follow an object from its prompted slices (by index, ascending) until it ends on both sides.
 
-    Yields Progress and a Partial[PropagatedSlice] per slice, then the Result. Boxes and masks are projected as
-    micro-sam does (Archit et al. 2025).
+    spans: the slices to look at, see spans_to_follow. Yields Progress and a Partial[PropagatedSlice] per slice, then
+    the Result.
     """
     wanted = {end for span in spans for end in (span.start - 1, span.stop) if end in seeds}
     predicted: dict[int, Outcome] = {}
     for index in sorted(wanted):
         yield Progress(len(predicted), None, f"slice {index}, as prompted")
-        predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seeds[index].prompts))
+        predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seeds[index].prompts), levels=True)
     starts = {index: _chosen(outcome.prediction, seeds[index]) for index, outcome in predicted.items()}
     done = len(starts)
     masks: dict[int, PackedMask] = {}
@@ -156,8 +161,8 @@ def _walk(slices: SliceModel, axis: int, start: int, logits: np.ndarray, indices
     """Slice after slice until the object ends. logits: (H, W), of the slice `start` that it begins at."""
     if not (logits > 0).any():
         return
-    appearance = Appearance(slices.image(axis, start), logits > 0)
-    before = logits
+    appearance = Appearance(_clear(slices, axis, start), logits > 0)
+    before = logits_from_levels(rounded_levels(logits))
     for index in indices:
         found = _next(slices, axis, index, before, appearance)
         if found is None:
@@ -169,36 +174,53 @@ def _walk(slices: SliceModel, axis: int, start: int, logits: np.ndarray, indices
 def _next(slices: SliceModel, axis: int, index: int, before: np.ndarray, appearance: Appearance) -> Found | None:
     """The object on the next slice, or None if it has ended. before: (H, W) logits of the slice before."""
     mask = before > 0
-    if np.count_nonzero(mask) < _SMALLEST_PIXELS:
+    area_before = np.count_nonzero(mask)
+    if area_before < _SMALLEST_PIXELS:
         return None
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]  # the image's edge bounds the object too
-    inside = np.unravel_index(int(np.argmax(depth)), mask.shape)
     y0, x0, y1, x1 = bounding_box(mask)
-    rows, columns = (max(_MARGIN_PIXELS, _MARGIN * extent) for extent in (y1 - y0, x1 - x0))
-    prompts = make_prompts(
-        slices.slice_shape(axis),
-        [(float(inside[0]), float(inside[1]))],
-        [1],
-        (y0 - rows, x0 - columns, y1 + rows, x1 + columns),
-        before,
-    )
-    prediction = slices.decode(axis, index, prompts)
-    pixel_mm = min(spacing for a, spacing in enumerate(slices.volume.spacing) if a != axis)
+    window = around(mask, max(_MARGIN_PIXELS, int(_MARGIN * max(y1 - y0, x1 - x0))))
+    there = mask[window]
+    depth = ndimage.distance_transform_edt(np.pad(there, 1))[1:-1, 1:-1]  # the image's edge bounds the object too
+    row, column = np.unravel_index(int(np.argmax(depth)), there.shape)
+    inside = (float(window[0].start + row), float(window[1].start + column))
+    prompts = make_prompts(slices.slice_shape(axis), [inside], [1], None, before)
+    prediction = slices.decode(axis, index, prompts, levels=True)
+    pixel_mm = _pixel_mm(slices, axis)
     reach = max(_REACH_PIXELS, slices.volume.spacing[axis] / pixel_mm)
-    motion = np.clip((depth - ndimage.distance_transform_edt(~mask)) / reach, -_FAR, 1.0)
-    candidates = [_connected(np.clip(logits, -_LOGIT, _LOGIT) + motion, mask) for logits in prediction.candidates]
-    overlaps = np.array([_iou(candidate > 0, mask) for candidate in candidates])
+    motion = np.clip((depth - ndimage.distance_transform_edt(~there)) / reach, _FAR, _DEEP)
+    looks = appearance.evidence(_clear(slices, axis, index, window))
+    prior = motion + _LOOKS * looks
+    candidates = [_connected(_NETWORK * logits[window] + prior, there) for logits in prediction.candidates]
+    overlaps = np.array([_iou(candidate > 0, there) for candidate in candidates])
     best = int(np.argmax(overlaps + prediction.scores))
-    logits, score = candidates[best], float(prediction.scores[best])
-    area, area_before = np.count_nonzero(logits > 0), np.count_nonzero(mask)
+    score, found = float(prediction.scores[best]), candidates[best] > 0
+    area = np.count_nonzero(found)
+    alike = float(looks[found].mean()) if area else _FAR
     ended = (
         area < max(_SMALLEST_PIXELS, _SHRINK * area_before)
         or area > _GROW * area_before
         or overlaps[best] < _OVERLAP
-        or score < _SCORE
-        or appearance.evidence(slices.image(axis, index), logits > 0) < _EVIDENCE
+        or alike < _OTHER
+        or (alike < _DOUBTFUL and score < _DOUBTED)
     )
-    return None if ended else (logits, score)
+    if ended:
+        return None
+    logits = np.full(mask.shape, _ABSENT_LOGIT, np.float32)
+    logits[window] = logits_from_levels(rounded_levels(candidates[best]))
+    return logits, score
+
+
+def _clear(
+    slices: SliceModel, axis: int, index: int, window: tuple[slice, slice] = (slice(None), slice(None))
+) -> np.ndarray:
+    """A slice, or a part of it, with less noise."""
+    near = [i for i in (index - 1, index, index + 1) if 0 <= i < slices.volume.shape[axis]]
+    images = [slices.image(axis, i, window) for i in near]
+    return without_noise(images, near.index(index), _pixel_mm(slices, axis), slices.volume.spacing[axis])
+
+
+def _pixel_mm(slices: SliceModel, axis: int) -> float:
+    return min(spacing for a, spacing in enumerate(slices.volume.spacing) if a != axis)
 
 
 def _connected(logits: np.ndarray, before: np.ndarray) -> np.ndarray:

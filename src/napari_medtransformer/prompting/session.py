@@ -62,6 +62,7 @@ once and refresh after each change. `session.revision` grows with every change; 
     session.propagation_steps(object_id=1)  # the same for a worker thread: changes no state;
     session.accept_propagation(value)       # does, in the main thread; False if the prompts changed meanwhile
     session.switch_model(model, window=None) -> list[Request]   # prompts, masks and history stay
+    session.use(remote.RemoteModel(model, cluster)); session.use(None); session.place      # answered on a cluster
     session.save(path); PromptSession.load(path, model, volume); session.unsaved
     PromptSession.recover(path, model, volume)      # what autosave.Autosave(session) kept; see autosave.recoverable()
 
@@ -76,10 +77,12 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.journal import read_journal
 from napari_medtransformer.prompting.prompts import SliceKey
+from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.session_core import Candidates
 from napari_medtransformer.prompting.session_following import FollowSteps
 from napari_medtransformer.prompting.session_masks import MaskSteps
@@ -148,6 +151,23 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         if repredict and changed:
             self._timeline.push(self.state.with_slices(changed))
         return self.pending()
+
+    def use(self, remote: RemoteModel | None) -> None:
+        """Have prompts answered on a cluster from now on, or here again (None).
+
+        Raises UnsupportedModel if it is another model than the session's.
+        """
+        if remote is not None and remote.model is not self.model:
+            raise UnsupportedModel(
+                f"the cluster was given {remote.model.card.name}, the session works with {self.model.card.name}; "
+                "give it the session's model."
+            )
+        self._slices.remote = remote
+
+    @property
+    def place(self) -> str:
+        """Where prompts are answered now: "here", or a cluster's address."""
+        return "here" if self._slices.remote is None else self._slices.remote.place
 
     def facts_later(self) -> Callable[[], SessionFacts]:
         """What gives `facts` of this moment, in any thread: hashing a volume takes a while."""

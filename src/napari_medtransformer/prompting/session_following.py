@@ -27,7 +27,7 @@ class FollowSteps(SessionCore):
         wanted = [index for index in indices if 0 <= index < self.volume.shape[axis]]
         for done, index in enumerate(wanted):
             yield Progress(done, len(wanted), f"encoding slice {index}")
-            self._slices.embedding(axis, index)
+            self._slices.prepare(axis, index)
         yield Progress(len(wanted), len(wanted), "slices are encoded")
 
     def prefetch_around(self, axis: int, index: int, reach: int | None = None) -> Iterator[Progress]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.errors import ClusterLost, InvalidPrompt
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.embeddings import EmbeddingCache
@@ -18,6 +19,8 @@ from napari_medtransformer.prompting.masks import PackedMask
 from napari_medtransformer.prompting.model_prompts import honour, model_prompts
 from napari_medtransformer.prompting.predictor import Prediction, predict, promptable
 from napari_medtransformer.prompting.prompts import Prompt, SliceKey
+from napari_medtransformer.prompting.remote import RemoteModel
+from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
 from napari_medtransformer.volumes.intensity import apply_window
 from napari_medtransformer.volumes.volume import Volume
 
@@ -81,6 +84,7 @@ class SliceModel:
         self.window = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
         self.embeddings = EmbeddingCache(embeddings_bytes)
         self.store = store
+        self.remote: RemoteModel | None = None
         self._decoding = threading.Lock()
 
     @cached_property
@@ -98,36 +102,57 @@ class SliceModel:
         rows, columns = (n for a, n in enumerate(self.volume.shape) if a != axis)
         return rows, columns
 
-    def image(self, axis: int, index: int) -> np.ndarray:
-        """(H, W) float32 in [0, 1]: a slice through the window."""
-        return apply_window(plane(self.volume.data, axis, index), self.window)
+    def image(self, axis: int, index: int, part: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+        """(H, W) float32 in [0, 1]: a slice, or a part of its rows and columns, through the window."""
+        return apply_window(plane(self.volume.data, axis, index)[part], self.window)
 
     def embedding(self, axis: int, index: int) -> ImageEmbedding:
         """The encoded slice, from memory if it is there."""
         return self.embeddings.get((axis, index), lambda: self._encode(axis, index))
 
-    def decode(self, axis: int, index: int, prompts: Prompts) -> Prediction:
-        """Predict one object on a slice."""
+    def prepare(self, axis: int, index: int) -> None:
+        """Encode a slice where prompts are answered, for questions to come."""
+        if self.remote is not None:
+            with suppress(ClusterLost):  # the remote model has told it
+                self.remote.encode(self.image(axis, index), self._pixel_size(axis))
+                return
+        self.embedding(axis, index)
+
+    def decode(self, axis: int, index: int, prompts: Prompts, levels: bool = False) -> Prediction:
+        """Predict one object on a slice, on the cluster if there is one, else here.
+
+        levels: logits in steps (see rounding), the same wherever they come from; else only their signs may be.
+        """
+        if self.remote is not None:
+            with suppress(ClusterLost):  # the remote model has told it, and this one answers
+                return self.remote.decode(self.image(axis, index), self._pixel_size(axis), prompts, levels)
+            self.remote.answered_here += 1
         embedding = self.embedding(axis, index)
         with self._decoding:
-            return predict(self.model, embedding, prompts)
+            prediction = predict(self.model, embedding, prompts)
+        if not levels:
+            return prediction
+        return replace(prediction, candidates=logits_from_levels(rounded_levels(prediction.candidates)))
 
     def prompts_for_model(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> Prompts:
         """A slice's prompts as the model takes them (see model_prompts). Raises PointOutsideVolume, InvalidPrompt."""
         return model_prompts(self.slice_shape(key.axis), prompts)
 
-    def predict(self, request: Request) -> Outcome:
-        """Encode the slice if need be and decode the request's prompts."""
+    def predict(self, request: Request, levels: bool = False) -> Outcome:
+        """Encode the slice if need be and decode the request's prompts. levels: see decode."""
         key = request.key
-        decoded = self.decode(key.axis, key.index, self.prompts_for_model(key, request.prompts))
+        decoded = self.decode(key.axis, key.index, self.prompts_for_model(key, request.prompts), levels)
         prediction = replace(decoded, candidates=honour(decoded.candidates, request.prompts))
         masks = tuple(PackedMask.pack(logits > 0) for logits in prediction.candidates)
         scores = tuple(float(score) for score in prediction.scores)
         return Outcome(request, prediction, PackedPrediction(masks, scores, prediction.chosen))
 
     def _encode(self, axis: int, index: int) -> ImageEmbedding:
-        dy, dx = (spacing for a, spacing in enumerate(self.volume.spacing) if a != axis)
         image = self.image(axis, index)
         if self.store is None:
-            return self.model.encode(image, (dy, dx))
-        return self.store.get(self.model, image, (dy, dx))
+            return self.model.encode(image, self._pixel_size(axis))
+        return self.store.get(self.model, image, self._pixel_size(axis))
+
+    def _pixel_size(self, axis: int) -> tuple[float, float]:
+        dy, dx = (spacing for a, spacing in enumerate(self.volume.spacing) if a != axis)
+        return dy, dx
