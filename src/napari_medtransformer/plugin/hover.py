@@ -29,7 +29,7 @@ class HoverPreview(QObject):
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
         self._controller = weakref.ref(controller)
-        self.on = False
+        self.on = controller.preferences.hover
         self._point: SlicePoint | None = None
         self._last: SlicePoint | None = None  # what was asked about last
         self._asked = 0  # the newest question: an answer to an older one is dropped

@@ -22,7 +22,7 @@ class PredictionLoop(QObject):
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
         self._controller = weakref.ref(controller)
-        self.auto = True
+        self.auto = controller.preferences.auto
         self.seconds: float | None = None  # from asking to the last answer
         self.answers = 0  # that were taken in so far
 

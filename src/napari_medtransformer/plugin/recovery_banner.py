@@ -39,6 +39,7 @@ class RecoveryBanner(QFrame):
         controller.layer_changed.connect(recovery.look)
         controller.models.loaded.connect(self.refresh)
         self.refresh()
+        recovery.look()
 
     def refresh(self) -> None:
         """Show the first of the offers: what belongs to the open image goes first."""
