@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes import file_values, lazy
+from napari_medtransformer.volumes import file_values, kept, lazy
 from napari_medtransformer.volumes.file_values import FileValues
+from napari_medtransformer.volumes.kept import Kept
 from napari_medtransformer.volumes.lazy import Finite, LazyArray, Stacked
 
 SHAPE = (7, 11, 13, 3)
@@ -30,18 +31,21 @@ def values_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def turned(values_file: Path) -> LazyArray:
     """A view with permuted and flipped axes and one that is fixed; its oracle is EXPECTED."""
-    array = LazyArray(FileValues(values_file, VALUES.dtype, 3, SHAPE))
+    array = LazyArray(Kept(FileValues(values_file, VALUES.dtype, 3, SHAPE), (2, 3, 16, 2)))
     return array.transpose(2, 0, 1, 3).flipped((True, False, True)).fixed(3, 1)
 
 
 EXPECTED = VALUES.transpose(2, 0, 1, 3)[::-1, :, ::-1, 1]
 
 
-@pytest.mark.parametrize(("gap", "block"), [(64 << 10, 2 << 20), (0, 100), (10, 50), (1000, 600)])
+@pytest.mark.parametrize(
+    ("gap", "block", "held"), [(64 << 10, 2 << 20, 1 << 20), (0, 100, 4000), (10, 50, 0), (1000, 600, 1000)]
+)
 def test_every_index_gives_what_numpy_gives(
-    turned: LazyArray, monkeypatch: pytest.MonkeyPatch, gap: int, block: int
+    turned: LazyArray, monkeypatch: pytest.MonkeyPatch, gap: int, block: int, held: int
 ) -> None:
-    """Whether few or many bytes are read at once."""
+    """Whether few or many bytes are read at once, and kept."""
+    monkeypatch.setattr(kept, "KEPT_BYTES", held)
     monkeypatch.setattr(file_values, "_GAP_BYTES", gap)
     monkeypatch.setattr(file_values, "_BLOCK_BYTES", block)
 
@@ -88,7 +92,7 @@ def test_it_travels_to_another_process(turned: LazyArray) -> None:
 
 
 def test_scaling_is_numpys_and_a_file_that_shrank_is_told(values_file: Path, tmp_path: Path) -> None:
-    values = FileValues(values_file, VALUES.dtype, 3, SHAPE).scaled(0.5, -3.0, np.dtype(np.float32))
+    values = FileValues(values_file, VALUES.dtype, 3, SHAPE, (0.5, -3.0, np.dtype(np.float32)))
     np.testing.assert_allclose(LazyArray(values)[2], VALUES[2] * 0.5 - 3.0)
     short = tmp_path / "short.raw"
     short.write_bytes(values_file.read_bytes()[:-1])
@@ -113,3 +117,16 @@ def test_what_memory_cannot_hold_is_not_taken_into_it(turned: LazyArray, monkeyp
     with pytest.raises(UnsupportedVolume, match="needs .* of memory as a whole"):
         np.asarray(turned)
     assert turned[0].shape == EXPECTED[0].shape
+
+
+def test_the_next_slices_come_from_what_was_read_for_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "values.raw"
+    values = np.arange(40 * 40 * 40, dtype=np.int16).reshape(40, 40, 40)
+    path.write_bytes(values.tobytes())
+    array = LazyArray(Kept(FileValues(path, values.dtype, 0, values.shape), (1, 1, 16)))
+    np.testing.assert_array_equal(array[:, :, 17], values[:, :, 17])
+    path.unlink()
+    for column in range(16, 32):
+        np.testing.assert_array_equal(array[:, :, column], values[:, :, column])
+    with pytest.raises(UnreadableFile):
+        array[:, :, 32]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from napari_medtransformer.errors import UnreadableFile
 from napari_medtransformer.volumes.guard import one_line
+from napari_medtransformer.volumes.kept import Kept
 from napari_medtransformer.volumes.lazy import LAZY_BYTES, LazyArray, Selection, as_array
 
 # Read at once at most: enough for the speed of the disk, and it stays in the processor's cache.
 _BLOCK_BYTES = 2 << 20
+# Neighbouring columns read together: the next slices across the axis that is fastest in the file.
+_COLUMNS = 16
 # Reading this much too much is quicker than asking the system once more.
 _GAP_BYTES = 64 << 10
 
@@ -30,9 +34,19 @@ def values_in_file(
     if math.prod(shape) * dtype.itemsize < LAZY_BYTES:
         return np.memmap(file, dtype, "r", offset, shape, order="F" if first_fastest else "C")
     if not first_fastest:
-        return as_array(LazyArray(FileValues(file, dtype, offset, shape)))
-    lazy = LazyArray(FileValues(file, dtype, offset, shape[::-1]))
+        return as_array(LazyArray(_kept(FileValues(file, dtype, offset, shape))))
+    lazy = LazyArray(_kept(FileValues(file, dtype, offset, shape[::-1])))
     return as_array(lazy.transpose(*reversed(range(len(shape)))))
+
+
+def scaled_as_read(lazy: LazyArray, slope: float, intercept: float, dtype: np.dtype) -> np.ndarray:
+    """A LazyArray of `values_in_file` whose values come times slope plus intercept, in `dtype`."""
+    values = cast(FileValues, cast(Kept, lazy.source).source)
+    return as_array(lazy.with_source(_kept(replace(values, scale=(slope, intercept, dtype)))))
+
+
+def _kept(values: FileValues) -> Kept:
+    return Kept(values, (*(1 for _ in values.shape[:-1]), _COLUMNS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +72,6 @@ class FileValues:
     def blocks(self) -> tuple[int, ...]:
         """One plane."""
         return (*(1 for _ in self.shape[:-2]), *self.shape[-2:])
-
-    def scaled(self, slope: float, intercept: float, dtype: np.dtype) -> FileValues:
-        """The same values times slope plus intercept, in `dtype`."""
-        return FileValues(self.file, self.stored, self.offset, self.shape, (slope, intercept, dtype))
 
     def read(self, selection: Selection) -> np.ndarray:
         """Raises UnreadableFile if the file is gone or shorter than it was."""

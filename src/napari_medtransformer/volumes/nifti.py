@@ -15,9 +15,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes.file_values import FileValues, values_in_file
+from napari_medtransformer.volumes.file_values import scaled_as_read, values_in_file
 from napari_medtransformer.volumes.guard import GZIP_MOST, check_memory, one_line, size
-from napari_medtransformer.volumes.lazy import as_array, lazy_of
+from napari_medtransformer.volumes.lazy import lazy_of
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
 _CHUNK_BYTES = 1 << 24
@@ -144,11 +144,11 @@ def _scaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> n
     if (slope, intercept) == (1.0, 0.0):
         return stored
     lazy = lazy_of(stored)
-    if lazy is not None and isinstance(lazy.source, FileValues):
+    if lazy is not None:
         # By what the type can hold: to look for the lowest and highest value would read the whole file.
         limits = np.iinfo(stored.dtype) if stored.dtype.kind in "ui" else None
         target = _scaled_type(stored.dtype, slope, intercept, () if limits is None else (limits.min, limits.max))
-        return as_array(lazy.with_source(lazy.source.scaled(slope, intercept, target)))
+        return scaled_as_read(lazy, slope, intercept, target)
     ends = (stored.min(), stored.max()) if stored.dtype.kind in "ui" else ()
     target = _scaled_type(stored.dtype, slope, intercept, ends)
     check_memory(path, stored.size * target.itemsize)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.guard import check_memory, decoding
+from napari_medtransformer.volumes.kept import Kept
 from napari_medtransformer.volumes.lazy import LAZY_BYTES, LazyArray, Selection, as_array
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
@@ -31,11 +30,6 @@ _MILLIMETRES = {
     "meter": 1000.0,
     "angstrom": 1e-7,
 }
-# Unpacked chunks kept of a level: the neighbours of a slice lie in the chunks that it was read from.
-_KEPT_BYTES = 1 << 27
-
-Box = tuple[tuple[int, int], ...]
-"""Start and stop along every axis."""
 
 
 def is_ome_zarr(path: Path) -> bool:
@@ -89,56 +83,18 @@ def read_ome_zarr(path: Path) -> Decoded:
 
 
 class ZarrLevel:
-    """A Zarr array as a source. Reads whole chunks and keeps the last of them, within _KEPT_BYTES."""
+    """A Zarr array as a source."""
 
     def __init__(self, array: Any, path: Path) -> None:
         self._array, self._path = array, path
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self.dtype: np.dtype = np.dtype(array.dtype).newbyteorder("=")
         self.blocks: tuple[int, ...] = tuple(int(n) for n in array.chunks)
-        self._kept: OrderedDict[Box, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> tuple[Any, Path]:
-        return self._array, self._path
-
-    def __setstate__(self, state: tuple[Any, Path]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
 
     def read(self, selection: Selection) -> np.ndarray:
         """Raises UnreadableFile for a damaged chunk."""
-        box = tuple((one.start, one.stop) for one in selection)
-        chunks = tuple(
-            (start // n * n, min(-(-stop // n) * n, length))
-            for (start, stop), n, length in zip(box, self.blocks, self.shape)
-        )
-        with self._lock:
-            held = next((kept for kept in reversed(self._kept) if _contains(kept, box)), None)
-            values = None if held is None else self._kept[held]
-            if held is not None:
-                self._kept.move_to_end(held)
-        if values is None or held is None:
-            bytes_of_chunks = math.prod(stop - start for start, stop in chunks) * self.dtype.itemsize
-            if bytes_of_chunks > _KEPT_BYTES:
-                return self._read(selection)
-            held, values = chunks, self._read(tuple(slice(start, stop, 1) for start, stop in chunks))
-            self._keep(held, values)
-        inside = tuple(slice(one.start - start, one.stop - start, one.step) for one, (start, _) in zip(selection, held))
-        return values[inside].copy()
-
-    def _read(self, selection: Selection) -> np.ndarray:
         with decoding(self._path):
             return np.asarray(self._array[selection], dtype=self.dtype)
-
-    def _keep(self, box: Box, values: np.ndarray) -> None:
-        with self._lock:
-            self._kept[box] = values
-            while sum(one.nbytes for one in self._kept.values()) > _KEPT_BYTES:
-                self._kept.popitem(last=False)
-
-
-def _contains(outer: Box, inner: Box) -> bool:
-    return all(a <= start and stop <= b for (a, b), (start, stop) in zip(outer, inner))
 
 
 def _level(level: Any, spatial: Sequence[int], others: Sequence[int], path: Path, *, lazily: bool) -> np.ndarray:
@@ -150,7 +106,8 @@ def _level(level: Any, spatial: Sequence[int], others: Sequence[int], path: Path
         array = array.reshape(*array.shape[: len(spatial)], -1)
         return array[np.newaxis] if len(spatial) == 2 else array
     kept = [axis for axis in others if shape[axis] > 1]
-    lazy = LazyArray(ZarrLevel(level, path)).transpose(*spatial, *kept, *(a for a in others if a not in kept))
+    source = ZarrLevel(level, path)
+    lazy = LazyArray(Kept(source, source.blocks)).transpose(*spatial, *kept, *(a for a in others if a not in kept))
     while lazy.ndim > 3 + len(kept):
         lazy = lazy.fixed(lazy.ndim - 1, 0)
     return as_array(lazy)
