@@ -147,6 +147,9 @@ class AttentionState(QObject):
         key = (where, revision, self._clicks, tuple((id(layer), layer.name) for layer in layers))
         if self._organs[0] != key:
             self._organs = key, organs_on_slice(controller.viewer, workspace.layer, workspace.masks, *where)
+            present = {organ.key: organ for organ in self._organs[1]}  # they may have new names
+            self.target_organ = self.target_organ and present.get(self.target_organ.key, self.target_organ)
+            self.asking_organ = self.asking_organ and present.get(self.asking_organ.key, self.asking_organ)
         return self._organs[1]
 
     def prompts_by_object(self) -> dict[int, Prompts]:

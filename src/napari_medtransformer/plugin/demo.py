@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW = (1600, 1000)
 PROMPT_WIDTH = 340
-ATTENTION_HEIGHT = 300
+ATTENTION_HEIGHT = 350
 PATIENCE_S = 180.0
 """Loading torch and the model for the first time takes seconds; this long is a fault."""
 SETTLE_S = 0.4
@@ -119,6 +119,9 @@ def _tour(viewer: Any, controller: SessionController, folder: Path | None) -> li
     def idle() -> bool:
         return controller.queue.pending == 0
 
+    for widget in QApplication.allWidgets():
+        if isinstance(widget, AttentionDock):
+            widget.tour.hide()  # the pictures are of the dock as it is from the second start on
     settle(controller, lambda: controller.session is not None and idle())
     picture("01-open")
     liver = organ_centre("liver")

@@ -37,8 +37,8 @@ class OrganChoice(QComboBox):
         self.setCurrentIndex(keys.index(chosen.key) if chosen is not None and chosen.key in keys else -1)
         self.setEnabled(bool(organs))
 
-    def choose(self, name: str) -> None:
-        """Choose by name, as a user would; for tests, scripts and the tour. Raises ValueError if it is not there."""
-        place = [organ.name for organ in self._organs].index(name)
+    def choose(self, text: str) -> None:
+        """Choose by what is shown, as a user would. Raises ValueError if it is not there."""
+        place = [self.itemText(i) for i in range(self.count())].index(text)
         self.setCurrentIndex(place)
         self.activated.emit(place)
