@@ -19,7 +19,9 @@ from napari_medtransformer.models.click_layers import MLP, ResidualConv, mask_ev
 FOCUS_SIZE = 128
 # Radii of drawn clicks in crop pixels: where exactly, and whereabouts.
 CLICK_RADII = (3.0, 12.0)
-_CHANNELS = 16
+_CHANNELS = 17
+# Grey values told apart when an object's are compared with those around it.
+_BINS = 24
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class FocusNetwork(nn.Module):
 
 
 def focus_maps(batch: FocusBatch) -> Tensor:
-    """Crop and prompts as (B, 16, S, S) maps, what is absent drawn as 0."""
+    """Crop and prompts as (B, 17, S, S) maps, what is absent drawn as 0."""
     images = batch.images
     size = images.shape[-1]
     axis = torch.arange(size, device=images.device, dtype=images.dtype)
@@ -111,6 +113,39 @@ def focus_maps(batch: FocusBatch) -> Tensor:
     for logits, there in ((batch.coarse, batch.has_coarse), (batch.previous, batch.has_previous)):
         flag = there[:, None, None].to(images.dtype)
         earlier += [(logits[:, 0].clamp(-8, 8) / 3).tanh() * flag, flag.expand_as(box)]
+    prior = _prior(batch, box * (ellipse > 0), clicks[1])
     image = images[:, 0]
     views = [image * 2 - 1, image.clamp(max=0.5) * 4 - 1, image.clamp(min=0.5) * 4 - 3]
-    return torch.stack([*views, box, ellipse, *clicks, *earlier, has_box.expand_as(box)], dim=1)
+    return torch.stack([*views, box, ellipse, *clicks, *earlier, has_box.expand_as(box), typical(image, prior)], dim=1)
+
+
+def _prior(batch: FocusBatch, boxed: Tensor, clicked: Tensor) -> Tensor:
+    """Where the object probably is, (B, S, S) in [0, 1]: an earlier mask, else the box, else the guess or the click."""
+    guessed = torch.where(batch.has_coarse[:, None, None], batch.coarse[:, 0].sigmoid(), clicked)
+    prior = torch.where(batch.has_box[:, None, None], boxed, guessed)
+    return torch.where(batch.has_previous[:, None, None], batch.previous[:, 0].sigmoid(), prior)
+
+
+@torch.no_grad()
+def typical(images: Tensor, prior: Tensor) -> Tensor:
+    """How much likelier each grey value is in the object than around it: log ratio in [-2, 2], (B, S, S).
+
+    images: (B, S, S) in [0, 1]; prior: (B, S, S). Two rounds: after the first, pixels that do not look like the object
+    count less as part of it (Rother et al. 2004 iterate so, with mixtures of Gaussians for histograms).
+    """
+    images, weight = images.float(), prior.float().flatten(1)
+    smooth = F.avg_pool2d(images[:, None], 3, stride=1, padding=1, count_include_pad=False)
+    index = (smooth * _BINS).long().clamp(0, _BINS - 1).flatten(1)
+    ratio = torch.zeros_like(weight)
+    for _ in range(2):
+        inside = weight * (0.2 + 0.8 * ratio.sigmoid())
+        shares = [
+            F.avg_pool1d(
+                torch.zeros(len(images), 1, _BINS, device=images.device).scatter_add_(2, index[:, None], part[:, None]),
+                3, stride=1, padding=1,
+            )[:, 0]
+            for part in (inside, 1 - weight)
+        ]  # fmt: skip
+        logs = [((share + 1e-3) / (share + 1e-3).sum(dim=1, keepdim=True) + 5e-3).log() for share in shares]
+        ratio = (logs[0] - logs[1]).gather(1, index).clamp(-4, 4)
+    return (ratio / 2).view_as(images)

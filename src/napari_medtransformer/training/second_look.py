@@ -43,7 +43,7 @@ class SecondLookRecipe:
     images_per_step: int = 6
     targets_per_image: int = 8
     slice_size: int = 256
-    coarse_share: float = 0.85
+    coarse_share: float = 0.75
     corrected_share: float = 0.45
     most_corrections: int = 5
     first_look_share: float = 0.5

@@ -8,7 +8,7 @@ from scipy import ndimage
 from napari_medtransformer.training.slices import smooth_field
 
 # How a mask is spoilt, and how often: bent, with a neighbour, with a part missing, a mere disc, grown by intensity.
-_WAYS = {"bent": 0.35, "neighbour": 0.15, "part": 0.15, "disc": 0.15, "grown": 0.2}
+_WAYS = {"bent": 0.2, "neighbour": 0.2, "part": 0.15, "disc": 0.25, "grown": 0.2}
 # Smallest and largest disc over the object's radius: a first look errs in size as well as in shape.
 _DISC_RADII = (0.2, 4.0)
 _EDGE = 0.12  # logits change by one over this share of the object's radius
