@@ -138,7 +138,10 @@ def test_the_click_model_loads_its_own_state_and_refuses_another(tmp_path: Path)
 
 
 def test_what_training_scripts_keep_beside_a_network_is_not_run(tmp_path: Path) -> None:
-    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(3))])
+    parameter = nn.Parameter(torch.zeros(3))
+    optimiser = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimiser.step()  # its state is then a defaultdict with entries, as in published files
     extras = {"optimizer": optimiser, "args": argparse.Namespace(lr=1e-4), "counts": defaultdict(dict, a={"b": 1})}
     torch.save({"model_state_dict": STATE, **extras}, tmp_path / "w.pth")
     read = weights.load_state(tmp_path / "w.pth")

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.smaller import fits_in_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,8 @@ class VolumePromptableModel(ABC):
     """A segmentation transformer that answers clicks in 3D.
 
     The card's input.size is the crop (z, y, x) and input.spacing_mm the voxel size at which it is seen. `on_encode` is
-    called with the placement of every crop before it is encoded or decoded.
+    called with the placement of every crop before it is encoded or decoded. Where memory runs out, `encode` and
+    `decode` move the model to a smaller plan and run again, as those of 2D models do; `on_smaller` is told.
     """
 
     card: ModelCard
@@ -70,6 +73,14 @@ class VolumePromptableModel(ABC):
     device: torch.device
     dtype: torch.dtype
     on_encode: list[Callable[[InputPlacement], None]]
+    on_smaller: Callable[[str], None] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "encode" in cls.__dict__:
+            cls.encode = fits_in_memory(cls.encode)  # type: ignore[method-assign]
+        if "decode" in cls.__dict__:
+            cls.decode = fits_in_memory(cls.decode)  # type: ignore[method-assign]
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context that an encoder runs in, by `dtype`."""

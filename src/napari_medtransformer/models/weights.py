@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "teacher")
 # What tells a checkpoint's family: parts of key names that no other family has.
 _FAMILIES = (
     ("SAM-HQ", ("mask_decoder.hf_token",)),
+    ("SAM-HQ (transformers' names)", ("mask_decoder.hq_token",)),
     ("SAM-Med2D", ("image_encoder.blocks.0.Adapter.",)),
     ("SAM 2 (Meta's names)", ("sam_mask_decoder.",)),
     ("SAM 2 (transformers' names)", ("vision_encoder.backbone.blocks.", "memory_attention.")),
@@ -108,11 +108,16 @@ class _Inert:
         pass
 
 
+def _plain_dict(*args: object) -> dict[object, object]:
+    """Stands in for a defaultdict, which torch refuses to fill: its items are not wanted."""
+    return {}
+
+
 # Found in published checkpoints (SAM-Med2D keeps its optimiser, others their arguments): none of these is run.
 _OPTIMISERS = [f"torch.optim.{name.lower()}.{name}" for name in ("Adam", "AdamW", "SGD")]
 _HARMLESS: list[Any] = [
     *((_Inert, name) for name in (*_OPTIMISERS, "argparse.Namespace")),
-    (collections.defaultdict, "collections.defaultdict"),
+    (_plain_dict, "collections.defaultdict"),
     *((dict, f"{module}.dict") for module in ("builtins", "__builtin__")),
 ]
 
