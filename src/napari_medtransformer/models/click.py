@@ -62,8 +62,11 @@ class ClickModel(PromptableModel):
 
     @torch.enable_grad()
     def differentiable_logits(self, image: np.ndarray, pixel_size: tuple[float, float], prompts: Prompts) -> Tensor:
-        """The candidates' logits (m, H, W) of encoding and decoding in one pass that keeps its graph for gradients."""
-        return self._decoded(self._encoded(image, pixel_size), prompts)[0]
+        """The candidates' logits (m, H, W) of encoding and decoding in one pass that keeps its graph for gradients.
+
+        Those of the first look, which is the transformer's.
+        """
+        return self._first_look(self._encoded(image, pixel_size), prompts)[0]
 
     def _encoded(self, image: np.ndarray, pixel_size: tuple[float, float]) -> ImageEmbedding:
         rows, columns = image.shape
