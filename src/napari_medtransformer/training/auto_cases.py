@@ -114,8 +114,8 @@ def read_pair(files: CaseFiles) -> tuple[Volume, np.ndarray]:
             "labels must lie on the image's grid: resample them."
         )
     # Tools round the affine when they write labels: a tenth of a voxel is not another place.
-    corner = np.array([*(np.array(labels.shape) - 1), 1.0])
-    if np.abs((label_volume.affine - volume.affine) @ corner)[:3].max() > 0.1 * min(volume.spacing):
+    corners = np.array([[*at, 1.0] for at in np.ndindex(2, 2, 2)]) * [*(np.array(labels.shape) - 1), 1.0]
+    if np.abs(corners @ (label_volume.affine - volume.affine).T)[:, :3].max() > 0.1 * min(volume.spacing):
         raise UnsupportedVolume(
             f"{files.labels.name} lies elsewhere than its image: their affines differ. Resample it to the image's grid."
         )
