@@ -127,6 +127,7 @@ def measure_memory(name: str, shape: tuple[int, int, int], device: str, every: i
         from monai.inferers import sliding_window_inference
 
         inputs = torch.from_numpy(data)[None, None].float().add_(1000).div_(2000).clamp_(0, 1)
+        del data
         base = peak(device)
         with torch.inference_mode():
             logits = sliding_window_inference(

@@ -110,7 +110,7 @@ class Forward:
                     # no compiler, or a network that it cannot compile: the same network runs as it is
                     self._compiled = False
                     self._model.network._compiled_call_impl = None
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                     self.said.append(f"torch.compile failed ({reason}); going on without it")
                     continue
                 if len(part) == 1:

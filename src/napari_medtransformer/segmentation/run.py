@@ -22,7 +22,7 @@ from napari_medtransformer.progress import Partial, Progress
 from napari_medtransformer.segmentation.forward import Forward, bytes_per_window, precision, windows_at_once
 from napari_medtransformer.segmentation.landing import DirectLanding, Outcome, ResampledLanding
 from napari_medtransformer.segmentation.model_grid import ModelGrid, model_grid
-from napari_medtransformer.segmentation.options import SegmentOptions
+from napari_medtransformer.segmentation.options import Box, SegmentOptions
 from napari_medtransformer.segmentation.overlap_add import OverlapAdd
 from napari_medtransformer.segmentation.windows import weight_map, window_starts
 from napari_medtransformer.volumes.volume import Volume
@@ -99,25 +99,34 @@ class Run:
                 future = None if windows is None else forward.start(windows)
                 # the next windows are read while the network works on these
                 current = next(batches, None) if future is not None and not model.on_encode else None
-                found = None
                 if future is not None:
                     yield from self._wait(future, done)
-                    found = future.result()
                 while forward.said:
                     yield said(messages, forward.said.pop(0), done, self.windows)
-                for place, row in places:
-                    with torch.inference_mode():  # never across a yield: the mode belongs to the thread
-                        block = self._air(sums) if row is None or found is None else found[row]
-                        box = landing.add(sums.add(place, block.permute(0, *(axis + 1 for axis in order))))
-                    done += 1
-                    if box is not None:
-                        yield Partial(self._slab(*box))
+                boxes = self._land(landing, sums, places, None if future is None else future.result())
+                future = None  # it holds a window's logits, which the next pass has better use for
+                done += len(places)
+                for box in boxes:
+                    yield Partial(self._slab(*box))
                 yield Progress(done, self.windows, f"window {done} of {self.windows}")
                 if current is None:
                     current = next(batches, None)
         if self.skipped:
             message = f"{self.skipped} of {self.windows} windows hold nothing but air and were left out."
             yield said(messages, message, done, self.windows, warned=False)
+
+    def _land(
+        self, landing: DirectLanding | ResampledLanding, sums: OverlapAdd, places: Places, found: Tensor | None
+    ) -> list[Box]:
+        """Add windows to the sums. Returns the bounds of what is complete now, axes in order of work."""
+        boxes = []
+        with torch.inference_mode():  # never across a yield: the mode belongs to the thread
+            for place, row in places:
+                block = self._air(sums) if row is None or found is None else found[row]
+                box = landing.add(sums.add(place, block.permute(0, *(axis + 1 for axis in self._order))))
+                if box is not None:
+                    boxes.append(box)
+        return boxes
 
     def _check_memory(self) -> None:
         """Raise OutOfMemory if a window larger than the card's cannot fit, by estimate.
