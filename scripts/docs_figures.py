@@ -90,15 +90,15 @@ def position_figures(inspection: SliceInspection, yx: tuple[float, float]) -> No
 
 
 def ablation_figure(inspection: SliceInspection, prompts: Prompts) -> None:
-    """Before and after: the head that matters most, the decoder's cross-attention, the positions."""
-    effects = run_to_end(rank_heads(inspection, prompts))
+    """Before and after: the decoder's head that matters most, all of its heads, its positions."""
+    sites = [spec.name for spec in inspection.model.attention_sites() if spec.kind not in ("global", "window")]
+    effects = run_to_end(rank_heads(inspection, prompts, sites))
     worst = min(effects, key=lambda effect: effect.dice)
     shown: dict[str, ObjectEffect] = {
         f"without head {worst.head} of\n{worst.site}": masks_without(
             inspection, {worst.site: [worst.head]}, {1: prompts}
         )[1]
     }
-    sites = [spec.name for spec in inspection.model.attention_sites() if spec.kind not in ("global", "window")]
     off = ablated_heads(inspection.model, dict.fromkeys(sites, "all"))
     shown["without all heads\nof the decoder"] = masks_under(inspection, off, {1: prompts}, encode=False)[1]
     fourier = [e for e in encodings_of(inspection) if isinstance(e, PositionTable) and e.kind == "fourier"]

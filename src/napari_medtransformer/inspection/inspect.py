@@ -47,6 +47,11 @@ class SliceInspection:
         later = {} if self.decoded is None else {s.name: self.decoded.captured(s) for s in self.decoded.sites}
         return {s.name: self.probe.captured(s) for s in self.probe.sites if s.name not in later} | later
 
+    @cached_property
+    def small_images(self) -> dict[int, np.ndarray]:
+        """The slice at smaller sizes, kept by whoever draws it again and again: longer side → (rows, columns)."""
+        return {}
+
     @property
     def sites(self) -> list[AttentionSite]:
         """The sites that ran, encoder first."""

@@ -132,8 +132,11 @@ def pictures_of(
 
 def grey_picture(inspection: SliceInspection, side: int) -> np.ndarray:
     """The slice as the model saw it, in true proportions, at most `side` pixels long: (rows, columns) in [0, 1]."""
-    extent = [n * mm for n, mm in zip(inspection.image.shape, inspection.spacing_mm, strict=True)]
-    return resampled(inspection.image, fitting_size(extent, side, side))
+    kept = inspection.small_images
+    if side not in kept:
+        extent = [n * mm for n, mm in zip(inspection.image.shape, inspection.spacing_mm, strict=True)]
+        kept[side] = resampled(inspection.image, fitting_size(extent, side, side))
+    return kept[side]
 
 
 def cells_of(
