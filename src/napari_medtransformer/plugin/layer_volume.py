@@ -13,6 +13,7 @@ from napari.layers import Image, Labels, Layer
 from napari_medtransformer.errors import UnsupportedVolume
 from napari_medtransformer.plugin.layers import FRAME_KEY, VOLUME_KEY
 from napari_medtransformer.volumes import Volume
+from napari_medtransformer.volumes.lazy import lazy_of
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.workspace import Workspace
@@ -60,10 +61,11 @@ def volume_of_layer(layer: Layer, frame: int = 0) -> LayerVolume:
         )
     data = layer.data[0] if layer.multiscale else layer.data
     if layer.ndim == 4:
-        data = data[frame]
+        lazy = lazy_of(data)
+        data = np.asarray(data[frame]) if lazy is None else lazy.fixed(0, frame)
         template = layer.metadata.get(FRAME_KEY)
         if isinstance(template, Volume) and template.shape == data.shape:
-            return LayerVolume(replace(template, data=np.asarray(data), coarser=()))
+            return LayerVolume(replace(template, data=data, coarser=()))
     data = np.asarray(data)
     millimetres, assumption = _spacing_mm(layer)
     if layer.ndim == 2:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_medtransformer.volumes import Volume
+from napari_medtransformer.volumes.lazy import LAZY_BYTES, LazyArray, Stacked
 
 # Under this key a layer's metadata holds the Volume whose grid it lies on.
 VOLUME_KEY = "medt_volume"
@@ -55,9 +56,13 @@ def series_layer(frames: Sequence[Volume]) -> LayerData:
         "translate": (0.0, *first.placement.translate),
         "units": ("pixel", "mm", "mm", "mm"),
         "axis_labels": ("frame", *AXIS_LABELS),
+        "multiscale": False,
         "metadata": {FRAME_KEY: first},
     }
-    return np.stack([frame.data for frame in frames]), kwargs, "image"
+    arrays = [frame.data for frame in frames]
+    if len(arrays) * arrays[0].nbytes < LAZY_BYTES:
+        return np.stack(arrays), kwargs, "image"
+    return LazyArray(Stacked(arrays)), kwargs, "image"
 
 
 def labels_layer(labels: np.ndarray, volume: Volume, name: str, **kwargs: Any) -> LayerData:
