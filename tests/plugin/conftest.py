@@ -131,7 +131,7 @@ class Desk:
                 QApplication.sendEvent(
                     native, QMouseEvent(QEvent.Type.MouseMove, point, native.mapToGlobal(point), left, left, held)
                 )
-                self.qtbot.wait(2)
+                self.qtbot.wait(12)  # faster than any hand, and moves may be left out
         self.qtbot.mouseRelease(native, left, held, QPoint(*pixels[-1].astype(int)))
 
     def hover(self, layer: Any, zyx: tuple[float, ...]) -> None:

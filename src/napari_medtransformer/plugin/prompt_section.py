@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QDialog,
     QGridLayout,
     QHBoxLayout,
+    QLabel,
     QSizePolicy,
     QSlider,
     QToolButton,
@@ -22,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_medtransformer.plugin.help_dialog import HelpDialog
 from napari_medtransformer.plugin.mask_choice import MaskChoice
 from napari_medtransformer.plugin.preferences_dialog import PreferencesDialog
-from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE, enable, quiet_label, row, section, tool_button
+from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE, enable, quiet_style, row, section, tool_button
 from napari_medtransformer.plugin.tools import Tool
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class PromptSection(QWidget):
         for place, button in enumerate((self.inside, self.outside), start=len(TOOLS)):
             grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
         self.brush_row = QWidget()
-        line = row(quiet_label("Stroke width"), self.brush)
+        caption = QLabel("Stroke width")
+        caption.setStyleSheet(quiet_style())
+        line = row(caption, self.brush)
         line.setStretch(1, 1)
         self.brush_row.setLayout(line)
         grid.addWidget(self.brush_row, 3, 0, 1, _COLUMNS)
