@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_medtransformer.cli.options import AsJson, Device, Dtype, WeightsOption
+from napari_medtransformer.cli.options import AsJson, Device, Dtype, Frame, Series, WeightsOption
+from napari_medtransformer.cli.reading import read_input
 
 if TYPE_CHECKING:
     from napari_medtransformer.segmentation.batch import BatchReport
@@ -28,6 +29,8 @@ def segment(
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME", help="An automatic model; `medtransformer models`.")
     ] = DEFAULT_AUTOMATIC,
+    series: Series = None,
+    frame: Frame = None,
     weights: WeightsOption = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -90,8 +93,14 @@ def segment(
     many = source.is_dir() and not one_file and not is_ome_zarr(source)
     if many and (region or reference):
         raise InvalidOption("--region and --reference belong to one volume, and a folder was given")
+    if many and (series or frame is not None):
+        raise InvalidOption("--series and --frame choose in one volume; of a folder every series is segmented")
     if not many:
-        _one(card, source, output, one_file, weights, device, options, region, uncertainty, reference, cluster, as_json)
+        chosen = (series, frame)
+        _one(
+            card, source, chosen, output, one_file, weights, device, options, region, uncertainty, reference, cluster,
+            as_json,
+        )  # fmt: skip
         return
 
     from napari_medtransformer.segmentation.work import Errand, job_for
@@ -117,6 +126,7 @@ def segment(
 def _one(
     card: Any,
     source: Path,
+    chosen: tuple[str | None, int | None],
     output: Path,
     one_file: bool,
     weights: str | None,
@@ -132,13 +142,14 @@ def _one(
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json
     from napari_medtransformer.segmentation.cases import single_case
     from napari_medtransformer.segmentation.work import Errand, errand_steps, job_for, run_errand
-    from napari_medtransformer.volumes import read_labels, read_volume
+    from napari_medtransformer.volumes import read_labels
     from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
 
-    case = single_case(source)
+    series, frame = chosen
+    case = single_case(source, series=series, frame=frame)
     target = output if one_file else _folder(output) / f"{case.name}.nii.gz"
     # better now than after the work
-    volume = read_volume(source)
+    volume = read_input(source, series, frame)
     writable_path(target, volume)
     if uncertainty is not None:
         writable_path(uncertainty, volume, WRITABLE_SUFFIXES)

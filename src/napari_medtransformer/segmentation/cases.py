@@ -25,13 +25,15 @@ _DIGEST_BYTES = 16
 class Case:
     """One volume to segment. path: its file or folder. name: of its labels, relative, without suffix.
 
-    series: the UID of a DICOM series where the folder holds several. files: what the volume is made of.
+    series: the UID, or number, of a DICOM series where the folder holds several. frame: the time point or channel of a
+    4D file. files: what the volume is made of.
     """
 
     path: Path
     name: str
     files: tuple[Path, ...]
     series: str | None = None
+    frame: int | None = None
 
 
 def find_cases(folder: Path, leave_out: Path | None = None) -> list[Case]:
@@ -65,10 +67,10 @@ def find_cases(folder: Path, leave_out: Path | None = None) -> list[Case]:
     return _with_distinct_names(sorted(found, key=lambda case: (case.name, str(case.path), case.series or "")))
 
 
-def single_case(path: Path, name: str | None = None) -> Case:
-    """A file, or a folder that is one volume."""
+def single_case(path: Path, name: str | None = None, series: str | None = None, frame: int | None = None) -> Case:
+    """A file, or a folder that is one volume, or one series or frame of it."""
     files = _all_files(path) if path.is_dir() else _with_partners(path)
-    return Case(path, name or stem(path), files)
+    return Case(path, name or stem(path), files, series, frame)
 
 
 def content_hash(files: Iterable[Path]) -> str:

@@ -103,7 +103,7 @@ def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
 
     case = errand.case
     key = _key(job, case) if job.recorded else ""
-    volume = read_volume(case.path, series=case.series)
+    volume = read_volume(case.path, series=case.series, frame=case.frame)
     model, alone = _loaded(job.card, job.weights, job.weights_hash, job.device, job.threads)
     found: Segmentation | None = None
     with alone:  # one model, one volume at a time
@@ -159,7 +159,7 @@ def _loaded(
 
 def _key(job: Job, case: Case) -> str:
     """What the labels depend on: the input's content, the model and the options; not where it runs."""
-    asked = [job.card.name, job.weights_hash, job.options, case.series]
+    asked = [job.card.name, job.weights_hash, job.options, case.series, case.frame]
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps(asked, sort_keys=True, default=list).encode())
     digest.update(content_hash(case.files).encode())
