@@ -151,9 +151,9 @@ def test_four_gigabytes_open_scroll_and_take_a_click_in_memory_for_what_is_seen(
     # Starts the peak anew, or an earlier test's larger one would hide this one's.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak_mb()
-    started = time.perf_counter()
+    started = time.process_time()  # of all threads: what else runs on the machine is not our haste
     (layer,) = desk.viewer.open(path, plugin=PLUGIN)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     volume = layer.metadata["medt_volume"]
     layer.contrast_limits = (-160, 240)
     z, *_ = (int(i) for i in volume.source.zyx_from_file_index((512, 512, 1000)))
