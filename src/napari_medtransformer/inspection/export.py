@@ -82,9 +82,9 @@ def answer_volume(inspection: SliceInspection, answer: Answer, names: Sequence[s
     """(maps, z, y, x) float32: an answer's maps on every voxel, zero off the slice; fit for write_heatmap."""
     shown = list(names or answer.heads)
     full = np.zeros((len(shown), *inspection.volume.shape), np.float32)
+    slices = np.moveaxis(full, inspection.plane.axis + 1, 0)[inspection.plane.index]  # a view
     for place, name in enumerate(shown):
-        at = (place, *(slice(None),) * inspection.plane.axis, inspection.plane.index)
-        full[at] = answer.on_pixels(name, smooth=False)
+        slices[place] = answer.on_pixels(name, smooth=False)
     return full
 
 
