@@ -17,7 +17,7 @@ from napari_medtransformer.plugin.objects_section import ObjectsSection
 from napari_medtransformer.plugin.planes import PLANES, plane_of
 from napari_medtransformer.plugin.prompt_section import PromptSection
 from napari_medtransformer.plugin.recovery_banner import RecoveryBanner
-from napari_medtransformer.plugin.shortcuts import bind_shortcuts
+from napari_medtransformer.plugin.shortcuts import TabKey, bind_shortcuts
 from napari_medtransformer.plugin.status import status_line
 from napari_medtransformer.plugin.style import (
     GAP,
@@ -48,6 +48,7 @@ class PromptDock(QWidget):
         self.controller = controller_of(viewer)
         self.controller.attach(self)
         bind_shortcuts(viewer, self.controller)
+        self._tab = TabKey(viewer, self.controller, self)
 
         self.recovery = RecoveryBanner(self.controller)
         self.prompt = PromptSection(self.controller)

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QEvent, QObject, Qt
+
 from napari_medtransformer.plugin.tools import Tool
 
 if TYPE_CHECKING:
@@ -66,6 +68,23 @@ SHORTCUTS: tuple[tuple[str, str, str, Action], ...] = (
 """napari's name of the key, the name people read, what it does, and how."""
 
 _MOUSE = (("Shift-click", "a prompt of the other sign"), ("Alt-drag", "moves the view, whatever the tool"))
+
+
+class TabKey(QObject):
+    """Tab on the canvas. Qt would move the focus with it before napari ever heard of the key."""
+
+    def __init__(self, viewer: Any, controller: SessionController, parent: QObject) -> None:
+        super().__init__(parent)
+        self._controller = weakref.ref(controller)
+        viewer.window._qt_viewer.canvas.native.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """True if it was Tab alone."""
+        controller = self._controller()
+        if controller is None or event.type() != QEvent.Type.KeyPress or event.key() != Qt.Key.Key_Tab:
+            return False
+        controller.prompting.cycle_mask()
+        return True
 
 
 def bind_shortcuts(viewer: Any, controller: SessionController) -> None:
