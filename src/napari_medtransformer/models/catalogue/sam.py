@@ -134,6 +134,6 @@ CARDS = (
             "SAM ViT-B at 256² with adapters, fine-tuned on 4.6 million medical images with points, boxes and masks. "
             "The authors publish it on Google Drive, 2.6 GB with the optimiser's state."
         ),
-        memory_bytes=1_400 * MB,
+        memory_bytes=1_700 * MB,
     ),
 )

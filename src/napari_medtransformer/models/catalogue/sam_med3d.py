@@ -28,6 +28,6 @@ CARDS = (
         licence="Apache-2.0",
         citation="Wang et al., SAM-Med3D, ECCV Workshops 2024, arXiv:2310.15161",
         description="Answers clicks in 3D at once, in a cube of 19 cm around them; trained on 44 medical datasets.",
-        memory_bytes=1_500 * MB,
+        memory_bytes=1_000 * MB,
     ),
 )

@@ -92,9 +92,9 @@ def _upernet(size: str, title: str, sha256: str | None, memory_bytes: int) -> Mo
 
 
 CARDS = (
-    _segformer("b0", 512, "model.safetensors", 900 * MB),
+    _segformer("b0", 512, "model.safetensors", 1_200 * MB),
     _segformer("b5", 640, "pytorch_model.bin", 2_000 * MB),
-    _upernet("tiny", "Swin-T", None, 1_300 * MB),
+    _upernet("tiny", "Swin-T", None, 1_400 * MB),
     # the digest is on the publishers' page
-    _upernet("small", "Swin-S", "f87459400d8e5f42008e45efaa93a40358814a5a51b20daa2416c1689406357b", 1_400 * MB),
+    _upernet("small", "Swin-S", "f87459400d8e5f42008e45efaa93a40358814a5a51b20daa2416c1689406357b", 1_500 * MB),
 )
