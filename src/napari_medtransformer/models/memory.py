@@ -10,7 +10,16 @@ import psutil
 if TYPE_CHECKING:
     import torch
 
-_CPU_REFUSALS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "MPS backend out of memory")
+_CPU_REFUSALS = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    # oneDNN, whose own buffers do not come from torch's allocator
+    "could not create a primitive",
+    "could not create a memory",
+    "MPS backend out of memory",
+)
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,17 @@ def _in_processes(errands: Sequence[Errand], job: Job, jobs: int) -> Iterator[Pr
                     yield _failed(errand, RuntimeError(f"{tries} processes died, perhaps for lack of memory: {error}"))
                 return
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            _end(pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stop the processes at once, whether they work, wait or still start: what they half wrote is taken away later."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def _submit(pool: ProcessPoolExecutor, job: Job, errand: Errand) -> Future[Done]:
