@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,16 @@ from napari_medtransformer.volumes.sample_data import sample_path
 CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=1, heads=2, decoder_width=32)
 SCHEDULE = Schedule(steps=3, warmup_steps=1, checkpoint_every=2)
 RECIPE = ClickRecipe(
-    FirstLookRecipe(SCHEDULE, images_per_step=2, targets_per_image=2, workers=0, seed=1),
+    FirstLookRecipe(SCHEDULE, images_per_step=2, targets_per_image=2, workers=0, watched=2, seed=1),
     SecondLookRecipe(
-        SCHEDULE, images_per_step=2, targets_per_image=2, slice_size=64, first_look_share=1.0, workers=0, seed=1
+        SCHEDULE,
+        images_per_step=2,
+        targets_per_image=2,
+        slice_size=64,
+        first_look_share=1.0,
+        workers=0,
+        watched=2,
+        seed=1,
     ),
 )
 
@@ -73,6 +81,17 @@ def test_both_looks_are_trained_and_fit_the_network(whole: dict[str, torch.Tenso
             not torch.equal(whole[k].float(), v.half().float()) for k, v in untrained.items() if k.startswith(part)
         ]
         assert sum(moved) > 0.8 * len(moved), part
+
+
+def test_every_checkpoint_is_logged_with_a_sheet_of_fixed_targets(ct: LabelledCase, tmp_path: Path) -> None:
+    train([ct], tmp_path)
+    for part in ("first", "second"):
+        lines = [json.loads(line) for line in (tmp_path / part / "log.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [2, 3]
+        for line in lines:
+            assert 0 <= line["validation_click"] <= 1
+            picture = tmp_path / part / "pictures" / f"step-{line['step']:06d}.png"
+            assert picture.stat().st_size > 10_000
 
 
 def test_another_networks_checkpoint_is_refused(ct: LabelledCase, tmp_path: Path) -> None:

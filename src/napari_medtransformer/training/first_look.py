@@ -24,6 +24,7 @@ from napari_medtransformer.training.clicks import (
 from napari_medtransformer.training.loop import Schedule, optimise
 from napari_medtransformer.training.losses import SCORE_WEIGHT, intersection_over_union, mask_losses
 from napari_medtransformer.training.slices import draw_slice
+from napari_medtransformer.training.validation import fixed_targets, validate
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class FirstLookRecipe:
     """Everything that decides what weights of the first look come out, beside the data.
 
     corrected_share: of the objects that are trained after corrective clicks, up to most_corrections of them.
+    watched: targets predicted and drawn at every checkpoint.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=3000))
@@ -39,6 +41,7 @@ class FirstLookRecipe:
     corrected_share: float = 0.5
     most_corrections: int = 4
     seed: int = 2026
+    watched: int = 12
     workers: int = 1
 
 
@@ -166,4 +169,9 @@ def train_first_look(
         images, targets = (tensor.to(device) for tensor in batch)
         return step_loss(network, images, targets, recipe, np.random.default_rng((recipe.seed, step, 1)))
 
-    return optimise(network, batches, loss_of, recipe.schedule, folder)
+    watched = fixed_targets(cases, recipe.seed, recipe.watched)
+
+    def check(step: int) -> dict[str, float]:
+        return validate(network, watched, folder / "pictures" / f"step-{step:06d}.png", device)
+
+    return optimise(network, batches, loss_of, recipe.schedule, folder, check)

@@ -51,11 +51,13 @@ def optimise(
     loss_of: Callable[[tuple[Tensor, ...], int], tuple[Tensor, dict[str, float]]],
     schedule: Schedule,
     folder: Path,
+    validate: Callable[[int], dict[str, float]] | None = None,
 ) -> Steps[Path]:
     """Train `network`, resuming from folder/checkpoint.pt if it is there; ends with the averaged weights' path.
 
     batches: makes the batches from a step on. loss_of: the loss of a batch at a step, and figures for the log. With
-    both deterministic by step, stopping and resuming gives the weights of an uninterrupted run.
+    both deterministic by step, stopping and resuming gives the weights of an uninterrupted run. validate: figures for
+    the log at a step, asked at every checkpoint while the network holds the averaged weights.
     Raises UnreadableWeights if the checkpoint is another network's.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,11 +104,16 @@ def optimise(
             if not math.isnan(fact):
                 running[name] = fact if name not in running else (1 - _NEWEST) * running[name] + _NEWEST * fact
         if step % schedule.checkpoint_every == 0 or step == schedule.steps:
-            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            own = {name: value.clone() for name, value in network.state_dict().items()}
+            state = {"network": own, "optimizer": optimizer.state_dict()}
             partial = checkpoint.with_suffix(".part")
             torch.save({**state, "average": average, "step": step, "running": running}, partial)
             partial.replace(checkpoint)
             line = {"step": step, "steps_per_second": (step - first) / (time.monotonic() - started), **running}
+            if validate is not None:
+                network.load_state_dict(average)
+                line |= validate(step)
+                network.load_state_dict(state["network"])
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             logger.info("%s", line)

@@ -27,6 +27,7 @@ from napari_medtransformer.training.loop import Schedule, optimise
 from napari_medtransformer.training.losses import SCORE_WEIGHT, mask_losses
 from napari_medtransformer.training.slices import draw_slice
 from napari_medtransformer.training.spoiling import spoilt_logits
+from napari_medtransformer.training.validation import fixed_targets, validate
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class SecondLookRecipe:
 
     coarse_share: of the objects that come with a guess, most of them spoilt masks; on first_look_share of the slices
     the guesses are the first look's own. corrected_share: of the objects that are trained after corrective clicks.
+    watched: targets predicted and drawn at every checkpoint.
     """
 
     schedule: Schedule = field(
@@ -48,6 +50,7 @@ class SecondLookRecipe:
     most_corrections: int = 5
     first_look_share: float = 0.5
     seed: int = 2031
+    watched: int = 12
     workers: int = 1
 
 
@@ -284,7 +287,12 @@ def train_second_look(
         return second_loss(network.focus, tuple(t.to(device) for t in batch), recipe, rng, network)
 
     network.focus.requires_grad_(True)
-    return optimise(network.focus, batches, loss_of, recipe.schedule, folder)
+    watched = fixed_targets(cases, recipe.seed, recipe.watched)
+
+    def check(step: int) -> dict[str, float]:
+        return validate(network, watched, folder / "pictures" / f"step-{step:06d}.png", device)
+
+    return optimise(network.focus, batches, loss_of, recipe.schedule, folder, check)
 
 
 def _middle(mask: np.ndarray) -> tuple[float, float]:
