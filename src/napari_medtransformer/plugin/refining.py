@@ -43,7 +43,7 @@ class Refining(QObject):
         if viewer is None or controller.workspace is None:
             return
         self._waiting += structures
-        viewer.window.add_plugin_dock_widget(*PROMPT_COMMAND)
+        viewer.window.add_plugin_dock_widget(*PROMPT_COMMAND, tabify=True)
         if controller.models.card is None:
             controller.models.load(DEFAULT_MODEL)
         self._go_on()

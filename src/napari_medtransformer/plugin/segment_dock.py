@@ -17,7 +17,7 @@ from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported
 from napari_medtransformer.plugin.organ_table import StructureTable, show_agreement, show_organs
 from napari_medtransformer.plugin.refining import Refining
-from napari_medtransformer.plugin.region import region_in_words, region_layer, region_layers, region_of
+from napari_medtransformer.plugin.region import part_of, region_in_words, region_layer, region_layers, region_of
 from napari_medtransformer.plugin.segment_options import SegmentOptionsForm
 from napari_medtransformer.plugin.segment_state import TOLERANCE_MM, SegmentState
 from napari_medtransformer.plugin.style import Column, folding, quiet_label, row, section, tool_button
@@ -104,7 +104,7 @@ class SegmentDock(QWidget):
         self.draw = tool_button("box", "Draw a box: rectangles on slices of a Shapes layer", text="Draw")
         self.draw.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.draw.clicked.connect(self._draw_region)
-        self.regions.activated.connect(self._refresh)
+        self.regions.activated.connect(self._on_region)
         layout.addLayout(row(self.regions, self.draw))
         self.region_line = quiet_label()
         layout.addWidget(self.region_line)
@@ -177,11 +177,15 @@ class SegmentDock(QWidget):
         _fill(self.regions, [(_WHOLE, None), *((f"Box: {x.name}", weakref.ref(x)) for x in region_layers(layers))])
         for shapes in region_layers(layers):
             # connecting twice does nothing
-            shapes.events.data.connect(self._refresh)
+            shapes.events.data.connect(self._on_region)
         workspace = self.controller.workspace
         known = [] if workspace is None else labels_on(layers, workspace.volume, workspace.layer)
         own = (self.state.layer, None if workspace is None else workspace.masks)
         _fill(self.references, [(x.name, weakref.ref(x)) for x in known if x not in own], "no other labels here")
+        self._refresh()
+
+    def _on_region(self, event: Any = None) -> None:
+        self._ask_for_doubts()
         self._refresh()
 
     def _ask_for_doubts(self) -> None:
@@ -190,12 +194,12 @@ class SegmentDock(QWidget):
         self._show_doubts(())
         if workspace is None or card is None or self.models.model is None:
             return
-        volume = workspace.volume
+        volume, region = workspace.volume, self.region()
 
         def find() -> tuple[str, ...]:
             from napari_medtransformer.segmentation.plausibility import doubts
 
-            return tuple(doubts(volume, card))
+            return tuple(doubts(volume if region is None else part_of(volume, region), card))
 
         self.queue.submit(find, label="", key="doubts", on_done=self._show_doubts, on_error=report)
 

@@ -191,8 +191,8 @@ class SegmentState(QObject):
             "index": [0, *(label.number for label in self.names)],
             "name": ["background", *(label.name for label in self.names)],
         }
+        self._layer = weakref.ref(layer)  # before others hear of the layer: it is no reference to compare with
         workspace.add_layer(layer, below_prompts=True)
-        self._layer = weakref.ref(layer)
 
     def _add_heat(self, values: np.ndarray, what: str, highest: float, *, visible: bool) -> None:
         image, workspace = self._image(), self._controller.workspace
