@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medtransformer.plugin.layer_volume import SlicePoint, label_slice_under, layer_shape, voxels_of_pixels
-from napari_medtransformer.plugin.notify import reported, warn
+from napari_medtransformer.plugin.layer_volume import SlicePoint, label_under, layer_shape, voxels_of_pixels
+from napari_medtransformer.plugin.notify import reported, tell, warn
 from napari_medtransformer.plugin.prompt_layers import box_between
 from napari_medtransformer.plugin.style import NEGATIVE, POSITIVE
 from napari_medtransformer.plugin.tools import Sketch, Tool
 from napari_medtransformer.prompting.drawing import in_volume, nearest_prompt, on_slice, prompt_outlines, stroke_pixels
-from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.prompts import LassoPrompt, MaskPrompt, Prompt, ScribblePrompt, moved
+from napari_medtransformer.prompting.prompts import LassoPrompt, Prompt, ScribblePrompt, moved
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -176,15 +175,17 @@ class Gestures:
         workspace.prompts.sketch((Sketch(np.repeat(line, 2, axis=0)[: 2 * len(line)], self._colour),))
 
     def _refine(self, point: SlicePoint) -> None:
-        """Take the label under the cursor, of any labels layer but our own, as a mask to refine."""
+        """Make the label under the cursor, of any labels layer but our own, the object's masks, to be corrected."""
         controller = self._controller()
-        found = label_slice_under(controller.viewer, controller.workspace, point)
+        session = controller.session
+        found = label_under(controller.viewer, controller.workspace, point)
         if found is None:
             warn("There is no label under the cursor that could be refined; show a labels layer that has one there.")
-            return
-        index = point.voxel[point.axis]
-        with reported():
-            controller.prompting.add(MaskPrompt(PackedMask.pack(found), index, self._object, point.axis))
+        elif session is not None:
+            with reported():
+                slices = session.import_mask(found, self._object, point.axis)
+                tell(f"Took over the label on {slices} slices; correct it with prompts, Undo gives it back.")
+            controller.after_change()
 
     def _move(self, prompt_id: int | None, trail: list[SlicePoint]) -> None:
         controller = self._controller()

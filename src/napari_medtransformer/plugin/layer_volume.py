@@ -151,8 +151,8 @@ def world_of_voxel(layer: Layer, zyx: Sequence[float]) -> np.ndarray:
     return np.asarray(layer.data_to_world(zyx[1:] if layer.ndim == 2 else zyx), dtype=float)
 
 
-def label_slice_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> np.ndarray | None:
-    """The (H, W) bool mask of the label under a voxel, on its slice, in the topmost labels layer that has one there.
+def label_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> np.ndarray | None:
+    """The (z, y, x) bool mask of the label under a voxel, in the topmost labels layer that has one there.
 
     Layers of another shape than the volume's, hidden ones and the session's own masks are passed over.
     """
@@ -167,8 +167,7 @@ def label_slice_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> n
             data = data[np.newaxis]
         if data.shape != workspace.volume.shape or not data[z, y, x]:
             continue
-        plane = np.asarray(data[(slice(None),) * point.axis + (point.voxel[point.axis],)])
-        return plane == data[z, y, x]
+        return np.asarray(data) == np.asarray(data[z, y, x])
     return None
 
 

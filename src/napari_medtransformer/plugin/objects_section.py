@@ -108,26 +108,27 @@ class ObjectsSection(QWidget):
         """Show the objects and what can be done with them now."""
         controller = self.controller
         session = controller.session
-        prompts = list(session.prompts.values()) if session is not None else []
-        mine = any(p.key.object_id == self._current_object() for p in prompts)
+        slices = session.state.slices if session is not None else {}
+        own = [there for key, there in slices.items() if key.object_id == self._current_object()]
+        mine, prompted = bool(own), any(there.prompts for there in own)
         busy = controller.actions.long_job is not None
         nothing = controller.obstacle or "Click in the image first."
         waiting = "Something is running"
         enable(self.new, session is not None, "A further object (N)", controller.obstacle or "The model is loading")
-        enable(self.measure, bool(prompts), "Measurements: millilitres, mean, longest diameter", nothing)
+        enable(self.measure, bool(slices), "Measurements: millilitres, mean, longest diameter", nothing)
         enable(self.delete, session is not None and mine, "Delete this object (Undo brings it back)", nothing)
         enable(self.clear_all, mine, "Clear this object on every slice (R)", nothing)
         flat = controller.workspace is not None and controller.workspace.volume.shape[0] == 1
         follow = "Follow this object through the slices on both sides (Shift+S)"
         reason = waiting if busy else "This image has one slice only" if flat else nothing
-        enable(self.propagate, mine and not busy and not flat, follow, reason)
+        enable(self.propagate, prompted and not busy and not flat, follow, reason)
         for kind, button in self.edits.items():
             enable(button, mine and not busy, f"{_EDIT_TIPS[kind]} (one step of undo)", waiting if busy else nothing)
-        enable(self.save, bool(prompts), "Save all objects on the image's own grid, the upper over the lower", nothing)
+        enable(self.save, bool(slices), "Save all objects on the image's own grid, the upper over the lower", nothing)
         hand_over = "Hand the labels over to a layer of your own (C); what is there is never replaced unasked"
-        enable(self.commit, bool(prompts), hand_over, nothing)
-        self.save_session_action.setEnabled(bool(prompts))
-        self.afresh_action.setEnabled(mine and not busy)
+        enable(self.commit, bool(slices), hand_over, nothing)
+        self.save_session_action.setEnabled(bool(slices))
+        self.afresh_action.setEnabled(prompted and not busy)
         self.open_session_action.setEnabled(session is not None)
         self._show_objects()
 

@@ -34,7 +34,7 @@ TOOLS = (
     (Tool.BOX, "box", "Box", "Drag a box around a structure (B)"),
     (Tool.SCRIBBLE, "scribble", "Scribble", "Paint a stroke on a structure (D)"),
     (Tool.LASSO, "lasso", "Lasso", "Drag around a structure, or click corners and double-click (L)"),
-    (Tool.REFINE, "refine", "Refine", "Click a label of another layer, to refine it (G)"),
+    (Tool.REFINE, "refine", "Refine", "Click a label of another layer: the object takes it over, to be corrected (G)"),
     (Tool.EDIT, "edit", "Edit", "Click a prompt to select it, drag to move it, Del removes it (E)"),
     (Tool.PAN, "pan_arrows", "Move", "Move and zoom only; a click still asks the Attention dock (Esc)"),
 )

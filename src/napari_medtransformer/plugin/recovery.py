@@ -151,7 +151,7 @@ class Recovery(QObject):
         self.changed.emit()
 
     def _found(self, offers: list[Offer]) -> None:
-        self.offers = [offer for offer in offers if offer.found.path not in self._put_off and offer.found.prompts]
+        self.offers = [offer for offer in offers if offer.found.path not in self._put_off and offer.found.objects]
         self.changed.emit()
 
     def _drop(self, offer: Offer) -> bool:

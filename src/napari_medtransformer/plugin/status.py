@@ -26,7 +26,7 @@ _HINTS = {
     Tool.BOX: "Drag a box around a structure.",
     Tool.SCRIBBLE: "Paint over a part of the structure; with Shift, over what is not. Alt-drag moves the view.",
     Tool.LASSO: "Drag around the structure, or click its corners and double-click the last.",
-    Tool.REFINE: "Click a label of another labels layer: it becomes a prompt, to be corrected by clicks.",
+    Tool.REFINE: "Click a label of another labels layer: the object takes it over, to be corrected by prompts.",
     Tool.EDIT: "Click a prompt to select it, drag it elsewhere, or remove it with Del.",
 }
 Mood = Literal["ready", "busy", "blocked"]
