@@ -157,10 +157,10 @@ def test_four_gigabytes_open_scroll_and_take_a_click_in_memory_for_what_is_seen(
     volume = layer.metadata["medt_volume"]
     layer.contrast_limits = (-160, 240)
     z, *_ = (int(i) for i in volume.source.zyx_from_file_index((512, 512, 1000)))
+    for d, position in enumerate(layer.data_to_world((z, 512, 512))):
+        desk.viewer.dims.set_point(d, float(position))
     for axis in (2, 1, 0):
         set_plane(desk.viewer, axis)
-        for d, position in enumerate(layer.data_to_world((z, 512, 512))):
-            desk.viewer.dims.set_point(d, float(position))
         desk.qtbot.wait(50)
         np.testing.assert_array_equal(layer._slice.image.raw.shape, np.delete(volume.shape, axis))
     desk.controller.set_layer(layer)
