@@ -91,6 +91,10 @@ class ObjectsList(QTreeWidget):
         if item is not None:
             self.selected.emit(item.data(_COLOUR, _ID))
 
+    def sizeHint(self) -> QSize:
+        """Four rows: it takes more where there is more, and leaves the buttons below it in sight where there is not."""
+        return QSize(200, 104)
+
     def dropEvent(self, event: QDropEvent) -> None:
         """An object was dragged to another place in the order."""
         super().dropEvent(event)

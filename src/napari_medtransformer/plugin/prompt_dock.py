@@ -105,7 +105,7 @@ class PromptDock(QWidget):
         layout.addWidget(self.model_row)
         self.device = QComboBox()
         self.device.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.device.setMinimumContentsLength(8)
+        self.device.setMinimumContentsLength(4)
         self.device.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         for label, device in (("Automatic", "auto"), ("Processor", "cpu"), ("CUDA GPU", "cuda"), ("Apple GPU", "mps")):
             self.device.addItem(label, device)
