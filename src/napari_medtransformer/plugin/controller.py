@@ -338,8 +338,6 @@ class SessionController(QObject):
         if point is not None and self.follows_cursor:
             self.queried.emit(point, True)
 
-    # ------------------------------------------------------------------ prompts
-
     def undo(self) -> None:
         """One step back."""
         self.prompting.undo()

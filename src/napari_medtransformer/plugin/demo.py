@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def settle(controller: SessionController, done: Callable[[], bool], patience_s: 
 
 def _tour(viewer: Any, controller: SessionController, folder: Path | None) -> list[Path]:
     written: list[Path] = []
+    controller.preferences = replace(controller.preferences, autosave=False)  # nobody's work, so nothing to offer
 
     def picture(name: str) -> None:
         if folder is not None:
