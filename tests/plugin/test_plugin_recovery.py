@@ -68,6 +68,7 @@ def docked(open_desk):
     return open_it
 
 
+@pytest.mark.slow  # a whole program of its own
 def test_a_killed_programs_work_is_offered_and_restored(docked, tmp_path, torso_file, liver) -> None:
     answer = tmp_path / "answer.npz"
     command = [sys.executable, "-c", WORK, str(torso_file), str(answer), *map(str, liver)]
