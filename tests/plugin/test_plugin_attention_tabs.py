@@ -63,7 +63,7 @@ def asked(open_desk, torso, liver, organs):
 
 
 def wait_for_matrix(desk, state):
-    desk.qtbot.waitUntil(lambda: state.matrix and state.matrix[0].query == state.answer.query, timeout=240_000)
+    desk.qtbot.waitUntil(lambda: bool(state.matrix) and state.matrix[0].query == state.answer.query, timeout=60_000)
     desk.wait()
 
 
@@ -158,9 +158,9 @@ def test_heads_are_ranked_in_the_background_and_it_can_be_cancelled(asked) -> No
     switches = dock.cause.switches
     dock.cause.rank.click()
     assert dock.cause.cancel.isEnabled()
-    desk.qtbot.waitUntil(lambda: len(switches.effects) >= 2, timeout=240_000)
+    desk.qtbot.waitUntil(lambda: len(switches.effects) >= 2, timeout=120_000)
     dock.cause.cancel.click()
-    desk.qtbot.waitUntil(lambda: not switches.running, timeout=240_000)
+    desk.qtbot.waitUntil(lambda: not switches.running, timeout=120_000)
     desk.wait()
     known = len(switches.effects)
     assert 2 <= known < 60
