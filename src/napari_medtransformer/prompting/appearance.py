@@ -11,11 +11,7 @@ _UNSEEN_INSIDE, _UNSEEN_BESIDE = 0.02, 0.1  # share of intensities never seen: t
 _CLIP = 3.0  # nats: no single intensity decides
 _RING = 1 / 3  # of the object's extent: how far around it "beside the object" reaches, and at least
 _RING_PIXELS = 3
-_SMALLEST_CORE = 20  # pixels; below that an outline's mixed pixels are taken for the object too
-_NOISE_PIXELS = 0.9  # sigma against noise within a slice, for voxels of 3 mm; up to twice that for smaller ones
-_NOISE_MM = 3.0
-_NEIGHBOUR = 0.36  # weight of the slices beside it, where slices are not much thicker than pixels
-_THICK = 2.0  # times the pixel: from there on neighbours show something else
+_NOISE_PIXELS = 0.9  # sigma against noise; beyond slices nothing is averaged, as that blurs where an object ends
 _EVIDENCE_PIXELS = 1.0  # sigma: what a pixel looks like is judged together with those around it
 
 
@@ -31,14 +27,9 @@ def around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     return slice(max(0, y0 - margin), y1 + margin), slice(max(0, x0 - margin), x1 + margin)
 
 
-def without_noise(images: list[np.ndarray], middle: int, pixel_mm: float, slice_mm: float) -> np.ndarray:
-    """A slice with less noise. images: it, at `middle`, and the slices beside it, each (H, W) in [0, 1]."""
-    weights = np.array([1.0 if i == middle else _NEIGHBOUR for i in range(len(images))])
-    if slice_mm > _THICK * pixel_mm:
-        weights[:] = np.arange(len(images)) == middle
-    mean = sum(w * image for w, image in zip(weights / weights.sum(), images) if w > 0)
-    sigma = _NOISE_PIXELS * float(np.clip(_NOISE_MM / pixel_mm, 1.0, 2.0))
-    smooth: np.ndarray = ndimage.gaussian_filter(np.asarray(mean, np.float32), sigma)
+def without_noise(image: np.ndarray) -> np.ndarray:
+    """A slice (H, W) with less noise."""
+    smooth: np.ndarray = ndimage.gaussian_filter(image.astype(np.float32, copy=False), _NOISE_PIXELS)
     return smooth
 
 
@@ -49,16 +40,14 @@ class Appearance:
     """
 
     def __init__(self, image: np.ndarray, mask: np.ndarray) -> None:
-        core = ndimage.binary_erosion(mask)
-        if np.count_nonzero(core) < _SMALLEST_CORE:
-            core = mask
         y0, x0, y1, x1 = bounding_box(mask)
         rows, columns = (_RING_PIXELS + int(_RING * extent) for extent in (y1 - y0, x1 - x0))
         beside = np.zeros_like(mask)
         beside[max(0, y0 - rows) : y1 + rows, max(0, x0 - columns) : x1 + columns] = True
         beside &= ~ndimage.binary_dilation(mask)
-        ratio = np.log(_shares(image[core], _UNSEEN_INSIDE) / _shares(image[beside], _UNSEEN_BESIDE))
+        ratio = np.log(_shares(image[mask], _UNSEEN_INSIDE) / _shares(image[beside], _UNSEEN_BESIDE))
         self._evidence = np.clip(ratio, -_CLIP, _CLIP).astype(np.float32)
+        self.own = float(self.evidence(image)[mask].mean())  # of the object where it was marked, in nats per pixel
 
     def evidence(self, image: np.ndarray) -> np.ndarray:
         """(H, W) float32 log-likelihood ratio, in nats: above 0 a pixel and those around it look like the object."""

@@ -34,11 +34,10 @@ class EmbeddingCache:
                 self._keep(where, found)
             return found
 
-    def full(self, at_least: int = 1) -> bool:
-        """Whether one more embedding like those kept, of at least so many, would push one out."""
+    def fits(self, count: int) -> bool:
+        """Whether so many embeddings like those kept fit into the budget; yes while none is."""
         with self._lock:
-            count = len(self._kept)
-            return count >= at_least and count > 0 and self._bytes + self._bytes // count > self.budget_bytes
+            return not self._kept or self._bytes / len(self._kept) * count <= self.budget_bytes
 
     def __contains__(self, where: SliceAt) -> bool:
         with self._lock:

@@ -29,7 +29,7 @@ from napari_medtransformer.prompting.prompts import (
 
 MASK_LOGIT = 6.0  # certainty given to a mask that has no logits: sigmoid 0.998, and of the size networks give
 _POINTS_PER_STROKE = 6  # more of one sign cost time and say nothing new
-_POINT_DISTANCE = 1 / 4  # of the stroke's extent, and at least
+_POINT_DISTANCE = 1 / 5  # of the stroke's extent, and at least
 _POINT_PIXELS = 6.0  # this far do a stroke's points lie apart
 
 

@@ -29,7 +29,7 @@ from napari_medtransformer.prompting.rounding import logits_from_levels, rounded
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
 
 _NETWORK = 0.5  # weight of the network's logits beside the two others, which are in nats
-_LOOKS = 2.0  # weight of what the object looks like
+_LOOKS = 1.0  # weight of what the object looks like
 _REACH_PIXELS = 2.0  # an outline may move by that much, or by the distance of the slices if that is more
 _FAR, _DEEP = -3.0, 1.0  # the prior's range: three reaches outside the mask before, and one reach inside
 _MARGIN = 0.25  # of the mask's extent: how far around the mask before the object is looked for, and at least
@@ -38,7 +38,7 @@ _SMALLEST_PIXELS = 6  # a mask below that is noise
 _SHRINK = 0.15  # of the area before: an object that vanishes faster than that has ended
 _GROW = 2.5  # times the area before: a mask that grows faster has leaked
 _OVERLAP = 0.2  # IoU with the slice before, below which it is another object
-_OTHER = -0.5  # nats per pixel: it looks like what is beside the object
+_UNLIKE = 1.5  # nats per pixel: it looks that much less like the object than the object where it was marked
 _DOUBTFUL = -0.05  # nats per pixel: it looks no more like the object than like what is beside it …
 _DOUBTED = 0.5  # … and the network expects less IoU than this
 _ABSENT_LOGIT = -6.0  # of a slice that one direction of two did not reach
@@ -161,7 +161,7 @@ def _walk(slices: SliceModel, axis: int, start: int, logits: np.ndarray, indices
     """Slice after slice until the object ends. logits: (H, W), of the slice `start` that it begins at."""
     if not (logits > 0).any():
         return
-    appearance = Appearance(_clear(slices, axis, start), logits > 0)
+    appearance = Appearance(without_noise(slices.image(axis, start)), logits > 0)
     before = logits_from_levels(rounded_levels(logits))
     for index in indices:
         found = _next(slices, axis, index, before, appearance)
@@ -185,10 +185,10 @@ def _next(slices: SliceModel, axis: int, index: int, before: np.ndarray, appeara
     inside = (float(window[0].start + row), float(window[1].start + column))
     prompts = make_prompts(slices.slice_shape(axis), [inside], [1], None, before)
     prediction = slices.decode(axis, index, prompts, levels=True)
-    pixel_mm = _pixel_mm(slices, axis)
+    pixel_mm = min(spacing for a, spacing in enumerate(slices.volume.spacing) if a != axis)
     reach = max(_REACH_PIXELS, slices.volume.spacing[axis] / pixel_mm)
     motion = np.clip((depth - ndimage.distance_transform_edt(~there)) / reach, _FAR, _DEEP)
-    looks = appearance.evidence(_clear(slices, axis, index, window))
+    looks = appearance.evidence(without_noise(slices.image(axis, index, window)))
     prior = motion + _LOOKS * looks
     candidates = [_connected(_NETWORK * logits[window] + prior, there) for logits in prediction.candidates]
     overlaps = np.array([_iou(candidate > 0, there) for candidate in candidates])
@@ -200,7 +200,7 @@ def _next(slices: SliceModel, axis: int, index: int, before: np.ndarray, appeara
         area < max(_SMALLEST_PIXELS, _SHRINK * area_before)
         or area > _GROW * area_before
         or overlaps[best] < _OVERLAP
-        or alike < _OTHER
+        or alike < appearance.own - _UNLIKE
         or (alike < _DOUBTFUL and score < _DOUBTED)
     )
     if ended:
@@ -208,19 +208,6 @@ def _next(slices: SliceModel, axis: int, index: int, before: np.ndarray, appeara
     logits = np.full(mask.shape, _ABSENT_LOGIT, np.float32)
     logits[window] = logits_from_levels(rounded_levels(candidates[best]))
     return logits, score
-
-
-def _clear(
-    slices: SliceModel, axis: int, index: int, window: tuple[slice, slice] = (slice(None), slice(None))
-) -> np.ndarray:
-    """A slice, or a part of it, with less noise."""
-    near = [i for i in (index - 1, index, index + 1) if 0 <= i < slices.volume.shape[axis]]
-    images = [slices.image(axis, i, window) for i in near]
-    return without_noise(images, near.index(index), _pixel_mm(slices, axis), slices.volume.spacing[axis])
-
-
-def _pixel_mm(slices: SliceModel, axis: int) -> float:
-    return min(spacing for a, spacing in enumerate(slices.volume.spacing) if a != axis)
 
 
 def _connected(logits: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class FollowSteps(SessionCore):
         order = nearest_first(index, self.volume.shape[axis], reach)
         for step in self.prefetch(axis, order):
             yield step
-            if self._slices.embeddings.full(at_least=step.done + 1):
+            if not self._slices.embeddings.fits(step.done + 1):
                 yield Progress(step.done, step.done, "memory for encoded slices is used up")
                 return
 
