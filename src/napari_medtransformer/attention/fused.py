@@ -7,12 +7,14 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, outer_sum
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias
 from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
 
-# bias elements made at a time by the blockwise kernel, 16 MB in float32: smaller blocks fit the caches better, but
-# every block costs the threads a rendezvous, and on a busy machine those dominate
-BLOCK_ELEMENTS = 1 << 22
+# bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the
+# kernel reads it
+BLOCK_ELEMENTS = 1 << 20
+# queries that torch's CPU kernel gives to a thread at a time
+_KERNEL_ROWS = 64
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: float | None = None) -> Tensor:
@@ -78,6 +80,7 @@ def _one_hot_axes(shape: tuple[int, ...], device: torch.device, dtype: torch.dty
     return torch.cat(codes, dim=-1).to(dtype)
 
 
+@torch.no_grad()
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
     batch, heads, n, _ = q.shape
     n_keys = k.shape[2]
@@ -87,15 +90,44 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
         q, k, v = q.float(), k.float(), v.float()
         terms = bias.terms(q)
         out = torch.empty_like(q)
-        entries = max(1, min(batch, BLOCK_ELEMENTS // (heads * n * n_keys)))
-        rows = n if entries > 1 else max(1, min(n, BLOCK_ELEMENTS // (heads * n_keys)))
+        entries, at_once, rows = _block_shape(batch, heads, n, n_keys)
+        # one buffer for all blocks: fresh memory would cost more than what is calculated in it
+        held = q.new_empty((entries, at_once, rows, *bias.key_shape))
         for first in range(0, batch, entries):
-            b = slice(first, first + entries)
-            for start in range(0, n, rows):
-                r = slice(start, start + rows)
-                block = outer_sum([term[b, :, r] for term in terms])
-                out[b, :, r] = scaled_dot_product_attention(q[b, :, r], k[b], v[b], attn_mask=block, scale=scale)
+            b = slice(first, min(first + entries, batch))
+            for head in range(0, heads, at_once):
+                h = slice(head, min(head + at_once, heads))
+                for start in range(0, n, rows):
+                    r = slice(start, min(start + rows, n))
+                    block = held[: b.stop - b.start, : h.stop - h.start, : r.stop - r.start]
+                    _outer_sum_into(block, [term[b, h, r] for term in terms])
+                    mask = block.flatten(3)
+                    out[b, h, r] = scaled_dot_product_attention(
+                        q[b, h, r], k[b, h], v[b, h], attn_mask=mask, scale=scale
+                    )
     return out.to(dtype)
+
+
+def _block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int, int]:
+    """How many entries, heads and queries make a block: whole windows, or a part of few heads of one image."""
+    entries = min(batch, BLOCK_ELEMENTS // (heads * queries * keys))
+    if entries:
+        return entries, heads, queries
+    rows = max(1, min(queries, BLOCK_ELEMENTS // keys))
+    # enough for every thread
+    at_once = min(heads, max(1, torch.get_num_threads() * _KERNEL_ROWS // rows))
+    return 1, at_once, rows
+
+
+def _outer_sum_into(block: Tensor, terms: list[Tensor]) -> None:
+    """`bias.outer_sum` of terms (…, K_axis), written into a block (…, *key grid)."""
+    axes = len(terms)
+    spread = [
+        term[(..., *[slice(None) if i == axis else None for i in range(axes)])] for axis, term in enumerate(terms)
+    ]
+    torch.add(spread[0], spread[1].expand(block.shape), out=block)
+    for term in spread[2:]:
+        block.add_(term)
 
 
 def _by_rows(q: Tensor, k: Tensor, v: Tensor, bias: KeyTermsBias, scale: float) -> Tensor:
