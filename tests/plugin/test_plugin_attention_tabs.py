@@ -240,16 +240,16 @@ def test_the_tour_is_shown_once(open_desk, torso) -> None:
     desk = open_desk(torso())
     dock = AttentionDock(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="Attention")
-    assert dock.tour.isVisible()
+    assert not dock.tour.isHidden()
     for step in inspector_tour.STEPS[1:]:
         dock.tour.next.click()
         assert step.title in dock.tour.title.text()
         assert dock.page is dock._pages[step.page]
     dock.tour.next.click()
-    assert not dock.tour.isVisible()
+    assert dock.tour.isHidden()
     again = AttentionDock(desk.viewer)
     desk.viewer.window.add_dock_widget(again, name="Attention again")
-    assert not again.tour.isVisible()
+    assert again.tour.isHidden()
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "oblique"])
