@@ -130,9 +130,7 @@ def train_click(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps", min=1, help="Steps of each look when fine-tuning (100)."
-        ),
+        typer.Option("--steps", min=1, help="Steps of each look when fine-tuning (100)."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Draws every slice and prompt.")] = 2026,
     all_planes: Annotated[
