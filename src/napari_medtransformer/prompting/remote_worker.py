@@ -107,7 +107,8 @@ def receive_there(card: ModelCard, fingerprint: str, number: int, count: int, pi
         pieces[number] = piece
         if len(pieces) < count:
             return False
-        data = b"".join(held.arriving.pop(fingerprint)[n] for n in range(count))
+        del held.arriving[fingerprint]
+    data = b"".join(pieces[n] for n in range(count))
     model = load_model(card, weights="random")
     model.network.load_state_dict(torch.load(io.BytesIO(data), weights_only=True, map_location="cpu"))
     _keep_model(held, fingerprint, model)
