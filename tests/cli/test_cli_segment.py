@@ -201,6 +201,37 @@ def test_killed_in_the_middle_and_started_again_is_as_if_nothing_happened(card, 
     assert outputs(broken) == outputs(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds children through /proc")
+def test_processes_of_a_killed_batch_end_too(card, tmp_path) -> None:
+    source = make_folder(tmp_path / "in", 8)
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    command = [*arguments(source, tmp_path / "out"), "--jobs", "2"]
+    process = subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent), *command])
+    end = time.monotonic() + 200
+    while not list((tmp_path / "out").glob("*.nii.gz")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    assert len(children) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while alive := [child for child in children if Path(f"/proc/{child}/cmdline").is_file() and running(child)]:
+        assert time.monotonic() < end, f"{alive} live on"
+        time.sleep(0.1)
+
+
+def running(process: int) -> bool:
+    """Whether a process is there and not a zombie that waits for somebody to ask."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_two_batches_do_not_write_to_one_folder(card, tmp_path, capsys) -> None:
     from filelock import FileLock
 

@@ -13,8 +13,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -158,7 +159,7 @@ def _in_processes(errands: Sequence[Errand], job: Job, jobs: int) -> Iterator[Pr
     left = {errand.case.name: errand for errand in errands}
     tries = 0
     while left:
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
         try:
             for step in _given_out(list(left.values()), partial(_submit, pool, mine)):
                 if not isinstance(step, Progress):
@@ -172,6 +173,18 @@ def _in_processes(errands: Sequence[Errand], job: Job, jobs: int) -> Iterator[Pr
                 return
         finally:
             _end(pool)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, killed perhaps: nobody would ever give it work again."""
+    parent = parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            parent.join()
+            os._exit(1)
+
+        Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
