@@ -19,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def folder(repository: Path, tmp_path: Path) -> Path:
-    """A folder with the sample CT under the README's name for it."""
+    """A folder with the sample CT and a sample MR under the README's names for them."""
     shutil.copy(repository / "sample_data" / "example_ct.nii.gz", tmp_path / "ct.nii.gz")
+    shutil.copy(repository / "sample_data" / "hippocampus_003.nii.gz", tmp_path / "brain.nii.gz")
     return tmp_path
 
 
@@ -53,11 +54,16 @@ def test_the_python_of_the_readme_runs(repository: Path, folder: Path):
 def test_the_commands_of_the_readme_run(repository: Path, folder: Path):
     lines = [line.split("  #")[0].strip() for block in blocks(repository, "sh") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("medtransformer ")]
-    assert {words[1] for words in commands} == {"models", "click", "inspect", "demo"}
+    assert {words[1] for words in commands} == {
+        *("models", "click", "inspect", "segment", "convert", "measure", "train", "demo"),
+    }
     for words in commands:
-        if words[1] != "demo":  # tried in a window of its own by the tests of the demo
+        if words[1] not in ("demo", "train"):  # they have tests of their own, with a window and with data
             run([str(Path(sys.executable).with_name(words[0])), *words[1:]], folder)
-    assert {path.name for path in folder.iterdir()} == {"ct.nii.gz", "liver.nii.gz", "heads.png", "heads.nii.gz"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("ct.nii.gz", "brain.nii.gz", "liver.nii.gz", "heads.png", "heads.nii.gz"),
+        *("ct.nrrd", "liver.csv", "hippocampus.nii.gz"),
+    }
 
 
 def test_every_file_that_the_readme_links_to_is_there(repository: Path):
