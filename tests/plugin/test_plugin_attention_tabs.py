@@ -273,9 +273,11 @@ def test_the_drawn_maximum_lies_at_the_arrays_for_files_of_any_orientation(
     desk.viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
     state = desk.controller.attention
     state.restyle(smooth=False)
+    desk.qtbot.waitUntil(lambda: desk.controller.session is not None, timeout=60_000)
     query = tuple(n // 2 for n in volume.shape)
     for axis in (0, 1, 2):
         set_plane(desk.viewer, axis)
+        desk.show(query)
         desk.controller.queried.emit(SlicePoint(tuple(map(float, query)), axis), False)
         desk.wait()
         state.choose_head("1")

@@ -50,7 +50,7 @@ def test_a_picture_becomes_a_volume_of_one_slice_and_its_labels_a_picture() -> N
     ("layer", "message"),
     [
         (Image(np.zeros((4, 5, 3)), rgb=True, name="photo"), "photo is a colour image"),
-        (Image(np.zeros((2, 3, 4, 5)), name="film"), r"film has 4 dimensions \(2, 3, 4, 5\)"),
+        (Image(np.zeros((2, 2, 3, 4, 5)), name="film"), r"film has 5 dimensions \(2, 2, 3, 4, 5\)"),
         (Labels(np.zeros((3, 4, 5), int), name="organs"), "organs is a Labels layer"),
     ],
 )

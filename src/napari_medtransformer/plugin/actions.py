@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 EDITS = {
-    "fill_between": ("Fill between", "Filled between the prompted slices"),
+    "fill": ("Fill between", "Filled between the prompted slices"),
     "smooth": ("Smooth", "Smoothed"),
-    "keep_largest": ("Keep largest", "Kept the largest part"),
-    "close_holes": ("Close holes", "Closed the holes"),
+    "largest": ("Keep largest", "Kept the largest part"),
+    "holes": ("Close holes", "Closed the holes"),
 }
 """By the session's name of an edit: what people read on its button, and afterwards."""
 
@@ -191,7 +191,7 @@ class SessionActions(QObject):
     def edit(self, kind: str) -> None:
         """Fill between slices, smooth, keep the largest part or close holes of the current object: one step of undo.
 
-        kind: "fill_between", "smooth", "keep_largest" or "close_holes".
+        kind: "fill", "smooth", "largest" or "holes".
         """
         controller = self._controller()
         session = controller.session

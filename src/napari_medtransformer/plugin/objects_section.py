@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
 
 _EDIT_TIPS = {
-    "fill_between": "Shapes between the prompted slices, without the model",
+    "fill": "Shapes between the prompted slices, without the model",
     "smooth": "Smooth the outline in 3D; its volume stays",
-    "keep_largest": "Keep the largest connected part",
-    "close_holes": "Fill what the object encloses on its slices",
+    "largest": "Keep the largest connected part",
+    "holes": "Fill what the object encloses on its slices",
 }
 _LABELS_FILTER = "Labels (*.nii.gz *.nii *.seg.nrrd *.nrrd *.mha *.dcm)"
 _SESSION_FILTER = "Session (*.medt)"

@@ -73,8 +73,10 @@ class MaskSteps(SessionCore):
             after = self._smoothed(before, axis, sigma_mm)
         elif kind == "largest":
             after = shapes.largest_part(before)
-        else:
+        elif kind == "holes":
             after = shapes.without_holes(before, axis)
+        else:
+            raise InvalidPrompt(f"there is no edit {kind!r}; there are fill, smooth, largest and holes.")
         return MaskEdit(object_id, axis, _differing(before, after, axis), made_from)
 
     def accept_edit(self, edit: MaskEdit) -> bool:
