@@ -66,7 +66,7 @@ def write_report(
         "## Beside methods that learn nothing",
         "",
         "The same prompts, on a part of the targets: the ellipse that fills the box, region growing from the click, "
-        "the random walker (Grady 2006), each with one fixed setting. GrabCut was tried and left out: as set up here it "
+        "the random walker (Grady 2006), each with one fixed setting. GrabCut was left out: as set up here it "
         "emptied most masks, and a baseline that is held wrong proves nothing.",
         "",
         *comparison([row for row in rows if row["compared"]]),
