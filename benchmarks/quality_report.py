@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -81,7 +82,8 @@ def write_report(
         "",
     ]
     for data in dict.fromkeys(row["data"] for row in own):
-        name = "quality-" + "".join(c if c.isalnum() else "-" for c in data.split(",")[0].lower()).strip("-") + ".png"
+        plain = re.sub(r"[^a-z0-9]+", "-", re.split(r"[,(]", data)[0].strip().lower())
+        name = f"quality-{plain}.png"
         picture_sheet(images / name, [row for row in own if row["data"] == data], targets, predictor)
         text += [f"![{data}: best, median and worst](images/{name})", ""]
     (folder / "quality.md").write_text("\n".join(text), encoding="utf-8")

@@ -21,9 +21,10 @@ CARDS = (
         licence="BSD-3-Clause; trained on data under Apache-2.0, CC BY-SA 4.0, CC BY 4.0 and MIT",
         citation="napari-medtransformer, this package",
         description=(
-            "The bundled hybrid of a convolutional stem and a global transformer: works offline, on a CPU. "
-            "First weights, from few patients: medt-click-tiny.md beside them says on what and how well."
+            "The bundled hybrid of convolutions and a global transformer, with a second look at a crop: works offline, "
+            "on a CPU. From few patients: medt-click-tiny.md beside the weights says on what and how well."
         ),
+        training="a CT torso, an abdominal MR, a brain MR, 160 hippocampus MRs, spinal MRs, an atlas, synthetic contrasts",
         memory_bytes=300 * MB,
     ),
 )
