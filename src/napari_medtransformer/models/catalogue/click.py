@@ -24,7 +24,7 @@ CARDS = (
             "The bundled hybrid of convolutions and a global transformer, with a second look at a crop: works offline, "
             "on a CPU. From few patients: medt-click-tiny.md beside the weights says on what and how well."
         ),
-        training="a CT torso, an abdominal MR, a brain MR, 160 hippocampus and some spinal MRs, an atlas, synthetic ones",
+        training="a CT torso, an abdominal MR, a brain MR, 160 hippocampus and some spinal MRs and synthetic ones",
         memory_bytes=300 * MB,
     ),
 )
