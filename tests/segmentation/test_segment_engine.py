@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -148,7 +149,13 @@ def test_memory_that_really_runs_out_is_survived() -> None:
 
     here = str(Path(__file__).parent)
     done = subprocess.run(
-        [sys.executable, "-c", _REAL_EXHAUSTION, here], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-c", _REAL_EXHAUSTION, here],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        # the stacks and arenas of more threads would take the little address space that is left
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+        check=False,
     )
     assert done.stdout.split() == ["True", "True"], done.stderr[-2000:]
 
