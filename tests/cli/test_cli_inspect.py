@@ -173,3 +173,28 @@ def test_a_query_outside_is_told(ct: Path):
     done = inspect(ct, "-q", "500,0,0", *MODEL)
     assert done.returncode == 2
     assert "0,0,0 to 121,100,111" in done.stderr
+
+
+def test_shares_of_labels_sum_to_one_and_every_figure_is_drawn(ct: Path, repository: Path, tmp_path: Path) -> None:
+    labels = repository / "sample_data" / "example_seg_fast_force_split.nii.gz"
+    figures = [tmp_path / f"{name}.png" for name in ("matrix", "rollout", "positions")]
+    words = [word for figure in figures for word in (f"--{figure.stem}", str(figure))]
+    table = tmp_path / "shares.csv"
+    done = inspect(ct, "--query", "78,58,106", "--labels", labels, "--ask-label", "5", "--shares", table, *words)
+    assert done.returncode == 0, done.stderr
+    sums: dict[tuple[str, str], float] = {}
+    with table.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            key = row["site"], row["head"]
+            sums[key] = sums.get(key, 0.0) + float(row["share"])
+    assert ("encoder.5", "0") in sums
+    np.testing.assert_allclose(list(sums.values()), 1, atol=1e-3)  # shares are rounded in the table
+    for figure in figures:
+        assert np.asarray(Image.open(figure).convert("L")).std() > 20, figure.name  # drawn, not blank
+
+
+def test_asking_a_label_without_labels_is_one_line(ct: Path) -> None:
+    done = inspect(ct, "--query", "78,58,106", "--ask-label", "5")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr

@@ -14,8 +14,9 @@ from napari_medtransformer.errors import PointOutsideVolume
 @dataclass(frozen=True, eq=False)
 class LabelShares:
     """Attention per label. labels: the label values, 0 (background) first. shares: (heads, labels) float32, what each
-    head spends on them; with `outside`, (heads,) – padding and tokens without a place –, they sum to the heatmap's
-    whole mass, 1 for a row. extent: (labels,) each label's share of the image, to compare with.
+    head spends on them, of all that its map holds; with `outside`, (heads,) – padding and tokens without a place –,
+    they sum to 1, also where a map is no row, such as what every voxel gives to a prompt.
+    extent: (labels,) each label's share of the image, to compare with.
     """
 
     labels: tuple[int, ...]
@@ -44,11 +45,13 @@ def shares_by_label(heatmap: Heatmap, labels: np.ndarray) -> LabelShares:
     pixels = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, pixels, out=np.zeros(counts.shape), where=pixels > 0)
     mass = heatmap.values.reshape(heatmap.heads, tokens).astype(np.float64)
-    beyond = mass[:, pixels[:, 0] == 0].sum(axis=1)
+    beyond = mass[:, pixels[:, 0] == 0].sum(axis=1) + heatmap.prefix_mass + heatmap.padding_mass
+    shared = mass @ fractions
+    whole = np.maximum(shared.sum(axis=1) + beyond, np.finfo(np.float32).tiny)
     return LabelShares(
         labels=tuple(int(v) for v in values),
-        shares=(mass @ fractions).astype(np.float32),
-        outside=(heatmap.prefix_mass + heatmap.padding_mass + beyond).astype(np.float32),
+        shares=(shared / whole[:, None]).astype(np.float32),
+        outside=(beyond / whole).astype(np.float32),
         extent=(counts.sum(axis=0) / labels.size).astype(np.float32),
     )
 

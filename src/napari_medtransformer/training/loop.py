@@ -6,13 +6,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from napari_medtransformer.errors import UnreadableWeights
 from napari_medtransformer.progress import Progress, Result, Steps
@@ -43,6 +44,11 @@ def learning_rate(schedule: Schedule, step: int) -> float:
     done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
     floor = schedule.final_learning_rate
     return schedule.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def slice_batches(stream: Dataset[tuple[Tensor, ...]], images: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """The items of a stream, `images` at a time, made ahead by so many processes."""
+    yield from DataLoader(stream, images, num_workers=workers, prefetch_factor=4 if workers else None)
 
 
 def optimise(

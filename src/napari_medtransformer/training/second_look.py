@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from napari_medtransformer.models.click_network import ClickNetwork, PromptBatch
 from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, crop, crop_window
@@ -23,7 +23,7 @@ from napari_medtransformer.training.clicks import (
     draw_targets,
     first_prompts,
 )
-from napari_medtransformer.training.loop import Schedule, optimise
+from napari_medtransformer.training.loop import Schedule, optimise, slice_batches
 from napari_medtransformer.training.losses import SCORE_WEIGHT, mask_losses
 from napari_medtransformer.training.slices import draw_slice
 from napari_medtransformer.training.spoiling import spoilt_logits
@@ -279,8 +279,7 @@ def train_second_look(
 
     def batches(step: int) -> Iterator[tuple[Tensor, ...]]:
         stream = CropStream(cases, recipe, step * recipe.images_per_step)
-        prefetch = 4 if recipe.workers else None
-        yield from DataLoader(stream, recipe.images_per_step, num_workers=recipe.workers, prefetch_factor=prefetch)
+        return slice_batches(stream, recipe.images_per_step, recipe.workers)
 
     def loss_of(batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((recipe.seed, step, 1))
