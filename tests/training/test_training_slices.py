@@ -7,6 +7,7 @@ import pytest
 
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case, tissue_classes
 from napari_medtransformer.training.slices import (
+    bright_regions,
     draw_plane,
     draw_slice,
     random_shapes,
@@ -85,3 +86,21 @@ def test_random_shapes_have_labels_and_background(seed: int) -> None:
 def test_tissues_grow_with_intensity(ct: LabelledCase) -> None:
     means = [ct.image[ct.tissues == t].mean() for t in np.unique(tissue_classes(ct.image))]
     assert means == sorted(means)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bright_regions_find_what_has_a_plain_edge(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:128, :128]
+    disc = (y - 60) ** 2 + (x - 70) ** 2 < 20**2
+    picture = (0.3 + 0.5 * disc + 0.02 * rng.standard_normal((128, 128))).clip(0, 1).astype(np.float32)
+    overlaps = []
+    for _ in range(12):
+        labels = bright_regions(picture, rng)
+        overlaps += [(disc & (labels == k)).sum() / (disc | (labels == k)).sum() for k in np.unique(labels[labels > 0])]
+    assert max(overlaps) > 0.9
+
+
+def test_a_flat_picture_has_no_regions_or_none_larger_than_noise() -> None:
+    labels = bright_regions(np.zeros((64, 64), np.float32), np.random.default_rng(0))
+    assert not labels.any()

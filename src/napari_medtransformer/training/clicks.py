@@ -10,7 +10,7 @@ from scipy import ndimage
 # Masks smaller than this many input pixels cannot be told apart from noise at the network's resolution.
 SMALLEST_TARGET = 24
 # Share of the boxes that fit exactly.
-EXACT_BOXES = 0.3
+EXACT_BOXES = 0.45
 
 
 @dataclass
@@ -79,7 +79,7 @@ def plausible_point(mask: np.ndarray, rng: np.random.Generator) -> tuple[float, 
     top, left = rows[0], columns[0]
     crop = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1)
     depth = ndimage.distance_transform_edt(crop)
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     else:
         chance = depth.ravel() ** rng.uniform(0.3, 2)

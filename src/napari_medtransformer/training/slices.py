@@ -16,6 +16,10 @@ from napari_medtransformer.training.cases import LabelledCase
 
 SHAPES_SHARE = 0.2
 SYNTHETIC_SHARE = 0.45
+# Of the real pictures, how many are asked for their own regions of like brightness instead of their labels.
+REGIONS_SHARE = 0.3
+# Shown as at prediction: the whole slice, unbent.
+WHOLE_SHARE = 0.4
 # Hounsfield windows (low, high) that readers use, and how often: soft tissue, wide, lung, bone, liver, brain.
 CT_WINDOWS = (((-160, 240), 0.5), ((-500, 1000), 0.15), ((-1350, 150), 0.12), ((-400, 1400), 0.13), ((0, 150), 0.1))
 
@@ -41,6 +45,9 @@ def draw_slice(cases: Sequence[LabelledCase], size: int, rng: np.random.Generato
         picture = synthetic_contrast(labels, tissues, rng)
     else:
         picture = real_contrast(image, case, rng)
+        if rng.random() < REGIONS_SHARE:
+            regions = bright_regions(picture * inside, rng)
+            labels = regions if regions.any() else labels
     return TrainingSlice(degrade(picture, rng) * inside, labels)
 
 
@@ -67,7 +74,7 @@ def warp(
     shape = np.array(image.shape, dtype=np.float64)
     scale = shape.max() / size
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij")).astype(np.float64)
-    if rng.random() < 0.3:
+    if rng.random() < WHOLE_SHARE:
         where = (grid + 0.5) * scale - 0.5
         if rng.random() < 0.3:
             where[1] = shape[1] - 1 - where[1]
@@ -111,6 +118,39 @@ def real_contrast(image: np.ndarray, case: LabelledCase, rng: np.random.Generato
     if rng.random() < 0.08:
         picture = 1 - picture
     return picture.astype(np.float32)
+
+
+def bright_regions(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Connected regions of like brightness in a real picture (S, S), as labels int32: what has a plain edge.
+
+    Labels of anatomy are smooth and often coarser than the image; these teach to follow an edge wherever it is seen.
+    """
+    smooth = ndimage.gaussian_filter(picture, rng.uniform(0.8, 2.5))
+    steep = ndimage.generic_gradient_magnitude(smooth, ndimage.sobel)
+    inside = smooth[picture > 0.02]
+    labels = np.zeros(picture.shape, np.int32)
+    if inside.size < 100:
+        return labels
+    plain = np.quantile(steep[picture > 0.02], 0.7)
+    count = int(rng.integers(1, 5))
+    if rng.random() < 0.5:
+        cuts = np.sort(np.quantile(inside, rng.uniform(0.08, 0.97, count)))
+    else:  # quantiles alone would seldom fall between two plateaus
+        low, high = np.quantile(inside, [0.02, 0.995])
+        cuts = np.sort(rng.uniform(low, high, count))
+    levels = np.digitize(smooth, cuts)
+    for level in range(len(cuts) + 1):
+        # Opening takes away the thin seams that every level leaves along the edges of the others.
+        parts, _ = ndimage.label(ndimage.binary_opening(levels == level))
+        areas = np.bincount(parts.ravel())
+        areas[0] = 0
+        for part in np.argsort(areas)[::-1][:12]:
+            if not 0 < areas[part] < 0.3 * picture.size:
+                continue
+            region = parts == part
+            if steep[region & ~ndimage.binary_erosion(region)].mean() > plain:
+                labels[region] = labels.max() + 1
+    return labels
 
 
 def synthetic_contrast(labels: np.ndarray, tissues: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -161,9 +201,13 @@ def random_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
             labels[parts > 0] = parts[parts > 0] + labels.max()
             if count > 40:
                 break
+    if rng.random() < 0.3:  # ribbons: vessels, ribs and walls, as far as a level set resembles them
+        ridge = np.abs(smooth_field((size, size), int(rng.choice([3, 4, 6])), rng)) < rng.uniform(0.04, 0.2)
+        parts, count = ndimage.label(ridge)
+        labels[parts > 0] = parts[parts > 0] + labels.max()
     for _ in range(rng.integers(2, 12)):
         centre = rng.uniform(0.1, 0.9, 2) * size
-        radii = np.exp(rng.uniform(np.log(4), np.log(size * 0.35))) * np.exp(rng.normal(0, 0.35, 2))
+        radii = np.exp(rng.uniform(np.log(4), np.log(size * 0.35))) * np.exp(rng.normal(0, 0.5, 2))
         angle = rng.uniform(0, np.pi)
         offset = grid - centre[:, None, None] + smooth_field((2, size, size), 8, rng) * min(radii) * 0.35
         u = offset[0] * np.cos(angle) + offset[1] * np.sin(angle)
