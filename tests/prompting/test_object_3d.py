@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -13,10 +11,10 @@ from napari_medtransformer.models import find_card
 from napari_medtransformer.models.initial import draw_weights
 from napari_medtransformer.models.sam_med3d import SamMed3DModel
 from napari_medtransformer.models.sam_med3d_network import SamMed3D, SamMed3DConfig
+from napari_medtransformer.models.volume_model import VolumePrompts
 from napari_medtransformer.progress import Progress, Result
-from napari_medtransformer.prompting.object_3d import object_steps, segment_object, session_object_steps
+from napari_medtransformer.prompting.object_3d import crop_centre, object_steps, segment_object
 from napari_medtransformer.prompting.predictor import promptable
-from napari_medtransformer.prompting.prompts import BoxPrompt, PointPrompt
 from napari_medtransformer.volumes.volume import Volume
 
 
@@ -65,19 +63,19 @@ def test_clicks_that_are_none_are_refused(model, volume):
         object_steps(model, volume, [(10, 20, 15)], [1, 0])
 
 
-def test_the_clicks_of_one_object_of_a_session_are_taken_whatever_slice_they_were_made_on(model, volume):
-    prompts = {
-        0: PointPrompt((10, 20, 15), True, 2, 0),
-        1: PointPrompt((9, 22, 14), False, 2, 1),
-        2: PointPrompt((1, 1, 1), True, 1, 0),
-        3: BoxPrompt((10, 5, 5), (10, 9, 9), 2, 0),
-    }
-    session = SimpleNamespace(prompts=prompts, volume=volume)
-    *_, result = session_object_steps(model, session, 2)
-    expected = segment_object(model, volume, [(10, 20, 15), (9, 22, 14)], [1, 0])
-    assert np.array_equal(result.value.mask, expected.mask)
-    with pytest.raises(InvalidPrompt, match="object 7 has no clicks"):
-        session_object_steps(model, session, 7)
+def test_every_click_refines_the_answer_to_those_before(model, volume):
+    one = segment_object(model, volume, [(10, 20, 15)])
+    two = segment_object(model, volume, [(10, 20, 15), (9, 22, 14)], [1, 0])
+    embedding = model.encode(volume.data, volume.spacing, (10, 20, 15), volume.modality)
+    again = model.decode(embedding, VolumePrompts(np.array([(10, 20, 15), (9, 22, 14)]), np.array([1, 0]), one.answer))
+    assert np.array_equal(two.answer.logits, again.logits)
+
+
+def test_the_crop_stays_at_the_first_click_while_it_holds_them_all(model, volume):
+    near, far = [(10, 20, 15), (9, 40, 14)], [(10, 5, 15), (10, 85, 15)]
+    assert crop_centre(model, volume, np.array(near), np.array([1, 1])) == (10, 20, 15)
+    assert crop_centre(model, volume, np.array(far), np.array([1, 1])) == (10, 45, 15)
+    assert crop_centre(model, volume, np.array(near), np.array([0, 1])) == (9, 40, 14)
 
 
 def test_a_3d_model_says_how_it_is_used_when_given_for_slices(model):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_medtransformer.errors import InvalidPrompt
-from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.masks import Packed, PackedBlock, PackedMask
 from napari_medtransformer.prompting.model_prompts import model_prompts
 from napari_medtransformer.prompting.prompts import (
     BoxPrompt,
@@ -35,6 +35,12 @@ class MaskTable:
     def number(self, mask: PackedMask | None) -> int | None:
         """The mask's number; None for no mask."""
         return None if mask is None else self._numbers.setdefault(mask, len(self._numbers))
+
+    def reference(self, mask: Packed | None) -> int | dict[str, Any] | None:
+        """How JSON tells of a mask: its number, or the numbers of a block's slices and where they begin."""
+        if isinstance(mask, PackedBlock):
+            return {"start": mask.start, "slices": [self.number(one) for one in mask.slices]}
+        return self.number(mask)
 
     def to_npz(self) -> bytes:
         """The table as a file of numpy's."""
@@ -101,9 +107,11 @@ def slice_to_json(
         "object_id": key.object_id,
         "axis": key.axis,
         "index": key.index,
-        "prompts": [{"id": number, **_prompt_to_json(prompt, table)} for number, prompt in there.prompts],
-        "base": table.number(there.base),
-        "shown": table.number(there.shown),
+        "prompts": [
+            {"id": number, "axis": prompt.axis, **_prompt_to_json(prompt, table)} for number, prompt in there.prompts
+        ],
+        "base": table.reference(there.base),
+        "shown": table.reference(there.shown),
         "candidate": there.candidate,
         "changed": there.changed,
         "propagated": table.number(there.propagated),
@@ -112,7 +120,7 @@ def slice_to_json(
         "prediction": None
         if prediction is None
         else {
-            "masks": [table.number(mask) for mask in prediction.masks],
+            "masks": [table.reference(mask) for mask in prediction.masks],
             "scores": list(prediction.scores),
             "best": prediction.best,
         },
@@ -127,12 +135,10 @@ def slice_from_json(
     Raises ValueError, KeyError, TypeError, IndexError or InvalidPrompt for what cannot be.
     """
     key = SliceKey(int(item["object_id"]), int(item["axis"]), int(item["index"]))
-    rows, columns = (n for axis, n in enumerate(shape) if axis != key.axis)
     prompts = tuple((int(p["id"]), _prompt_from_json(p, key, masks)) for p in item["prompts"])
-    if not 0 <= key.index < shape[key.axis] or any(prompt.key != key for _, prompt in prompts):
-        raise ValueError(f"a prompt is not on its slice {key.index} of axis {key.axis}")
-    if prompts:
-        model_prompts((rows, columns), (prompt for _, prompt in prompts))
+    _check_prompts(key, [prompt for _, prompt in prompts], shape)
+    # a block's slices are axial
+    rows, columns = (n for axis, n in enumerate(shape) if axis != (0 if key.in_3d else key.axis))
 
     def mask(number: int | None) -> PackedMask | None:
         if number is None:
@@ -142,21 +148,33 @@ def slice_from_json(
             raise ValueError(f"a mask does not fit slices of {(rows, columns)}")
         return found
 
+    def packed(said: int | dict[str, Any] | None) -> Packed | None:
+        if not key.in_3d or said is None:
+            return mask(None if said is None else _number(said))
+        if not isinstance(said, dict):
+            raise ValueError("an answer in 3D has no mask of one slice")
+        start, slices = int(said["start"]), tuple(one for one in map(mask, said["slices"]) if one is not None)
+        if start < 0 or not 0 < len(slices) <= shape[0] - start:
+            raise ValueError(f"slices {start} to {start + len(slices) - 1} do not fit a volume of {shape}")
+        return PackedBlock(start, slices)
+
     prediction = None
     if item["prediction"] is not None:
         found = item["prediction"]
         scores = tuple(float(score) for score in found["scores"])
-        candidates = tuple(one for one in (mask(int(n)) for n in found["masks"]) if one is not None)
+        candidates = tuple(one for one in map(packed, found["masks"]) if one is not None)
         prediction = PackedPrediction(candidates, scores, int(found["best"]))
         if not 0 <= prediction.best < len(scores) == len(candidates):
             raise ValueError("a prediction's masks and scores do not match")
     candidate = None if item["candidate"] is None else int(item["candidate"])
     if candidate is not None and (prediction is None or not 0 <= candidate < len(prediction.masks)):
         raise ValueError("a chosen mask is not there")
+    if key.in_3d and (key.index or not prompts or item["propagated"] is not None or item.get("edited") is not None):
+        raise ValueError("an answer in 3D has prompts, and no masks of slices")
     there = SliceState(
         prompts=prompts,
-        base=mask(item.get("base")),
-        shown=mask(item.get("shown")),
+        base=packed(item.get("base")),
+        shown=packed(item.get("shown")),
         candidate=candidate,
         propagated=mask(item["propagated"]),
         edited=mask(item.get("edited")),
@@ -164,6 +182,27 @@ def slice_from_json(
         changed=int(item["changed"]),
     )
     return key, there, prediction
+
+
+def _number(said: Any) -> int:
+    if isinstance(said, dict):
+        raise ValueError("a slice has no mask in 3D")
+    return int(said)
+
+
+def _check_prompts(key: SliceKey, prompts: list[Prompt], shape: tuple[int, int, int]) -> None:
+    """Raises ValueError, InvalidPrompt or PointOutsideVolume for prompts that cannot be there."""
+    if key.in_3d and any(isinstance(prompt, BoxPrompt | MaskPrompt) for prompt in prompts):
+        raise ValueError("a box or a mask of a slice was given in 3D")
+    if any(prompt.key.object_id != key.object_id or (not key.in_3d and prompt.key != key) for prompt in prompts):
+        raise ValueError(f"a prompt is not on its slice {key.index} of axis {key.axis}")
+    for where in {prompt.key for prompt in prompts} | (set() if key.in_3d else {key}):
+        if not 0 <= where.index < shape[where.axis]:
+            raise ValueError(f"slice {where.index} of axis {where.axis} is outside the volume")
+        rows, columns = (n for axis, n in enumerate(shape) if axis != where.axis)
+        here = [prompt for prompt in prompts if prompt.key == where]
+        if here:
+            model_prompts((rows, columns), here)
 
 
 def _prompt_to_json(prompt: Prompt, table: MaskTable) -> dict[str, Any]:
@@ -185,7 +224,8 @@ def _prompt_from_json(item: dict[str, Any], key: SliceKey, masks: list[PackedMas
         z, y, x = (float(p) for p in values)
         return z, y, x
 
-    kind, where = item["kind"], (key.object_id, key.axis)
+    # files before version 3 leave the axis to the slice
+    kind, where = item["kind"], (key.object_id, int(item.get("axis", key.axis)))
     if kind == "point":
         return PointPrompt(triple(item["position_zyx"]), bool(item["positive"]), *where)
     if kind == "box":

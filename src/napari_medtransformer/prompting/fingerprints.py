@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.volumes.volume import Volume
 
 _DIGEST_BYTES = 16
@@ -25,7 +26,7 @@ def volume_fingerprint(volume: Volume) -> str:
     return digest.hexdigest()
 
 
-def model_fingerprint(model: PromptableModel) -> str:
+def model_fingerprint(model: PromptableModel | VolumePromptableModel) -> str:
     """A hash of a model's name, precision, and a sample of each of its tensors."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     digest.update(f"{model.card.name} {model.dtype}".encode())

@@ -42,6 +42,14 @@ def object_on_plane(masks: Masks, object_id: int, axis: int, index: int, shape: 
     return result
 
 
+def composed_object(masks: Masks, shape_zyx: tuple[int, int, int]) -> np.ndarray:
+    """(z, y, x) bool: one object from its masks on slices; where they cross, the one made later wins."""
+    composed = np.zeros(shape_zyx, bool)
+    for key, (_, mask) in sorted(masks.items(), key=lambda item: (item[1][0], item[0])):
+        plane(composed, key.axis, key.index)[:] = unpacked(mask)
+    return composed
+
+
 def repaint(labels: np.ndarray, masks: Masks, object_ids: Iterable[int], planes: Iterable[tuple[int, int]]) -> None:
     """Compose the objects anew on the given (axis, index) slices of `labels` (z, y, x); later objects lie on top."""
     order = list(object_ids)

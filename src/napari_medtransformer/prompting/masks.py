@@ -45,6 +45,40 @@ class PackedMask:
         return PackedMask.pack(target)
 
 
+@dataclass(frozen=True)
+class PackedBlock:
+    """A boolean mask in 3D: its slices across z from `start` on, each a whole slice of the volume. At least one."""
+
+    start: int
+    slices: tuple[PackedMask, ...]
+
+    @classmethod
+    def pack(
+        cls, mask_zyx: np.ndarray, start_zyx: tuple[int, int, int], shape_zyx: tuple[int, int, int]
+    ) -> PackedBlock:
+        """Pack a (z, y, x) bool mask of the part of a volume of `shape_zyx` that begins at `start_zyx`."""
+        z, y, x = start_zyx
+        _, rows, columns = mask_zyx.shape
+        packed = []
+        for plane in mask_zyx:
+            whole = np.zeros(shape_zyx[1:], bool)
+            whole[y : y + rows, x : x + columns] = plane
+            packed.append(PackedMask.pack(whole))
+        return cls(z, tuple(packed))
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        return sum(mask.nbytes for mask in self.slices)
+
+    def unpack(self) -> np.ndarray:
+        """The (z, y, x) bool mask of its slices, a new array."""
+        return np.stack([mask.unpack() for mask in self.slices])
+
+
+Packed = PackedMask | PackedBlock
+
+
 def _overlap(length: int, by: int) -> tuple[slice, slice]:
     """Where what is moved by `by` arrives, and where it came from, on an axis of that length."""
     to = slice(min(max(0, by), length), max(0, min(length, length + by)))

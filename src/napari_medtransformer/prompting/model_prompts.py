@@ -54,10 +54,10 @@ def model_prompts(shape: tuple[int, int], prompts: Iterable[Prompt]) -> Prompts:
             box = prompt.on_slice()
             continue
         elif isinstance(prompt, MaskPrompt):
-            hint = _on_slice(prompt, shape)
+            hint = pixels_on_slice(prompt, shape)
             continue
         elif isinstance(prompt, ScribblePrompt):
-            given = stroke_points(_on_slice(prompt, shape))
+            given = stroke_points(pixels_on_slice(prompt, shape))
         else:
             inside = lasso_mask(prompt, shape)
             given = stroke_points(inside, most=1 if prompt.positive else _POINTS_PER_STROKE)
@@ -136,7 +136,7 @@ def honour(logits: np.ndarray, prompts: Iterable[Prompt]) -> np.ndarray:
     return logits
 
 
-def _on_slice(prompt: MaskPrompt | ScribblePrompt, shape: tuple[int, int]) -> np.ndarray:
+def pixels_on_slice(prompt: MaskPrompt | ScribblePrompt, shape: tuple[int, int]) -> np.ndarray:
     """The prompt's (H, W) pixels. Raises InvalidPrompt if they do not fit, or a stroke has none."""
     packed = prompt.mask if isinstance(prompt, MaskPrompt) else prompt.pixels
     if packed.shape != tuple(shape):

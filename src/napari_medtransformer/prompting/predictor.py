@@ -102,7 +102,7 @@ def promptable(model: object) -> PromptableModel:
     name = getattr(getattr(model, "card", None), "name", type(model).__name__)
     if isinstance(model, VolumePromptableModel):
         raise UnsupportedModel(
-            f"{name} answers clicks in 3D, not on slices; use prompting.object_3d, or choose a 2D promptable model."
+            f"{name} answers clicks in 3D, not on one image; use a PromptSession on a volume, or a 2D promptable model."
         )
     raise UnsupportedModel(f"{name} takes no prompts; choose a promptable model, or segment a whole volume with it.")
 

@@ -6,20 +6,30 @@ import math
 from dataclasses import dataclass, replace
 
 from napari_medtransformer.errors import InvalidPrompt
-from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.masks import PackedBlock, PackedMask
 
 MAX_OBJECT_ID = 65535  # labels are uint16
+IN_3D = 3
+"""In the place of a slice's axis: no slice, the whole volume."""
 
 Zyx = tuple[float, float, float]
 
 
 @dataclass(frozen=True, order=True)
 class SliceKey:
-    """One object on one slice: the unit that is predicted. axis: 0, 1 or 2 of (z, y, x); index: voxel along it."""
+    """One object on one slice: the unit that is predicted. axis: 0, 1 or 2 of (z, y, x); index: voxel along it.
+
+    For models that answer in 3D, the object in the whole volume: axis IN_3D, index 0.
+    """
 
     object_id: int
     axis: int
     index: int
+
+    @property
+    def in_3d(self) -> bool:
+        """Whether it is the object in the whole volume."""
+        return self.axis == IN_3D
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,19 @@ class MaskPrompt:
 
 
 @dataclass(frozen=True)
+class BlockPrompt:
+    """A mask in 3D to refine: what an object was before the first prompt in 3D. Nobody draws it."""
+
+    mask: PackedBlock
+    object_id: int = 1
+
+    @property
+    def key(self) -> SliceKey:
+        """The object in the whole volume."""
+        return SliceKey(self.object_id, IN_3D, 0)
+
+
+@dataclass(frozen=True)
 class ScribblePrompt:
     """A painted stroke, as its pixels on a whole slice. positive: on the object, or on what is not the object."""
 
@@ -153,6 +176,8 @@ class LassoPrompt:
 
 
 Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt
+Given = Prompt | BlockPrompt
+"""What a prediction is made from."""
 
 
 def moved(prompt: Prompt, by_zyx: Zyx) -> Prompt:

@@ -13,6 +13,9 @@ Synchronously (tests, scripts, the command line)::
     prompt_id = session.add_mask(mask, axis=0, index=z, object_id=1)                # refine an existing label
     session.labels                                              # (z, y, x) uint16, a read-only snapshot
 
+A model that answers in 3D (SAM-Med3D) takes the same points, strokes and lassos on slices of any plane, and answers all
+of an object's together, with one mask in 3D; boxes are refused. `session.in_3d` says whether the model is one.
+
 With a window that must not freeze, the same in three steps::
 
     request = session.add_prompt(PointPrompt((z, y, x), positive=True, object_id=1, axis=0))   # main thread, instant
@@ -79,6 +82,8 @@ from pathlib import Path
 
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.models.volume_model import VolumePromptableModel
+from napari_medtransformer.prompting.crop_model import CropModel, model_on_volume
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.journal import read_journal
 from napari_medtransformer.prompting.prompts import SliceKey
@@ -116,7 +121,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
 
     def __init__(
         self,
-        model: PromptableModel,
+        model: PromptableModel | VolumePromptableModel,
         volume: Volume,
         window: tuple[float, float] | None = None,
         embeddings_bytes: int = _EMBEDDINGS_BYTES,
@@ -124,32 +129,40 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         part: str = "",
     ) -> None:
         self.part = part
-        self._slices = SliceModel(model, volume, window, embeddings_bytes, store)
+        self._slices = model_on_volume(model, volume, window, embeddings_bytes, store)
         self._timeline = Timeline(volume.shape)
         self._saved = SessionState()
         self._earlier: list[ModelName] = []  # the models before the present one, in the order in which they were
 
     def switch_model(
-        self, model: PromptableModel, window: tuple[float, float] | None = None, repredict: bool = True
+        self,
+        model: PromptableModel | VolumePromptableModel,
+        window: tuple[float, float] | None = None,
+        repredict: bool = True,
     ) -> list[Request]:
         """Let another model answer, or the same one through another window; prompts, masks and history stay.
 
         repredict: every prompted slice is to be predicted anew, as one step; undo brings the masks before back.
-        Otherwise the new model answers from the next prompt on. Returns what is to be predicted.
+        Otherwise the new model answers from the next prompt on. Prompts that were given in 3D keep their answer where
+        the new model works on slices; one of 3D takes the points, strokes and lassos of slices over. Returns what is
+        to be predicted.
         Raises UnsupportedModel and InvalidPrompt, and then nothing has changed.
         """
         old = self._slices
-        slices = SliceModel(model, self.volume, window or old.window, old.embeddings.budget_bytes, old.store)
+        slices = model_on_volume(model, self.volume, window or old.window, old.embeddings.budget_bytes, old.store)
         self._earlier.append(ModelName(old.model.card.name, old.model_fingerprint))
         self._slices = slices
         self._timeline.model = number = len(self._earlier)
         changed = {
             key: replace(there, model=number, shown=self._timeline.mask(key), candidate=None)
             for key, there in self.state.slices.items()
-            if there.prompts and there.edited is None
+            if there.prompts and there.edited is None and key.in_3d == slices.in_3d
         }
-        if repredict and changed:
-            self._timeline.push(self.state.with_slices(changed))
+        state = self.state.with_slices(changed)
+        if slices.in_3d:
+            state = self._taken_into_3d(state)
+        if repredict and state.slices != self.state.slices:
+            self._timeline.push(state)
         return self.pending()
 
     def use(self, remote: RemoteModel | None) -> None:
@@ -157,17 +170,21 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
 
         Raises UnsupportedModel if it is another model than the session's.
         """
+        slices = self._slices
+        if not isinstance(slices, SliceModel):
+            raise UnsupportedModel(f"{slices.model.card.name} answers in 3D and is not asked on clusters; use it here.")
         if remote is not None and remote.model is not self.model:
             raise UnsupportedModel(
                 f"the cluster was given {remote.model.card.name}, the session works with {self.model.card.name}; "
                 "give it the session's model."
             )
-        self._slices.remote = remote
+        slices.remote = remote
 
     @property
     def place(self) -> str:
         """Where prompts are answered now: "here", or a cluster's address."""
-        return "here" if self._slices.remote is None else self._slices.remote.place
+        remote = self._slices.remote if isinstance(self._slices, SliceModel) else None
+        return "here" if remote is None else remote.place
 
     def facts_later(self) -> Callable[[], SessionFacts]:
         """What gives `facts` of this moment, in any thread: hashing a volume takes a while."""
@@ -198,7 +215,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
     def load(
         cls,
         path: str | PathLike[str],
-        model: PromptableModel,
+        model: PromptableModel | VolumePromptableModel,
         volume: Volume,
         store: EmbeddingStore | None = None,
     ) -> PromptSession:
@@ -211,7 +228,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
     def recover(
         cls,
         path: str | PathLike[str],
-        model: PromptableModel,
+        model: PromptableModel | VolumePromptableModel,
         volume: Volume,
         store: EmbeddingStore | None = None,
     ) -> PromptSession:
@@ -224,7 +241,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         facts, state, predictions, cut_off = read_journal(source)
         if cut_off:
             warnings.warn(f"{source.name}: the last step was not written whole and is left out", stacklevel=2)
-        slices = SliceModel(model, volume, facts.window, _EMBEDDINGS_BYTES, store)
+        slices = model_on_volume(model, volume, facts.window, _EMBEDDINGS_BYTES, store)
         check_volume(source, facts, slices)
         now = ModelName(model.card.name, slices.model_fingerprint)
         if facts.models[-1] != now:
@@ -236,7 +253,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
     @classmethod
     def _restored(
         cls,
-        slices: SliceModel,
+        slices: SliceModel | CropModel,
         facts: SessionFacts,
         state: SessionState,
         predictions: dict[SliceKey, PackedPrediction],

@@ -10,9 +10,12 @@ import numpy as np
 
 from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume
 from napari_medtransformer.models.base import PromptableModel
-from napari_medtransformer.prompting.labels import object_on_plane
-from napari_medtransformer.prompting.masks import PackedMask, unpacked
+from napari_medtransformer.models.volume_model import VolumePromptableModel
+from napari_medtransformer.prompting.crop_model import CropModel
+from napari_medtransformer.prompting.labels import composed_object, object_on_plane
+from napari_medtransformer.prompting.masks import Packed, PackedBlock, PackedMask, unpacked
 from napari_medtransformer.prompting.prompts import (
+    IN_3D,
     BoxPrompt,
     LassoPrompt,
     MaskPrompt,
@@ -24,14 +27,17 @@ from napari_medtransformer.prompting.prompts import (
     moved,
 )
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
-from napari_medtransformer.prompting.state import SessionObject, SessionState
+from napari_medtransformer.prompting.state import SessionObject, SessionState, SliceState
 from napari_medtransformer.prompting.timeline import Timeline
 from napari_medtransformer.volumes.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The masks a model offers for one slice. masks: (m, H, W) bool; scores: (m,) expected IoU; chosen: which one."""
+    """The masks a model offers for one slice. masks: (m, H, W) bool; scores: (m,) expected IoU; chosen: which one.
+
+    Of an answer in 3D, masks: (m, z, H, W), the slices that the model saw.
+    """
 
     masks: np.ndarray
     scores: np.ndarray
@@ -41,15 +47,20 @@ class Candidates:
 class SessionCore:
     """State, prompts, candidates and undo; PromptSession adds what is done to objects, masks and files."""
 
-    _slices: SliceModel
+    _slices: SliceModel | CropModel
     _timeline: Timeline
 
     # What there is
 
     @property
-    def model(self) -> PromptableModel:
+    def model(self) -> PromptableModel | VolumePromptableModel:
         """The model that answers."""
         return self._slices.model
+
+    @property
+    def in_3d(self) -> bool:
+        """Whether the model answers in 3D, whatever slices the prompts are on."""
+        return self._slices.in_3d
 
     @property
     def volume(self) -> Volume:
@@ -105,13 +116,17 @@ class SessionCore:
         prediction, there = self._timeline.prediction(key), self._timeline.slice(key)
         if prediction is None:
             return None
-        masks = np.stack([unpacked(mask) for mask in prediction.masks])
+        masks = np.stack([unpacked(m) if isinstance(m, PackedMask) else m.unpack() for m in prediction.masks])
         chosen = prediction.best if there.candidate is None else there.candidate
         return Candidates(masks, np.array(prediction.scores, np.float32), chosen)
 
     def pending(self) -> list[Request]:
-        """A request for every slice whose prompts have no prediction yet."""
-        return self._timeline.pending()
+        """A request for every slice whose prompts have no prediction yet, if the present model can give it."""
+        return [request for request in self._timeline.pending() if request.key.in_3d == self.in_3d]
+
+    def key_of(self, prompt: Prompt) -> SliceKey:
+        """Where a prompt would be answered now: on its slice, or in 3D."""
+        return self._slices.key_of(prompt)
 
     # Prompts, in three steps
 
@@ -122,10 +137,9 @@ class SessionCore:
         Raises PointOutsideVolume or InvalidPrompt, and then nothing has changed.
         """
         self._check(prompt)
-        prompt_id = self.state.next_prompt_id
-        shown = self._timeline.mask(prompt.key)
-        self._timeline.push(self.state.with_prompt(prompt, prompt_id, shown, self._timeline.model))
-        return self._request(prompt.key, prompt_id)
+        prompt_id, key = self.state.next_prompt_id, self.key_of(prompt)
+        self._timeline.push(self._with_prompt(self.state, prompt, prompt_id, key))
+        return self._request(key, prompt_id)
 
     def remove_prompt(self, prompt_id: int) -> Request | None:
         """Remove a prompt; None if its slice has no other. Raises InvalidPrompt if there is no such prompt."""
@@ -141,14 +155,14 @@ class SessionCore:
         """
         old, _ = self.state.find(prompt_id)
         self._check(prompt)
-        state, model = self.state, self._timeline.model
-        if prompt.key == old:
+        state, model, key = self.state, self._timeline.model, self.key_of(prompt)
+        if key == old:
             state = state.replaced(prompt_id, prompt, self._timeline.mask(old), model)
         else:
             state = state.without_prompt(prompt_id, self._timeline.mask(old), model)
-            state = state.with_prompt(prompt, prompt_id, self._timeline.mask(prompt.key), model)
+            state = self._with_prompt(state, prompt, prompt_id, key)
         self._timeline.push(state)
-        return self._request(prompt.key, prompt_id)
+        return self._request(key, prompt_id)
 
     def shift_prompt(self, prompt_id: int, by_zyx: Zyx) -> Request:
         """Move a prompt of any kind by voxels; strokes and masks by whole ones. Otherwise as move_prompt."""
@@ -258,7 +272,49 @@ class SessionCore:
         return unsubscribe
 
     def _request(self, key: SliceKey, prompt_id: int) -> Request:
-        return Request(key, self._timeline.slice(key).given(key), self.revision, prompt_id, self._timeline.model)
+        return Request(key, self._timeline.slice(key).asked(key), self.revision, prompt_id, self._timeline.model)
+
+    def _with_prompt(self, state: SessionState, prompt: Prompt, prompt_id: int, key: SliceKey) -> SessionState:
+        """The state with one more prompt; a mask that no prompts made is corrected by it."""
+        there = state.slices.get(key, SliceState())
+        if key.in_3d:
+            later = self._block_to_correct(key, there)
+            base, shown = (there.base, self._timeline.mask(key)) if later is None else (later, later)
+        else:
+            shown = self._mask_on(key)
+            base = there.base if there.prompts and there.edited is None else shown
+        return state.with_prompt(prompt, prompt_id, key, shown, base, self._timeline.model)
+
+    def _taken_into_3d(self, state: SessionState) -> SessionState:
+        """The state with every object's points, strokes and lassos on slices given in 3D instead."""
+        for key in sorted(state.slices):
+            for prompt_id, prompt in () if key.in_3d else state.slices[key].prompts:
+                if isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
+                    state = state.without_prompt(prompt_id, self._timeline.mask(key), self._timeline.model)
+                    state = self._with_prompt(state, prompt, prompt_id, self.key_of(prompt))
+        return state
+
+    def _mask_on(self, key: SliceKey) -> Packed | None:
+        """An object's mask on a slice, be it a part of an answer in 3D."""
+        if SliceKey(key.object_id, IN_3D, 0) not in self.state.slices:
+            return self._timeline.mask(key)
+        found = self._timeline.masks().get(key)
+        return None if found is None else found[1]
+
+    def _block_to_correct(self, key: SliceKey, there: SliceState) -> PackedBlock | None:
+        """What prompts in 3D correct: the object as edits, imports or propagation left it since the last of them."""
+        if not any(
+            one.changed > there.changed and (one.edited is not None or (one.propagated is not None and not one.prompts))
+            for one in self.state.of_object(key.object_id).values()
+        ):
+            return None
+        masks = {one: m for one, m in self._timeline.masks().items() if one.object_id == key.object_id}
+        composed = composed_object(masks, self.volume.shape)
+        found = np.flatnonzero(composed.any(axis=(1, 2)))
+        if not len(found):
+            return None
+        first, last = int(found[0]), int(found[-1])
+        return PackedBlock.pack(composed[first : last + 1], (first, 0, 0), self.volume.shape)
 
     def _at_once(self, prompt: Prompt) -> int:
         request = self.add_prompt(prompt)
@@ -279,7 +335,7 @@ class SessionCore:
                 raise PointOutsideVolume(
                     f"the point ({z:g}, {y:g}, {x:g}) lies outside the volume of {shape} voxels (z, y, x)."
                 )
-        self._slices.prompts_for_model(key, (prompt,))
+        self._slices.check(prompt)
 
     def _check_object(self, object_id: int) -> None:
         if all(one.object_id != object_id for one in self.objects):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.errors import InvalidPrompt, UnsupportedModel
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.propagation import Propagation, Seed, follow, spans_to_follow
 from napari_medtransformer.prompting.session_core import SessionCore
+from napari_medtransformer.prompting.slice_model import SliceModel
 from napari_medtransformer.prompting.state import SliceState
 
 
@@ -23,11 +24,17 @@ class FollowSteps(SessionCore):
     """Prefetch and propagation."""
 
     def prefetch(self, axis: int, indices: Iterable[int]) -> Iterator[Progress]:
-        """Encode slices ahead, in the order given, in any thread; those outside the volume are left out."""
+        """Encode slices ahead, in the order given, in any thread; those outside the volume are left out.
+
+        A model that answers in 3D encodes no slices: there is nothing to be done ahead.
+        """
+        slices = self._slices
+        if not isinstance(slices, SliceModel):
+            return
         wanted = [index for index in indices if 0 <= index < self.volume.shape[axis]]
         for done, index in enumerate(wanted):
             yield Progress(done, len(wanted), f"encoding slice {index}")
-            self._slices.prepare(axis, index)
+            slices.prepare(axis, index)
         yield Progress(len(wanted), len(wanted), "slices are encoded")
 
     def prefetch_around(self, axis: int, index: int, reach: int | None = None) -> Iterator[Progress]:
@@ -41,7 +48,7 @@ class FollowSteps(SessionCore):
 
     def is_encoded(self, axis: int, index: int) -> bool:
         """Whether a slice is encoded and in memory."""
-        return (axis, index) in self._slices.embeddings
+        return not self.in_3d and (axis, index) in self._slices.embeddings
 
     def propagation_steps(
         self, object_id: int = 1, axis: int | None = None, afresh: bool = False
@@ -50,8 +57,14 @@ class FollowSteps(SessionCore):
 
         axis: across which slices; None takes the one with the most prompted slices. afresh: all of it, not only what
         depends on slices whose prompts changed since the last time. Partials are PropagatedSlice.
-        Raises InvalidPrompt if the object has no prompts there.
+        Raises InvalidPrompt if the object has no prompts there, UnsupportedModel for a model that answers in 3D.
         """
+        slices = self._slices
+        if not isinstance(slices, SliceModel):
+            raise UnsupportedModel(
+                f"{slices.model.card.name} finds objects in 3D by itself, there is nothing to propagate; "
+                "choose a model that works on slices to follow an object with it."
+            )
         if axis is None:
             axis = self._busiest_axis(object_id, prompted=True)
         seeds = self._seeds(object_id, axis)
@@ -59,7 +72,7 @@ class FollowSteps(SessionCore):
             raise InvalidPrompt(f"object {object_id} has no prompts to propagate from; click on it first.")
         before = {} if afresh else self.state.followed.get((object_id, axis), {})
         spans = spans_to_follow(seeds, before, self.volume.shape[axis])
-        return follow(self._slices, object_id, axis, seeds, spans)
+        return follow(slices, object_id, axis, seeds, spans)
 
     def accept_propagation(self, propagation: Propagation) -> bool:
         """Take in a propagation, as one step; False, and nothing changes, if the object's prompts changed since."""
@@ -103,6 +116,6 @@ class FollowSteps(SessionCore):
         for key, there in on_axis:
             if there.prompts:
                 # What another model made of the prompts is kept as it is.
-                kept = there.edited if there.model == self._timeline.model else self._timeline.mask(key)
+                kept = there.edited if there.model == self._timeline.model else self._timeline.slice_mask(key)
                 seeds[key.index] = Seed(there.given(key), there.candidate if kept is None else None, kept, there.model)
         return dict(sorted(seeds.items()))

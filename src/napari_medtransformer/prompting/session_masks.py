@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.prompting import shapes
-from napari_medtransformer.prompting.labels import Masks, plane
+from napari_medtransformer.prompting.labels import Masks, composed_object, plane
 from napari_medtransformer.prompting.masks import PackedMask, unpacked
 from napari_medtransformer.prompting.measures import ObjectStatistics, object_statistics
 from napari_medtransformer.prompting.prompts import SliceKey
@@ -145,10 +145,7 @@ class MaskSteps(SessionCore):
         return {key: one for key, one in self._timeline.masks().items() if key.object_id == object_id}
 
     def _composed(self, masks: Masks) -> np.ndarray:
-        composed = np.zeros(self.volume.shape, bool)
-        for key, (_, mask) in sorted(masks.items(), key=lambda item: (item[1][0], item[0])):
-            plane(composed, key.axis, key.index)[:] = unpacked(mask)
-        return composed
+        return composed_object(masks, self.volume.shape)
 
     def _filled(self, object_id: int, axis: int, made_from: Masks) -> MaskEdit:
         prompted = {key for key, there in self.state.of_object(object_id, axis).items() if there.prompts}

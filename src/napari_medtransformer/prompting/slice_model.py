@@ -1,24 +1,26 @@
-"""A promptable 2D model on the slices of a volume: windowed, in true proportions, encoded once. Safe in any thread."""
+"""A promptable model on a volume: what is asked of it, and one of 2D on slices, encoded once. Safe in any thread."""
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from napari_medtransformer.errors import ClusterLost, InvalidPrompt
+from napari_medtransformer.errors import ClusterLost, InvalidPrompt, UnsupportedModel
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
+from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.fingerprints import model_fingerprint, volume_fingerprint
 from napari_medtransformer.prompting.labels import plane
-from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.masks import Packed, PackedMask
 from napari_medtransformer.prompting.model_prompts import honour, model_prompts
 from napari_medtransformer.prompting.predictor import Prediction, predict, promptable
-from napari_medtransformer.prompting.prompts import Prompt, SliceKey
+from napari_medtransformer.prompting.prompts import BlockPrompt, Given, Prompt, SliceKey
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
 from napari_medtransformer.volumes.intensity import apply_window
@@ -27,14 +29,14 @@ from napari_medtransformer.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class Request:
-    """A prediction to be made: for one object on one slice, from all of its prompts there.
+    """A prediction to be made: for one object on one slice or in 3D, from all of its prompts there.
 
     revision: the session's when it was asked. prompt_id: the prompt that was added, moved or removed, if any.
     model: the number of the session's model that is asked.
     """
 
     key: SliceKey
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[Given, ...]
     revision: int = 0
     prompt_id: int | None = None
     model: int = 0
@@ -44,7 +46,7 @@ class Request:
 class PackedPrediction:
     """A prediction as a session keeps it: candidate masks, their scores, and which of them has the best."""
 
-    masks: tuple[PackedMask, ...]
+    masks: tuple[Packed, ...]
     scores: tuple[float, ...]
     best: int
 
@@ -63,29 +65,22 @@ class Outcome:
     packed: PackedPrediction
 
 
-class SliceModel:
-    """A model, a volume, the window through which the one sees the other, and the slices encoded so far.
+class ModelOnVolume(ABC):
+    """A model, a volume, and the window through which the one sees the other; SliceModel and CropModel answer.
 
-    embeddings_bytes: how much memory those may keep. store: where they are kept on disk too, None for nowhere.
-    Raises UnsupportedModel for a model that takes no prompts, InvalidPrompt for a window that is none.
+    Raises InvalidPrompt for a window that is none.
     """
 
+    in_3d = False
+    """Whether prompts are answered in the whole volume, not on their slices."""
+
     def __init__(
-        self,
-        model: PromptableModel,
-        volume: Volume,
-        window: tuple[float, float] | None,
-        embeddings_bytes: int,
-        store: EmbeddingStore | None = None,
+        self, model: PromptableModel | VolumePromptableModel, volume: Volume, window: tuple[float, float] | None
     ) -> None:
         if window is not None and not window[0] < window[1]:
             raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
-        self.model, self.volume = promptable(model), volume
+        self.model, self.volume = model, volume
         self.window = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
-        self.embeddings = EmbeddingCache(embeddings_bytes)
-        self.store = store
-        self.remote: RemoteModel | None = None
-        self._decoding = threading.Lock()
 
     @cached_property
     def volume_fingerprint(self) -> str:
@@ -101,6 +96,42 @@ class SliceModel:
         """(H, W) of the slices across `axis`."""
         rows, columns = (n for a, n in enumerate(self.volume.shape) if a != axis)
         return rows, columns
+
+    def key_of(self, prompt: Prompt) -> SliceKey:
+        """Where the prompt is answered: on its slice, or in the whole volume."""
+        return prompt.key
+
+    @abstractmethod
+    def check(self, prompt: Prompt) -> None:
+        """Raises PointOutsideVolume, InvalidPrompt or UnsupportedModel for a prompt that cannot be answered."""
+
+    @abstractmethod
+    def predict(self, request: Request) -> Outcome:
+        """Encode what is needed and decode the request's prompts."""
+
+
+class SliceModel(ModelOnVolume):
+    """A promptable 2D model on slices: windowed, in true proportions, encoded once.
+
+    embeddings_bytes: how much memory encoded slices may keep. store: where they are kept on disk too, None for nowhere.
+    Raises UnsupportedModel for a model that takes no prompts, InvalidPrompt for a window that is none.
+    """
+
+    model: PromptableModel
+
+    def __init__(
+        self,
+        model: PromptableModel,
+        volume: Volume,
+        window: tuple[float, float] | None,
+        embeddings_bytes: int,
+        store: EmbeddingStore | None = None,
+    ) -> None:
+        super().__init__(promptable(model), volume, window)
+        self.embeddings: EmbeddingCache[ImageEmbedding] = EmbeddingCache(embeddings_bytes)
+        self.store = store
+        self.remote: RemoteModel | None = None
+        self._decoding = threading.Lock()
 
     def image(self, axis: int, index: int, part: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
         """(H, W) float32 in [0, 1]: a slice, or a part of its rows and columns, through the window."""
@@ -138,11 +169,24 @@ class SliceModel:
         """A slice's prompts as the model takes them (see model_prompts). Raises PointOutsideVolume, InvalidPrompt."""
         return model_prompts(self.slice_shape(key.axis), prompts)
 
+    def check(self, prompt: Prompt) -> None:
+        """Raises PointOutsideVolume or InvalidPrompt for a prompt that its slice cannot take."""
+        self.prompts_for_model(prompt.key, (prompt,))
+
     def predict(self, request: Request, levels: bool = False) -> Outcome:
-        """Encode the slice if need be and decode the request's prompts. levels: see decode."""
+        """Encode the slice if need be and decode the request's prompts. levels: see decode.
+
+        Raises UnsupportedModel for prompts that were given in 3D.
+        """
         key = request.key
-        decoded = self.decode(key.axis, key.index, self.prompts_for_model(key, request.prompts), levels)
-        prediction = replace(decoded, candidates=honour(decoded.candidates, request.prompts))
+        if key.in_3d:
+            raise UnsupportedModel(
+                f"the prompts of object {key.object_id} were given in 3D, and {self.model.card.name} works on slices; "
+                "choose a 3D model to change them, or correct the mask with new prompts on slices."
+            )
+        prompts = tuple(prompt for prompt in request.prompts if not isinstance(prompt, BlockPrompt))
+        decoded = self.decode(key.axis, key.index, self.prompts_for_model(key, prompts), levels)
+        prediction = replace(decoded, candidates=honour(decoded.candidates, prompts))
         masks = tuple(PackedMask.pack(logits > 0) for logits in prediction.candidates)
         scores = tuple(float(score) for score in prediction.scores)
         return Outcome(request, prediction, PackedPrediction(masks, scores, prediction.chosen))

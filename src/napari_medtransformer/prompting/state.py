@@ -6,8 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from napari_medtransformer.errors import InvalidPrompt
-from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.prompts import MAX_OBJECT_ID, MaskPrompt, Prompt, SliceKey
+from napari_medtransformer.prompting.masks import Packed, PackedBlock, PackedMask
+from napari_medtransformer.prompting.prompts import (
+    MAX_OBJECT_ID,
+    BlockPrompt,
+    Given,
+    MaskPrompt,
+    Prompt,
+    SliceKey,
+)
 
 _SLICE_BYTES = 400  # of a slice's record without its masks
 
@@ -28,19 +35,20 @@ class SessionObject:
 
 @dataclass(frozen=True)
 class SliceState:
-    """One object on one slice.
+    """One object on one slice, or what a model that answers in 3D was asked about it in the whole volume.
 
     prompts: (prompt_id, prompt), oldest first. base: the mask that was there before the first of them, which they
     correct. shown: the mask that is shown until the prediction of `prompts` is there. candidate: the mask a person
     chose, None for the best score. propagated: the mask that came from neighbouring slices, shown where there are no
     prompts. edited: the mask after smoothing and the like, shown before all others. model: which of the session's
-    models predicts the prompts. changed: the step of the last change; where slices of different planes cross, the
-    later one wins.
+    models predicts the prompts. changed: the step of the last change; where slices of different planes cross, and
+    where slices meet an answer in 3D, the later one wins.
+    In 3D, base and shown are blocks, and what was propagated or edited lies on slices.
     """
 
     prompts: tuple[tuple[int, Prompt], ...] = ()
-    base: PackedMask | None = None
-    shown: PackedMask | None = None
+    base: Packed | None = None
+    shown: Packed | None = None
     candidate: int | None = None
     propagated: PackedMask | None = None
     edited: PackedMask | None = None
@@ -48,11 +56,18 @@ class SliceState:
     changed: int = 0
 
     def given(self, key: SliceKey) -> tuple[Prompt, ...]:
-        """What a prediction is made from: the mask that is corrected, if any, and the prompts without their numbers."""
+        """What is asked on a slice: the mask that is corrected, if any, and the prompts without their numbers."""
         prompts = tuple(prompt for _, prompt in self.prompts)
-        if self.base is None or not prompts:
+        if not isinstance(self.base, PackedMask) or not prompts:
             return prompts
         return (MaskPrompt(self.base, key.index, key.object_id, key.axis), *prompts)
+
+    def asked(self, key: SliceKey) -> tuple[Given, ...]:
+        """What a prediction is made from, on a slice or in 3D."""
+        given = self.given(key)
+        if not isinstance(self.base, PackedBlock) or not given:
+            return given
+        return (BlockPrompt(self.base, key.object_id), *given)
 
     @property
     def empty(self) -> bool:
@@ -91,39 +106,41 @@ class SessionState:
                     return key, prompt
         raise InvalidPrompt(f"there is no prompt number {prompt_id}; it may have been removed or undone.")
 
-    def with_prompt(self, prompt: Prompt, prompt_id: int, shown: PackedMask | None, model: int) -> SessionState:
-        """With one more prompt. shown: the mask on that slice now; a mask that no prompts made is corrected by it."""
-        there = self.slices.get(prompt.key, SliceState())
-        made_by_prompts = bool(there.prompts) and there.edited is None
+    def with_prompt(
+        self, prompt: Prompt, prompt_id: int, key: SliceKey, shown: Packed | None, base: Packed | None, model: int
+    ) -> SessionState:
+        """With one more prompt on a slice or in 3D. shown: the mask there now. base: the mask that is corrected."""
+        there = self.slices.get(key, SliceState())
         changed = replace(
             there,
             prompts=(*there.prompts, (prompt_id, prompt)),
-            base=there.base if made_by_prompts else shown,
+            base=base,
             shown=shown,
             candidate=None,
             edited=None,
             model=model,
             changed=self.step + 1,
         )
-        state = self.with_object(prompt.key.object_id).with_slices({prompt.key: changed})
+        state = self.with_object(key.object_id).with_slices({key: changed})
         return replace(state, next_prompt_id=max(self.next_prompt_id, prompt_id + 1))
 
-    def replaced(self, prompt_id: int, prompt: Prompt, shown: PackedMask | None, model: int) -> SessionState:
-        """With the prompt of that number replaced in its place, on the same slice."""
-        there = self.slices[prompt.key]
-        prompts = tuple((n, prompt if n == prompt_id else old) for n, old in there.prompts)
-        return self._with_prompts(prompt.key, prompts, shown, model)
+    def replaced(self, prompt_id: int, prompt: Prompt, shown: Packed | None, model: int) -> SessionState:
+        """With the prompt of that number replaced in its place, on the same slice or in 3D."""
+        key, _ = self.find(prompt_id)
+        prompts = tuple((n, prompt if n == prompt_id else old) for n, old in self.slices[key].prompts)
+        return self._with_prompts(key, prompts, shown, model)
 
-    def without_prompt(self, prompt_id: int, shown: PackedMask | None, model: int) -> SessionState:
+    def without_prompt(self, prompt_id: int, shown: Packed | None, model: int) -> SessionState:
         """Without the prompt of that number; a slice that has nothing left is gone."""
         key, _ = self.find(prompt_id)
         prompts = tuple((n, prompt) for n, prompt in self.slices[key].prompts if n != prompt_id)
         return self._with_prompts(key, prompts, shown, model)
 
     def _with_prompts(
-        self, key: SliceKey, prompts: tuple[tuple[int, Prompt], ...], shown: PackedMask | None, model: int
+        self, key: SliceKey, prompts: tuple[tuple[int, Prompt], ...], shown: Packed | None, model: int
     ) -> SessionState:
         there = self.slices[key]
+        base = there.base if isinstance(there.base, PackedMask) else None  # a block's slices are there beneath it
         changed = replace(
             there,
             prompts=prompts,
@@ -131,7 +148,7 @@ class SessionState:
             shown=shown if prompts else None,
             candidate=None,
             # Without prompts, what they corrected comes back.
-            edited=None if prompts or there.base == there.propagated else there.base,
+            edited=None if prompts or base == there.propagated else base,
             model=model,
             changed=self.step + 1,
         )

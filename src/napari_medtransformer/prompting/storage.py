@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from napari_medtransformer.errors import CannotWrite, InvalidPrompt, InvalidSession, MedTransformerError, UnreadableFile
 from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.models.volume_model import VolumePromptableModel
+from napari_medtransformer.prompting.crop_model import CropModel, model_on_volume
 from napari_medtransformer.prompting.encoding import (
     MaskTable,
     followed_from_json,
@@ -26,13 +28,13 @@ from napari_medtransformer.prompting.encoding import (
 )
 from napari_medtransformer.prompting.masks import PackedMask
 from napari_medtransformer.prompting.prompts import SliceKey
-from napari_medtransformer.prompting.slice_model import PackedPrediction, SliceModel
+from napari_medtransformer.prompting.slice_model import ModelOnVolume, PackedPrediction, SliceModel
 from napari_medtransformer.prompting.state import SessionState
 from napari_medtransformer.volumes.volume import Volume
 from napari_medtransformer.volumes.writing import replacing
 
 FORMAT = "napari-medtransformer session"
-VERSION = 2  # 1 had points, boxes and masks only; it is still read
+VERSION = 3  # 2 had no answers in 3D, 1 points, boxes and masks only; both are still read
 _LARGEST_ENTRY = 1 << 30  # bytes; a real session has megabytes, so more is a damaged or hostile file
 _JSON, _MASKS = "session.json", "masks.npz"
 
@@ -62,7 +64,7 @@ class SessionFacts:
     part: str = ""
 
 
-def facts_of(slices: SliceModel, earlier: Sequence[ModelName], part: str) -> SessionFacts:
+def facts_of(slices: ModelOnVolume, earlier: Sequence[ModelName], part: str) -> SessionFacts:
     """What a session with these slices belongs to."""
     models = (*earlier, ModelName(slices.model.card.name, slices.model_fingerprint))
     volume = slices.volume
@@ -101,8 +103,8 @@ def dump_session(stream: IO[bytes], facts: SessionFacts, state: SessionState, pr
 
 
 def read_session(
-    path: str | PathLike[str], model: PromptableModel, volume: Volume, embeddings_bytes: int
-) -> tuple[SliceModel, SessionFacts, SessionState, dict[SliceKey, PackedPrediction]]:
+    path: str | PathLike[str], model: PromptableModel | VolumePromptableModel, volume: Volume, embeddings_bytes: int
+) -> tuple[SliceModel | CropModel, SessionFacts, SessionState, dict[SliceKey, PackedPrediction]]:
     """What write_session wrote, for the same model and volume. Raises UnreadableFile and InvalidSession."""
     source = Path(path)
     try:
@@ -111,7 +113,7 @@ def read_session(
         raise UnreadableFile(f"{source} cannot be read: {error.strerror}. Give a saved session.") from error
     facts, state, predictions = parse_session(data, source)
     try:
-        slices = SliceModel(model, volume, facts.window, embeddings_bytes)
+        slices = model_on_volume(model, volume, facts.window, embeddings_bytes)
     except InvalidPrompt as error:
         raise InvalidSession(f"{source} is damaged: {error}.") from error
     check_volume(source, facts, slices)
@@ -141,7 +143,7 @@ def parse_session(data: bytes, source: Path) -> tuple[SessionFacts, SessionState
         raise InvalidSession(f"{source} is damaged: {error}. Save the session again, or begin a new one.") from error
 
 
-def check_volume(source: Path, facts: SessionFacts, slices: SliceModel) -> None:
+def check_volume(source: Path, facts: SessionFacts, slices: ModelOnVolume) -> None:
     """Raises InvalidSession if the session was made on another volume."""
     if facts.volume_fingerprint != slices.volume_fingerprint:
         raise InvalidSession(
@@ -150,7 +152,7 @@ def check_volume(source: Path, facts: SessionFacts, slices: SliceModel) -> None:
         )
 
 
-def check_model(source: Path, facts: SessionFacts, slices: SliceModel) -> None:
+def check_model(source: Path, facts: SessionFacts, slices: ModelOnVolume) -> None:
     """Raises InvalidSession if the session was made with another model, or other weights of it."""
     saved, name = facts.models[-1], slices.model.card.name
     if saved.name != name:

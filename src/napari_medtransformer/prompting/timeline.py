@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_medtransformer.prompting.history import History, Shelf
 from napari_medtransformer.prompting.labels import Masks, repaint
-from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.prompts import Prompt, SliceKey
+from napari_medtransformer.prompting.masks import Packed, PackedBlock, PackedMask
+from napari_medtransformer.prompting.prompts import Given, SliceKey
 from napari_medtransformer.prompting.slice_model import Outcome, PackedPrediction, Request
 from napari_medtransformer.prompting.state import SessionState, SliceState, StateStep
 
@@ -76,14 +76,14 @@ class Timeline:
         self._forget_predictions()
         for key, packed in predictions.items():
             there = state.slices[key]
-            self._keep(key, there.given(key), there.model, packed)
+            self._keep(key, there.asked(key), there.model, packed)
         self._changed(before, True)
 
     def record(self, outcome: Outcome) -> bool:
         """Keep a prediction; whether it is of the slice's present prompts."""
         key, prompts = outcome.request.key, outcome.request.prompts
         there = self.slice(key)
-        fits = there.given(key) == prompts and bool(prompts)
+        fits = there.asked(key) == prompts and bool(prompts)
         # What an earlier model was to predict and never did, the present one does in its place.
         model = there.model if fits and there.model != self.model else outcome.request.model
         before = self.masks()
@@ -107,8 +107,8 @@ class Timeline:
         found = {key: self.prediction(key) for key in self.state.slices}
         return {key: packed for key, packed in found.items() if packed is not None}
 
-    def mask(self, key: SliceKey) -> PackedMask | None:
-        """The mask of a slice as it is shown now; None where there is none."""
+    def mask(self, key: SliceKey) -> Packed | None:
+        """The mask of a slice, or of an object's answer in 3D, as it is shown now; None where there is none."""
         there = self.slice(key)
         if there.edited is not None:
             return there.edited
@@ -119,10 +119,15 @@ class Timeline:
             return there.shown
         return prediction.masks[prediction.best if there.candidate is None else there.candidate]
 
+    def slice_mask(self, key: SliceKey) -> PackedMask | None:
+        """The mask of a slice as its own prompts, neighbours or edits made it; None where there is none."""
+        mask = self.mask(key)
+        return mask if isinstance(mask, PackedMask) else None
+
     def pending(self) -> list[Request]:
         """A request for every slice whose prompts have no prediction yet."""
         return [
-            Request(key, there.given(key), self.revision, model=self.model)
+            Request(key, there.asked(key), self.revision, model=self.model)
             for key, there in sorted(self.state.slices.items(), key=lambda item: item[0])
             if there.prompts and self._predicted(key, there) is None
         ]
@@ -130,23 +135,31 @@ class Timeline:
     def masks(self) -> Masks:
         """The mask of every slice as it is to be shown now."""
         masks: dict[SliceKey, tuple[int, PackedMask]] = {}
+        blocks: list[tuple[SliceKey, int, PackedBlock]] = []
         for key, there in self.state.slices.items():
             mask = self.mask(key)
-            if mask is not None:
+            if isinstance(mask, PackedBlock):
+                blocks.append((key, there.changed, mask))
+            elif mask is not None:
                 masks[key] = (there.changed, mask)
+        for key, changed, block in blocks:  # an answer in 3D counts as masks of its axial slices
+            for index, mask in enumerate(block.slices, start=block.start):
+                on_slice = SliceKey(key.object_id, 0, index)
+                if on_slice not in masks or masks[on_slice][0] < changed:
+                    masks[on_slice] = (changed, mask)
         return masks
 
     def _predicted(self, key: SliceKey, there: SliceState) -> PackedPrediction | None:
-        number = self._numbers.get((key, there.given(key), there.model))
+        number = self._numbers.get((key, there.asked(key), there.model))
         return None if number is None else self._packed.get(number)
 
-    def _keep(self, key: SliceKey, prompts: tuple[Prompt, ...], model: int, packed: PackedPrediction) -> None:
+    def _keep(self, key: SliceKey, prompts: tuple[Given, ...], model: int, packed: PackedPrediction) -> None:
         if (key, prompts, model) not in self._numbers:
             number = self._numbers[key, prompts, model] = len(self._numbers)
             self._packed.put(number, packed)
 
     def _forget_predictions(self) -> None:
-        self._numbers: dict[tuple[SliceKey, tuple[Prompt, ...], int], int] = {}
+        self._numbers: dict[tuple[SliceKey, tuple[Given, ...], int], int] = {}
         self._packed: Shelf[PackedPrediction] = Shelf(lambda packed: packed.nbytes, self._budget)
 
     def _walk(self, step: Callable[[], bool]) -> None:
