@@ -142,6 +142,8 @@ class Transfer:
                     has_body = self._accept(response, host)
                 if has_body:
                     self._receive(response, host)
+        except requests.exceptions.ProxyError as error:
+            raise _Retry(f"the proxy {_proxy_of(url)} gives no way to {host}") from error
         except requests.exceptions.Timeout as error:
             raise _Retry(f"{host} did not answer in time") from error
         except requests.exceptions.ConnectionError as error:
@@ -161,6 +163,11 @@ class Transfer:
                 return False
             self._restart()
             raise _Retry(f"{host} has another file than the one begun")
+        if status == 407:
+            raise UnreadableWeights(
+                f"the proxy {_proxy_of(self.url)} wants a name and a password; put them into HTTP_PROXY and "
+                "HTTPS_PROXY, as in http://name:password@proxy.example:3128."
+            )
         if status not in (200, 206):
             raise UnreadableWeights(f"{response.url} answered {status} {response.reason}; see the model's page.")
         if status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {self.done}-"):
@@ -204,6 +211,12 @@ class Transfer:
                     raise UnreadableWeights(f"{response.url} sends more than the {self.total:,} bytes announced.")
         if self.total is not None and self.done < self.total:
             raise _Retry(f"the connection to {host} broke")
+
+
+def _proxy_of(url: str) -> str:
+    """Host and port of the proxy that the environment names for an address, without a password."""
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+    return urlsplit(proxy).netloc.rpartition("@")[2] or proxy.rpartition("@")[2]
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:
