@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from napari_medtransformer.attention.kept_calls import KeptCall
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.quantities import AttentionCall
 from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
 
 
-def guess_spec(module: str, call: AttentionCall, placement: InputPlacement | None) -> SiteSpec:
+def guess_spec(module: str, call: AttentionCall | KeptCall, placement: InputPlacement | None) -> SiteSpec:
     """A site for a call that a module made.
 
     A side lies on a grid if its tokens, less one or no prefix token, are the input cut into equal square or cubic
     patches; otherwise its tokens have no place. Windows cannot be told from images in a batch: declare those.
     """
     shape = () if placement is None else placement.input_shape
-    queries, keys = (plain_layout(t.shape[2], shape) for t in (call.q, call.k))
+    queries, keys = (plain_layout(sides[2], shape) for sides in (call.q_shape, call.k_shape))
     kind: SiteKind = "global"
     if queries.patch is None:
         kind = "prompt" if keys.patch is None else "prompt-to-image"

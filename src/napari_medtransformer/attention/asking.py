@@ -1,0 +1,50 @@
+"""Which token a query of a user's is, and which of several windows hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.token_grid import TokenGrid
+
+Query = Sequence[float] | int
+"""Native coordinates of the encoded image, or a token index."""
+
+
+def token_of_query(grid: TokenGrid, query: Query) -> int:
+    """The token of a grid that a query is. Raises QueryOutOfGrid."""
+    if isinstance(query, (int, np.integer)):
+        return int(grid.check_tokens(torch.tensor([int(query)]))[0])
+    return grid.token_of(in_image(grid, query))
+
+
+def in_image(grid: TokenGrid, query: Sequence[float]) -> list[float]:
+    """The query as a coordinate of the image; a slice coordinate before that of a 2D image is left out."""
+    native = [float(x) for x in query]
+    if grid.placement is not None and len(native) == len(grid.placement.native_shape) + 1:
+        native = native[1:]
+    return native
+
+
+def captures_holding(passes: Sequence[CapturedSite], query: Query) -> Sequence[CapturedSite]:
+    """Of several windows, those that hold the query."""
+    return [layers[0] for layers in passes_holding(((one,) for one in passes), query)]
+
+
+def passes_holding(passes: Iterable[tuple[CapturedSite, ...]], query: Query) -> list[tuple[CapturedSite, ...]]:
+    """Of several windows, each with its layers, those whose last layer holds the query; never none."""
+    every = list(passes)
+    if len(every) == 1 or isinstance(query, (int, np.integer)):
+        return every[-1:]
+    grids = [layers[-1].site.query_grid for layers in every]
+    kept = [layers for layers, grid in zip(every, grids) if grid.holds(in_image(grid, query))]
+    # the last one says where the query lies instead
+    return kept or every[-1:]
+
+
+def as_given(query: Query) -> tuple[float, ...] | int:
+    """The query as a heatmap tells it."""
+    return int(query) if isinstance(query, (int, np.integer)) else tuple(float(x) for x in query)
