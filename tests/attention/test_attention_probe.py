@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from no_matrix import NoMatrix
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite
@@ -318,24 +318,6 @@ def test_masks_of_multi_head_attention_reach_the_rows():
     assert np.isfinite(probe.summary()[0].entropy).all()
 
 
-class NoMatrix(TorchDispatchMode):
-    """Fails as soon as an operation makes a tensor of tokens × tokens elements or more."""
-
-    def __init__(self, tokens):
-        super().__init__()
-        self.limit = tokens * tokens
-        self.largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(out):
-            # an expanded view holds no elements of its own
-            if isinstance(tensor, torch.Tensor) and not func.is_view:
-                self.largest = max(self.largest, tensor.numel())
-                assert tensor.numel() < self.limit, f"{func} made {tuple(tensor.shape)}"
-        return out
-
-
 def use_every_answer(model, image, query, region, tokens):
     """Encode under the probe and ask everything; returns the largest tensor that was made."""
     with NoMatrix(tokens) as guard:
@@ -358,7 +340,7 @@ def use_every_answer(model, image, query, region, tokens):
 def test_no_tensor_of_tokens_by_tokens_is_ever_made(monkeypatch):
     from transformers import SamConfig
 
-    from napari_medtransformer.attention import fused, quantities
+    from napari_medtransformer.attention import fused, quantities, scoring
     from napari_medtransformer.models import find_card
     from napari_medtransformer.models.sam import SamAdapter, random_sam
 
@@ -366,6 +348,7 @@ def test_no_tensor_of_tokens_by_tokens_is_ever_made(monkeypatch):
     tokens = 32 * 32
     monkeypatch.setattr(fused, "BLOCK_ELEMENTS", tokens * 128)
     monkeypatch.setattr(quantities, "BLOCK_ELEMENTS", tokens * 128)
+    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", tokens * 64)
     config = SamConfig(
         vision_config={
             "hidden_size": 24,

@@ -88,16 +88,6 @@ def test_decomposed_positions_of_a_block_equal_monais():
         assert torch.allclose(use_fused_attention(block)(x), expected, atol=1e-5)
 
 
-def test_relative_positions_along_three_axes_are_left_to_monai_and_it_says_so():
-    block = randomised(SABlock(24, 3, rel_pos_embedding="decomposed", input_size=(3, 3, 3)))
-    x = torch.randn(2, 27, 24)
-    with torch.no_grad():
-        expected = block(x)
-        with pytest.warns(UserWarning, match="three axes"):
-            use_fused_attention(block)
-        assert torch.equal(block(x), expected)
-
-
 @pytest.mark.parametrize("options", [{"causal": True, "sequence_length": 9}, {"use_combined_linear": False}, {}])
 def test_masks_of_a_block_equal_monais(options):
     block = SABlock(24, 3, **options).eval()

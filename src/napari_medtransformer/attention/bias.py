@@ -1,7 +1,12 @@
-"""What is added to attention scores before the softmax, kept in its cheapest form: never tokens × tokens."""
+"""What is added to attention scores before the softmax, kept in its cheapest form: never tokens × tokens.
+
+Every form answers `rows(q, batch, queries, heads)`: what it adds for some queries of one batch entry. q: theirs,
+unscaled, (heads, n, head_dim); heads: which of the call's heads those are.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,13 +50,16 @@ class DecomposedBias:
             for axis, table in zip(letters, self.tables, strict=True)
         ]
 
-    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
-        """The bias of some queries. q: (heads, n, head_dim), theirs, unscaled. Returns (heads, n, keys)."""
+    def row_terms(self, q: Tensor, queries: Tensor) -> list[Tensor]:
+        """As `terms` for some queries. q: (heads, n, head_dim), theirs. Returns (heads, n, key positions) per axis."""
         index = torch.unravel_index(queries, self.query_shape)
-        terms = [
+        return [
             torch.einsum("hnd,nkd->hnk", q, table.to(q.dtype)[i]) for table, i in zip(self.tables, index, strict=True)
         ]
-        return outer_sum(terms)
+
+    def rows(self, q: Tensor, batch: int, queries: Tensor, heads: slice = slice(None)) -> Tensor:
+        """The bias of some queries. q: (heads, n, head_dim), theirs, unscaled. Returns (heads, n, keys)."""
+        return outer_sum(self.row_terms(q, queries))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +87,10 @@ class WindowBias:
             groups.append(((member == number).nonzero().flatten(), mask))
         return groups
 
-    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+    def rows(self, q: Tensor, batch: int, queries: Tensor, heads: slice = slice(None)) -> Tensor:
         """The bias of some queries of one window. batch: image × windows + window. Returns (heads, n, keys)."""
         queries = queries.to(self.table.device)
-        bias = self.table[:, queries].to(q.dtype)
+        bias = self.table[heads, queries].to(q.dtype)
         if self.regions is not None:
             region = self.regions[batch % self.regions.shape[0]]
             bias = bias + (region[queries][:, None] != region[None, :]).to(q.dtype) * self.penalty
@@ -95,10 +103,11 @@ class DenseBias:
 
     mask: Tensor
 
-    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+    def rows(self, q: Tensor, batch: int, queries: Tensor, heads: slice = slice(None)) -> Tensor:
         """The bias of some queries of one batch entry. Returns (heads or 1, n or 1, keys)."""
         mask = self.mask.reshape((1,) * (4 - self.mask.ndim) + tuple(self.mask.shape))
         mask = mask[batch if mask.shape[0] > 1 else 0]
+        mask = mask[heads] if mask.shape[0] > 1 else mask
         mask = mask[:, queries.to(mask.device)] if mask.shape[1] > 1 else mask
         if mask.dtype == torch.bool:
             return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
@@ -110,28 +119,59 @@ class KeyTermsBias:
     """Terms over some axes of the key grid, computed from queries beforehand, added up: O(N · terms), never N×N.
 
     key_shape: the keys' grid, row-major. terms: (values, axes) each; values: (B, heads, M, *key_shape of those axes),
-    axes ascending. Query n has the term's row n modulo M, so that queries may share rows.
+    axes ascending. runs: per term, how many consecutive queries share a row; () for one each. Query n has the term's
+    row (n // run) modulo M.
     """
 
     key_shape: tuple[int, ...]
     terms: tuple[tuple[Tensor, tuple[int, ...]], ...]
+    runs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.terms or (self.runs and (len(self.runs) != len(self.terms) or min(self.runs) < 1)):
+            raise ValueError(f"{len(self.terms)} terms with runs {self.runs}; expected a run of 1 or more for each")
         for values, axes in self.terms:
             if list(axes) != sorted(axes) or tuple(values.shape[3:]) != tuple(self.key_shape[a] for a in axes):
                 raise ValueError(f"a term {tuple(values.shape)} over axes {axes} does not fit keys {self.key_shape}")
 
-    def rows(self, q: Tensor, batch: int, queries: Tensor) -> Tensor:
+    @property
+    def width(self) -> int:
+        """Numbers per query in the low-rank form: all terms' key positions."""
+        return sum(math.prod(values.shape[3:]) for values, _ in self.terms)
+
+    def query_terms(self, queries: int) -> list[Tensor]:
+        """Per term, the rows of this many queries: (B, heads, queries, key positions of its axes)."""
+        numbers = torch.arange(queries, device=self.terms[0][0].device)
+        return [
+            values[:, :, (numbers // run) % values.shape[2]].flatten(3)
+            for (values, _), run in zip(self.terms, self._runs, strict=True)
+        ]
+
+    def key_codes(self) -> list[Tensor]:
+        """Per term, one-hot codes of the keys' places along its axes: (keys, key positions of its axes) bool."""
+        numbers = torch.arange(math.prod(self.key_shape), device=self.terms[0][0].device)
+        places = torch.unravel_index(numbers, self.key_shape)
+        codes = []
+        for _, axes in self.terms:
+            place = torch.zeros_like(numbers)
+            for axis in axes:
+                place = place * self.key_shape[axis] + places[axis]
+            positions = math.prod(self.key_shape[axis] for axis in axes)
+            codes.append(place[:, None] == numbers[:positions])
+        return codes
+
+    def rows(self, q: Tensor, batch: int, queries: Tensor, heads: slice = slice(None)) -> Tensor:
         """The bias of some queries of one batch entry. Returns (heads, n, keys)."""
-        total: Tensor | None = None
-        for values, axes in self.terms:
-            rows = values[batch][:, queries.to(values.device) % values.shape[2]].to(q.device, q.dtype)
+        total = q.new_zeros((q.shape[0], len(queries), *self.key_shape))
+        for (values, axes), run in zip(self.terms, self._runs, strict=True):
+            rows = values[batch, heads][:, (queries // run).to(values.device) % values.shape[2]].to(total)
             sides = [n if axis in axes else 1 for axis, n in enumerate(self.key_shape)]
-            rows = rows.reshape(*rows.shape[:2], *sides)
-            total = rows if total is None else total + rows
-        if total is None:
-            raise ValueError("a bias of no terms")
-        return total.expand(*total.shape[:2], *self.key_shape).flatten(2)
+            total += rows.reshape(*rows.shape[:2], *sides)
+        return total.flatten(2)
+
+    @property
+    def _runs(self) -> tuple[int, ...]:
+        return self.runs or (1,) * len(self.terms)
 
 
 Bias = DecomposedBias | WindowBias | DenseBias | KeyTermsBias
@@ -143,3 +183,14 @@ def outer_sum(terms: list[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = (total[..., :, None] + term[..., None, :]).flatten(-2)
     return total
+
+
+def outer_sum_into(block: Tensor, terms: list[Tensor]) -> None:
+    """`outer_sum` of terms (…, K_axis), written into a block (…, K_1, K_2, …)."""
+    axes = len(terms)
+    spread = [
+        term[(..., *[slice(None) if i == axis else None for i in range(axes)])] for axis, term in enumerate(terms)
+    ]
+    torch.add(spread[0], spread[1].expand(block.shape), out=block)
+    for term in spread[2:]:
+        block.add_(term)

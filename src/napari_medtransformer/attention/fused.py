@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, outer_sum_into
 from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
 
 # bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the
@@ -15,6 +15,8 @@ from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
 BLOCK_ELEMENTS = 1 << 20
 # queries that torch's CPU kernel gives to a thread at a time
 _KERNEL_ROWS = 64
+# the widest head that fused kernels of GPUs take
+_WIDEST_HEAD = 256
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: float | None = None) -> Tensor:
@@ -36,6 +38,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: 
     if isinstance(bias, WindowBias):
         return _windows(q, k, v, bias, scale)
     if isinstance(bias, KeyTermsBias):
+        if _runs_low_rank(q, k, v, bias):
+            return _extended(q, k, v, bias.query_terms(q.shape[2]), torch.cat(bias.key_codes(), dim=-1), scale)
         return _by_rows(q, k, v, bias, scale)
     mask = None if bias is None else bias.mask
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
@@ -46,11 +50,12 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     if isinstance(bias, DecomposedBias):
         if runs_blockwise(q, k, v):
             return "cpu flash, blockwise positions in float32"
-        width = q.shape[-1] + sum(bias.key_shape)
-        return sdpa_kernel_name(q.new_empty((1, 1, 8, width)), *[q.new_empty((1, 1, 8, width))] * 2) + ", low-rank"
+        return _extended_kernel_name(q, sum(bias.key_shape))
     if isinstance(bias, WindowBias):
         return sdpa_kernel_name(q, k, v, bias.table[None].to(q.dtype)) + ", window bias"
     if isinstance(bias, KeyTermsBias):
+        if _runs_low_rank(q, k, v, bias):
+            return _extended_kernel_name(q, bias.width)
         return f"{sdpa_kernel_name(q, k, v, q.new_empty((1, 1, 1, k.shape[2])))}, bias by blocks of rows"
     return sdpa_kernel_name(q, k, v, None if bias is None else bias.mask)
 
@@ -61,23 +66,41 @@ def runs_blockwise(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return q.device.type == "cpu" and not needs_grad and policy_for(q.device).bias_kernel == "blockwise"
 
 
+def _runs_low_rank(q: Tensor, k: Tensor, v: Tensor, bias: KeyTermsBias) -> bool:
+    """Whether key terms join the queries: where the policy says so or gradients are asked for, unless too wide."""
+    needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    wanted = needs_grad or policy_for(q.device).bias_kernel == "low-rank"
+    return wanted and q.shape[-1] + bias.width <= _WIDEST_HEAD
+
+
 def _low_rank(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
-    width, positions = q.shape[-1], sum(bias.key_shape)
+    return _extended(q, k, v, bias.terms(q), _one_hot_axes(bias.key_shape, q.device), scale)
+
+
+def _extended(q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], key_codes: Tensor, scale: float) -> Tensor:
+    """Attention with queries that carry their terms and keys that carry one-hot codes (keys, all terms' widths)."""
+    width, positions = q.shape[-1], key_codes.shape[-1]
     # GPU kernels want a width that is a multiple of 8
     spare = -(width + positions) % 8
-    one_hot = _one_hot_axes(bias.key_shape, q.device, q.dtype)
-    queries = torch.cat([q * scale, *bias.terms(q), q.new_zeros(1).expand(*q.shape[:-1], spare)], dim=-1)
-    keys = torch.cat([k, pad(one_hot, (0, spare)).expand(*k.shape[:-1], -1)], dim=-1)
+    codes = pad(key_codes.to(q.dtype), (0, spare))
+    terms = [term.to(q.dtype) for term in terms]
+    queries = torch.cat([q * scale, *terms, q.new_zeros(1).expand(*q.shape[:-1], spare)], dim=-1)
+    keys = torch.cat([k, codes.expand(*k.shape[:-1], -1)], dim=-1)
     # the fused kernels ask for values as wide as queries and keys
     out = scaled_dot_product_attention(queries, keys, pad(v, (0, positions + spare)), scale=1.0)
     return out[..., :width]
 
 
-def _one_hot_axes(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _extended_kernel_name(q: Tensor, positions: int) -> str:
+    width = q.shape[-1] + positions
+    return sdpa_kernel_name(*[q.new_empty((1, 1, 8, width + -width % 8))] * 3) + ", low-rank"
+
+
+def _one_hot_axes(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """(keys, sum of shape): for each key of a grid, the one-hot codes of its place along every axis."""
     places = torch.meshgrid(*[torch.arange(n, device=device) for n in shape], indexing="ij")
     codes = [torch.nn.functional.one_hot(place.flatten(), n) for place, n in zip(places, shape, strict=True)]
-    return torch.cat(codes, dim=-1).to(dtype)
+    return torch.cat(codes, dim=-1)
 
 
 @torch.no_grad()
@@ -100,7 +123,7 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
                 for start in range(0, n, rows):
                     r = slice(start, min(start + rows, n))
                     block = held[: b.stop - b.start, : h.stop - h.start, : r.stop - r.start]
-                    _outer_sum_into(block, [term[b, h, r] for term in terms])
+                    outer_sum_into(block, [term[b, h, r] for term in terms])
                     mask = block.flatten(3)
                     out[b, h, r] = scaled_dot_product_attention(
                         q[b, h, r], k[b, h], v[b, h], attn_mask=mask, scale=scale
@@ -117,17 +140,6 @@ def _block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, 
     # enough for every thread
     at_once = min(heads, max(1, torch.get_num_threads() * _KERNEL_ROWS // rows))
     return 1, at_once, rows
-
-
-def _outer_sum_into(block: Tensor, terms: list[Tensor]) -> None:
-    """`bias.outer_sum` of terms (…, K_axis), written into a block (…, *key grid)."""
-    axes = len(terms)
-    spread = [
-        term[(..., *[slice(None) if i == axis else None for i in range(axes)])] for axis, term in enumerate(terms)
-    ]
-    torch.add(spread[0], spread[1].expand(block.shape), out=block)
-    for term in spread[2:]:
-        block.add_(term)
 
 
 def _by_rows(q: Tensor, k: Tensor, v: Tensor, bias: KeyTermsBias, scale: float) -> Tensor:

@@ -208,5 +208,6 @@ def _detached(bias: Bias | None) -> Bias | None:
     if isinstance(bias, WindowBias):
         return WindowBias(bias.table.detach(), bias.regions, bias.penalty)
     if isinstance(bias, KeyTermsBias):
-        return KeyTermsBias(bias.key_shape, tuple((values.detach(), axes) for values, axes in bias.terms))
+        terms = tuple((values.detach(), axes) for values, axes in bias.terms)
+        return KeyTermsBias(bias.key_shape, terms, bias.runs)
     return None if bias is None else DenseBias(bias.mask.detach())

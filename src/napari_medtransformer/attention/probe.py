@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -13,14 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_medtransformer.attention.asking import (
+    Query,
+    as_given,
+    captures_holding,
+    passes_holding,
+    token_of_query,
+)
 from napari_medtransformer.attention.automatic import guess_spec
 from napari_medtransformer.attention.heatmap import Heatmap, stitch_heatmaps
 from napari_medtransformer.attention.interception import AttentionMode, ModulePath, eager_if_compiled
+from napari_medtransformer.attention.kept_calls import MEMORY_BYTES, CallStore, KeptCall
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.quantities import (
     AttentionCall,
     CapturedSite,
-    entropy_and_distance,
     max_entropy,
     mean_row,
     received,
@@ -28,6 +35,7 @@ from napari_medtransformer.attention.quantities import (
 )
 from napari_medtransformer.attention.rollout import input_grid, rollout_vector
 from napari_medtransformer.attention.sites import AttentionSite, SiteSpec, TokenLayout
+from napari_medtransformer.attention.summaries import entropy_and_distance
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel
 
@@ -59,9 +67,6 @@ class SiteSummary:
     distance_unit: Literal["mm", "pixels"]
 
 
-Query = Sequence[float] | int
-
-
 class AttentionProbe:
     """Records queries and keys of a model's attention sites during a `with` block, and answers from them.
 
@@ -69,7 +74,9 @@ class AttentionProbe:
     are declared. sites: the sites to keep, None for all: names or, of a torch module, their SiteSpecs.
     keep_on: "device" leaves queries and keys where they are, "cpu" moves them off. Each call of a site keeps its
     queries, keys and the bias in its cheapest form, nothing of tokens × tokens. keep: "all" calls of a site (prompt
-    after prompt, window after window), or the "last" one. The model must run in the thread that entered the block.
+    after prompt, window after window), or the "last" one. memory_bytes: what queries and keys may take of the
+    processor's memory; those beyond, the least recently used, wait in a file (see CallStore), None for no limit.
+    The model must run in the thread that entered the block.
 
     Answers are about the last call unless `call` counts another, from 0; `image` counts inside its batch. Of windows
     that slid over a volume, answers about a voxel or a region come from all the windows that hold it, stitched.
@@ -85,10 +92,12 @@ class AttentionProbe:
         *,
         keep_on: Literal["device", "cpu"] = "device",
         keep: Literal["all", "last"] = "all",
+        memory_bytes: int | None = MEMORY_BYTES,
     ) -> None:
         self._model = None if isinstance(model, nn.Module) else model
         self._network = model if isinstance(model, nn.Module) else model.network
         self._keep_on, self._keep = keep_on, keep
+        self._memory_bytes, self._store = memory_bytes, CallStore(memory_bytes)
         given = [site for site in sites or () if isinstance(site, SiteSpec)]
         declared = given if self._model is None else self._model.attention_sites()
         self._specs = {spec.name: spec for spec in declared}
@@ -107,7 +116,7 @@ class AttentionProbe:
     def __enter__(self) -> AttentionProbe:
         if self._stack is not None:
             raise RuntimeError("this probe is already recording")
-        self._calls.clear()
+        self._calls, self._store = {}, CallStore(self._memory_bytes)
         self._placements, self._placements_used = (), True
         with ExitStack() as stack:
             stack.enter_context(eager_if_compiled(self._network))
@@ -161,7 +170,9 @@ class AttentionProbe:
         self._placements_used = True
         # a site that runs again goes to the end: sites stay in the order in which they last ran
         before = self._calls.pop(name, [])
-        self._calls[name] = [*(before if self._keep == "all" else ()), _Recorded(call, self._placements)]
+        if self._keep == "last":
+            before.clear()
+        self._calls[name] = [*before, _Recorded(self._store.keep(call), self._placements)]
 
     # --- what was recorded ----------------------------------------------------------------------------------------
 
@@ -192,8 +203,8 @@ class AttentionProbe:
         placement = placements[min(max(image, 0), len(placements) - 1)] if placements else None
         spec = self._specs[name] if self._specs else guess_spec(name, attended, placement)
         grids = [
-            _grid(name, layout, tensor.shape[2], placement)
-            for layout, tensor in ((spec.queries, attended.q), (spec.keys, attended.k))
+            _grid(name, layout, sides[2], placement)
+            for layout, sides in ((spec.queries, attended.q_shape), (spec.keys, attended.k_shape))
         ]
         captured = CapturedSite(AttentionSite(spec.name, spec.kind, attended.heads, *grids), attended, image)
         if not 0 <= image < captured.images:
@@ -229,7 +240,7 @@ class AttentionProbe:
     def kernel(self, site: str | AttentionSite) -> str:
         """Which attention kernel ran at a site and in which number format, such as "cpu flash, float32"."""
         call = self.captured(site).call
-        return f"{call.kernel}, {str(call.q.dtype).removeprefix('torch.')}"
+        return f"{call.kernel}, {str(call.dtype).removeprefix('torch.')}"
 
     def rows(self, site: str | AttentionSite, queries: Sequence[int] | Tensor) -> Tensor:
         """Attention of query tokens: (heads, n, keys) float32 on the CPU; each row sums to 1.
@@ -252,11 +263,11 @@ class AttentionProbe:
         them is left out –, or a token index, as for prompt tokens. Raises QueryOutOfGrid.
         """
         maps = []
-        for captured in _holding(self._passes(site, call, image), query):
-            tokens = torch.tensor([_token(captured.site.query_grid, query)])
+        for captured in captures_holding(self._passes(site, call, image), query):
+            tokens = torch.tensor([token_of_query(captured.site.query_grid, query)])
             grid = captured.site.key_grid
             values, padding = to_keys(captured.rows(tokens)[:, 0], captured.keys(tokens)[0], grid.n_tokens)
-            maps.append(Heatmap.over(grid, values, padding, site=captured.site.name, query=_as_given(query)))
+            maps.append(Heatmap.over(grid, values, padding, site=captured.site.name, query=as_given(query)))
         return stitch_heatmaps(maps)
 
     def mean_row(
@@ -294,10 +305,10 @@ class AttentionProbe:
             raise NothingCaptured("no self-attention over the image was recorded; encode an image in the block.")
         passes = zip(*[self._passes(name, None, 0) for name in names], strict=False)
         maps = []
-        for layers in _holding_last(passes, query):
-            values = rollout_vector(layers, _token(layers[-1].site.query_grid, query))[None].cpu()
+        for layers in passes_holding(passes, query):
+            values = rollout_vector(layers, token_of_query(layers[-1].site.query_grid, query))[None].cpu()
             grid, padding = input_grid(layers[0]), 1 - values.sum(dim=1)
-            maps.append(Heatmap.over(grid, values, padding, site="rollout", query=_as_given(query)))
+            maps.append(Heatmap.over(grid, values, padding, site="rollout", query=as_given(query)))
         return stitch_heatmaps(maps)
 
     def entropy_and_distance(
@@ -316,7 +327,7 @@ class AttentionProbe:
             captured = self.captured(site)
             entropy, distance = entropy_and_distance(captured, spacing)
             mean = entropy.mean(dim=1)
-            fraction = mean / max_entropy(captured) if captured.call.k.shape[2] > 1 else torch.ones_like(mean)
+            fraction = mean / max_entropy(captured) if captured.call.k_shape[2] > 1 else torch.ones_like(mean)
             summaries.append(
                 SiteSummary(
                     site=site,
@@ -349,7 +360,7 @@ class AttentionProbe:
 class _Recorded:
     """One call of a site, and where the images of its batch lie."""
 
-    call: AttentionCall
+    call: AttentionCall | KeptCall
     placements: tuple[InputPlacement, ...]
 
 
@@ -367,37 +378,3 @@ def _grid(name: str, layout: TokenLayout, tokens: int, placement: InputPlacement
             f"{grid.window_tokens.shape[1]}. Its layout is declared wrongly, or the input's size does not fit."
         )
     return grid
-
-
-def _token(grid: TokenGrid, query: Query) -> int:
-    if isinstance(query, (int, np.integer)):
-        return int(grid.check_tokens(torch.tensor([int(query)]))[0])
-    return grid.token_of(_in_image(grid, query))
-
-
-def _in_image(grid: TokenGrid, query: Sequence[float]) -> list[float]:
-    """The query as a coordinate of the image; a slice coordinate before that of a 2D image is left out."""
-    native = [float(x) for x in query]
-    if grid.placement is not None and len(native) == len(grid.placement.native_shape) + 1:
-        native = native[1:]
-    return native
-
-
-def _holding(passes: Sequence[CapturedSite], query: Query) -> Sequence[CapturedSite]:
-    """Of several windows, those that hold the query."""
-    return [layers[0] for layers in _holding_last(((one,) for one in passes), query)]
-
-
-def _holding_last(passes: Iterable[tuple[CapturedSite, ...]], query: Query) -> list[tuple[CapturedSite, ...]]:
-    """Of several windows, each with its layers, those whose last layer holds the query; never none."""
-    every = list(passes)
-    if len(every) == 1 or isinstance(query, (int, np.integer)):
-        return every[-1:]
-    grids = [layers[-1].site.query_grid for layers in every]
-    kept = [layers for layers, grid in zip(every, grids) if grid.holds(_in_image(grid, query))]
-    # the last one says where the query lies instead
-    return kept or every[-1:]
-
-
-def _as_given(query: Query) -> tuple[float, ...] | int:
-    return int(query) if isinstance(query, (int, np.integer)) else tuple(float(x) for x in query)

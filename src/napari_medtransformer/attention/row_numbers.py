@@ -18,7 +18,7 @@ def entropy_and_distance_of(
     tokens: (n,) of the site's query grid. weights: (n,) ≥ 0, None for equal ones. spacing: mm per native pixel and
     axis. Distances are between token centres, weighted by attention, padding and prefix tokens left out; nan where a
     side has no place. Returns (heads,) twice, float32 on the CPU; for one token the same as
-    `quantities.entropy_and_distance` says of it. Cost and memory as for the rows themselves.
+    `summaries.entropy_and_distance` says of it. Cost and memory as for the rows themselves.
     """
     grid, key_grid = captured.site.query_grid, captured.site.key_grid
     given = torch.ones(len(tokens)) if weights is None else weights.float().cpu()

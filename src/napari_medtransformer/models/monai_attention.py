@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from monai.networks.nets.swin_unetr import BasicLayer, SwinTransformer, WindowAt
 from monai.networks.nets.vit import ViT
 from torch import Tensor, nn
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, WindowBias
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, KeyTermsBias, WindowBias
 from napari_medtransformer.attention.fused import attend
 from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
@@ -35,23 +34,52 @@ class FusedSABlock(SABlock):
             q, k, v = (self.input_rearrange(layer(x)) for layer in (self.to_q, self.to_k, self.to_v))
         if self.attention_dtype is not None:
             q, k, v = (t.to(self.attention_dtype) for t in (q, k, v))
-        out = self.out_rearrange(attend(q, k, v, bias=self._bias(x, attn_mask), scale=self.scale).to(x.dtype))
+        out = self.out_rearrange(attend(q, k, v, bias=self._bias(q, attn_mask), scale=self.scale).to(x.dtype))
         return self.drop_output(self.out_proj(out) if self.include_fc else out)
 
-    def _bias(self, x: Tensor, attn_mask: Tensor | None) -> Bias | None:
+    def _bias(self, q: Tensor, attn_mask: Tensor | None) -> Bias | None:
         if self.rel_positional_embedding is not None:
             if attn_mask is not None or self.causal:
                 raise UnsupportedModel("relative positions together with a mask are not supported; drop one of them.")
             positions = self.rel_positional_embedding.rel_pos_arr
-            sizes = self.rel_positional_embedding.s_input_dims
-            return DecomposedBias(tuple(relative_table(p, n) for p, n in zip(positions, sizes, strict=True)))
+            sizes = tuple(int(n) for n in self.rel_positional_embedding.s_input_dims)
+            tables = tuple(relative_table(p, n) for p, n in zip(positions, sizes, strict=True))
+            return DecomposedBias(tables) if len(tables) == 2 else monai_bias_3d(q, tables)
         keep = None
         if attn_mask is not None:
             keep = (attn_mask != 0)[:, None, None, :]
         if self.causal:
-            past = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+            past = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
             keep = past if keep is None else keep & past
         return None if keep is None else DenseBias(keep)
+
+
+def monai_bias_3d(q: Tensor, tables: tuple[Tensor, ...]) -> KeyTermsBias:
+    """The relative positions that MONAI 1.6 adds to scores along three axes, as its broadcasting lays them out.
+
+    q: (B, heads, n³, head_dim), unscaled. tables: three (n, n, head_dim), over query and key positions.
+    To the score of the query at (h, w, d) and the key at (i, j, k) `add_decomposed_rel_pos` adds
+    q(h, w, d) · R_h[h, k] + q(h, w, i) · R_w[w, k] + q(h, w, j) · R_d[w, k], q(h, w, i) being the query at depth i:
+    its sums spread over other axes than those they are of, and the third table is read at the query's place along the
+    second axis. Trained weights expect that, so it is kept. It only fits together on cubes.
+    Raises UnsupportedModel for another grid.
+    """
+    sides = tuple(table.shape[0] for table in tables)
+    if len(set(sides)) != 1:
+        raise UnsupportedModel(f"relative positions on a grid of {sides}; along three axes MONAI's only fit cubes.")
+    side = sides[0]
+    grid = q.unflatten(2, sides)
+    first, second, third = (table.to(q.dtype) for table in tables)
+    return KeyTermsBias(
+        sides,
+        (
+            (torch.einsum("bnhwdc,hkc->bnhwdk", grid, first).flatten(2, 4), (2,)),
+            (torch.einsum("bnhwdc,wkc->bnhwdk", grid, second).flatten(2, 3), (0, 2)),
+            (torch.einsum("bnhwdc,wkc->bnhwdk", grid, third).flatten(2, 3), (1, 2)),
+        ),
+        # queries that differ in depth alone share the rows of the second and third term
+        (1, side, side),
+    )
 
 
 class FusedWindowAttention(WindowAttention):
@@ -130,15 +158,9 @@ _FUSED: dict[type, type] = {
 
 
 def use_fused_attention(network: nn.Module) -> nn.Module:
-    """The same network, its MONAI attention blocks computing fused; parameters, names and modes stay as they are.
-
-    Blocks with relative positions along three axes are left as they are, with a warning: MONAI 1.6 reads the third
-    axis's table at the query's place along the second, and weights were trained with that.
-    """
+    """The same network, its MONAI attention blocks computing fused; parameters, names and modes stay as they are."""
     for module in network.modules():
-        if isinstance(module, SABlock) and module.rel_positional_embedding is not None and len(module.input_size) == 3:
-            warnings.warn("a block with relative positions along three axes keeps MONAI's own attention.", stacklevel=2)
-        elif type(module) in _FUSED:
+        if type(module) in _FUSED:
             module.__class__ = _FUSED[type(module)]
     return network
 

@@ -1,0 +1,109 @@
+"""Scores of a site's queries and keys in blocks that stay in a processor's cache, one buffer for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, outer_sum_into
+
+if TYPE_CHECKING:
+    from napari_medtransformer.attention.quantities import CapturedSite
+
+# scores held at a time per thread of a processor, 512 kB in float32: with a second block beside them, a core's cache
+THREAD_ELEMENTS = 1 << 17
+# on other devices, 16 MB
+DEVICE_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some queries of one window, or of the whole image where there are no windows.
+
+    entry: of the call's batch axis. places: (n,) where the queries lie in it. queries: (n,) their tokens. keys:
+    (K,) the key tokens of that window, -1 where the kernel saw padding.
+    """
+
+    entry: int
+    places: Tensor
+    queries: Tensor
+    keys: Tensor
+
+
+class Scores:
+    """Scores before the softmax of chosen query tokens (None: all of them) of a captured site, block by block.
+
+    device: where they are made. may_be_infinite: whether masks may leave some at -inf.
+    """
+
+    def __init__(self, captured: CapturedSite, tokens: Tensor | None = None) -> None:
+        call, grid = captured.call, captured.site.query_grid
+        self._site, self._bias, self._scale, self._causal = captured.site, call.bias, call.scale, call.causal
+        self._tokens = torch.arange(grid.n_tokens) if tokens is None else grid.check_tokens(tokens)
+        # this image's alone, once: queries and keys of a call may lie in a file and in another number format
+        self._first = captured.image * grid.window_tokens.shape[0]
+        q, k = (t[self._first : self._first + grid.window_tokens.shape[0]].float() for t in (call.q, call.k))
+        self._heads, self._q = call.heads, q
+        self._k = k if k.shape[1] == call.heads else k.repeat_interleave(call.heads // k.shape[1], dim=1)
+        self.device = q.device
+        self.may_be_infinite = call.causal or isinstance(call.bias, DenseBias)
+        most = THREAD_ELEMENTS * torch.get_num_threads() if self.device.type == "cpu" else DEVICE_ELEMENTS
+        keys = k.shape[2]
+        self._rows = max(1, min(most // keys, q.shape[2]))
+        self._at_once = max(1, min(most // (self._rows * keys), call.heads))
+        self._held = [q.new_empty(self._at_once * self._rows * keys) for _ in range(2)]
+
+    def parts(self) -> Iterator[Part]:
+        """The queries, cut into the rows of a block."""
+        windows, places = self._site.query_grid.window_of_token[self._tokens].unbind(1)
+        for window in windows.unique().tolist():
+            here = (windows == window).nonzero().flatten()
+            for rows in here.split(self._rows):
+                keys = self._site.key_grid.window_tokens[window]
+                yield Part(self._first + window, places[rows], self._tokens[rows], keys)
+
+    def blocks(self, part: Part) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Some heads after others: (heads, their scores (heads, n, K) float32, room for as many numbers).
+
+        Both tensors are the caller's until the next block is asked for, which overwrites them.
+        """
+        entry, places = part.entry - self._first, part.places.to(self.device)
+        q, keys = self._q[entry][:, places], self._k[entry].transpose(1, 2)
+        bias, scaled = _BiasRows(self._bias, q, part), q * self._scale
+        for start in range(0, self._heads, self._at_once):
+            heads = slice(start, min(start + self._at_once, self._heads))
+            shape = (heads.stop - start, len(places), keys.shape[2])
+            block, room = (held[: math.prod(shape)].view(shape) for held in self._held)
+            # autocast would round the scores to half precision
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                if bias.write(block, heads):
+                    block.baddbmm_(scaled[heads], keys[heads])
+                else:
+                    torch.bmm(scaled[heads], keys[heads], out=block)
+                if self._causal:
+                    later = torch.arange(shape[2], device=self.device) > places[:, None]
+                    block.masked_fill_(later, float("-inf"))
+            yield heads, block, room
+
+
+class _BiasRows:
+    """The bias of one part's queries, written into blocks of scores."""
+
+    def __init__(self, bias: Bias | None, q: Tensor, part: Part) -> None:
+        self._bias, self._q, self._part = bias, q, part
+        self._terms = bias.row_terms(q, part.places) if isinstance(bias, DecomposedBias) else []
+
+    def write(self, block: Tensor, heads: slice) -> bool:
+        """Fill a block (heads, n, K) with the bias of those heads; False, and nothing is written, without one."""
+        if self._bias is None:
+            return False
+        if isinstance(self._bias, DecomposedBias):
+            outer_sum_into(block.unflatten(2, self._bias.key_shape), [term[heads] for term in self._terms])
+        else:
+            block.copy_(self._bias.rows(self._q[heads], self._part.entry, self._part.places, heads))
+        return True

@@ -1,0 +1,78 @@
+"""How widely and how far every query of a site looks: the entropy of its row and its mean attention distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from napari_medtransformer.attention.scoring import Part, Scores
+
+if TYPE_CHECKING:
+    from napari_medtransformer.attention.quantities import CapturedSite
+
+
+@torch.no_grad()
+def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+    """Per head and query: the entropy of its row (nats) and its mean distance to what it attends to.
+
+    spacing: mm per native pixel and axis; None measures in native pixels. Distances are between token centres,
+    weighted by attention, padding and prefix tokens left out; nan where a side has no place. Both (heads, queries)
+    float32 on the CPU. Dosovitskiy et al. 2021, figure 7, right.
+    """
+    grid, key_grid, heads = captured.site.query_grid, captured.site.key_grid, captured.call.heads
+    scores = Scores(captured)
+    entropy = torch.empty((heads, grid.n_tokens))
+    distance = torch.full((heads, grid.n_tokens), float("nan"))
+    placed = grid.has_place and key_grid.has_place
+    if placed:
+        spacing = spacing or (1.0,) * len(grid.shape)
+        query_mm, key_mm = (_centres(g.centres_mm(spacing), g.prefix).to(scores.device) for g in (grid, key_grid))
+    for part in scores.parts():
+        if placed:
+            apart, known = _distances(part, query_mm, key_mm)
+        for which, block, weights in scores.blocks(part):
+            # relative to the largest, so that large scores lose no digits
+            block.sub_(block.amax(dim=-1, keepdim=True))
+            if scores.may_be_infinite:
+                # 0 · -inf has no value, its limit is 0
+                block.clamp_(min=-1e30)
+            # one pass for largest, exponential and sum: the largest weight is one over the sum of exponentials
+            torch.softmax(block, dim=-1, out=weights)
+            log_sum = -weights.amax(dim=-1).log_()
+            entropy[which, part.queries] = (log_sum - block.mul_(weights).sum(dim=-1)).clamp_(min=0).cpu()
+            if placed:
+                far = weights.mul_(apart).sum(dim=-1) if known is None else _mean_of_known(weights, apart, known)
+                distance[which, part.queries] = far.cpu()
+    return entropy, distance
+
+
+def _mean_of_known(weights: Tensor, apart: Tensor, known: Tensor) -> Tensor:
+    """The mean of distances over the keys that have a place, whose weights sum to less than 1."""
+    mass = weights @ known
+    return weights.mul_(apart).sum(dim=-1) / mass
+
+
+def _distances(part: Part, query_mm: Tensor, key_mm: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(n, K) mm between queries and keys, 0 for keys without a place, and (K,) 1 for those with one, None if all have.
+
+    Made axis by axis: as a product of matrices it would lose the digits of short distances.
+    """
+    here, there = query_mm[part.queries], key_mm[part.keys.clamp(min=0)]
+    known = (part.keys >= 0).to(there.device) & ~there.isnan().any(dim=1)
+    there = there.nan_to_num(0.0)
+    squares = here.new_zeros((len(here), len(there)))
+    for axis in range(here.shape[1]):
+        squares.add_((here[:, axis, None] - there[None, :, axis]).square_())
+    apart = squares.sqrt_()
+    if bool(known.all()):
+        return apart, None
+    return apart.mul_(known), known.float()
+
+
+def _centres(axes: tuple[Tensor, ...], prefix: int) -> Tensor:
+    """(tokens, axes) centres in mm; nan for prefix tokens."""
+    places = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    return torch.cat([places.new_full((prefix, len(axes)), float("nan")), places])
