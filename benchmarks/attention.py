@@ -1,8 +1,10 @@
 """Time and memory of attention: ours against transformers', MONAI's and Meta's, each case in its own process.
 
-    python benchmarks/attention.py [--device cpu|cuda] [--threads N] [--repeat N] [--only PART] [--no-write]
+    python benchmarks/attention.py [--device cpu|cuda] [--threads N] [--repeat N] [--only PART …] [--case NAME …]
+        [--list] [--json] [--no-write]
 
-Prints a table and writes docs/benchmarks.md. Wall times need an idle machine; CPU times stand on a busy one too.
+Prints tables, or JSON with --json, and renews its own sections of docs/benchmarks.md. Wall times need an idle machine;
+CPU times stand on a busy one too. All of it takes under five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1 << 20
 BUSY_LOAD = 0.5  # running processes on average before the start, above which wall times say nothing
+LONG = 6.0  # seconds of a first run after which warming up no longer matters: it counts, and is the only one
 
 Case = Callable[[str, int], dict[str, Any]]
 CASES: dict[str, tuple[str, Case]] = {}
@@ -39,7 +42,7 @@ def case(name: str, title: str) -> Callable[[Case], Case]:
 
 
 def timed(run: Callable[[], Any], device: str, repeat: int) -> dict[str, float]:
-    """The best of some runs after one to warm up: wall and CPU seconds."""
+    """The best of some runs after one to warm up, or that one alone where it is long: wall and CPU seconds."""
     import torch
 
     def once() -> tuple[float, float]:
@@ -49,8 +52,8 @@ def timed(run: Callable[[], Any], device: str, repeat: int) -> dict[str, float]:
             torch.cuda.synchronize()
         return time.perf_counter() - wall, time.process_time() - cpu
 
-    once()
-    times = [once() for _ in range(repeat)]
+    first = once()
+    times = [first] if first[0] > LONG else [once() for _ in range(repeat)]
     return {"seconds": min(t[0] for t in times), "cpu_seconds": min(t[1] for t in times)}
 
 
@@ -153,18 +156,50 @@ def _(device: str, repeat: int) -> dict[str, Any]:
 def _(device: str, repeat: int) -> dict[str, Any]:
     import torch
 
-    try:
-        from segment_anything import sam_model_registry
-    except ImportError:
+    encoder = meta_encoder()
+    if encoder is None:
         return {"skipped": "segment-anything is not installed"}
-    model = sam_model_registry["vit_b"]().to(device).eval()
+    encoder = encoder.to(device).eval()
     pixels = torch.rand(1, 3, 1024, 1024, device=device)
 
     def run() -> None:
         with torch.inference_mode():
-            model.image_encoder(pixels)
+            encoder(pixels)
 
     return {**timed(run, device, repeat), "peak_mb": peak(device)}
+
+
+def meta_encoder() -> Any:
+    """segment-anything's ViT-B image encoder, None where that package is not installed.
+
+    The package as a whole imports torchvision, which its networks do not need: they are imported past it.
+    """
+    import importlib
+    import importlib.util
+    import types
+    from functools import partial
+
+    import torch
+
+    found = importlib.util.find_spec("segment_anything")
+    if found is None or found.submodule_search_locations is None:
+        return None
+    package = types.ModuleType("segment_anything")
+    package.__path__ = list(found.submodule_search_locations)
+    sys.modules["segment_anything"] = package
+    networks = importlib.import_module("segment_anything.modeling.image_encoder")
+    return networks.ImageEncoderViT(
+        img_size=1024,
+        patch_size=16,
+        embed_dim=768,
+        depth=12,
+        num_heads=12,
+        out_chans=256,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=(2, 5, 8, 11),
+    )
 
 
 # --- answers of the probe --------------------------------------------------------------------------------------------
@@ -235,6 +270,7 @@ def monai_network(kind: str, size: int, device: str) -> Any:
 
 
 def monai_case(kind: str, size: int, ours: bool, device: str, repeat: int) -> dict[str, Any]:
+    """The whole network, and its transformer alone, where attention is."""
     import torch
 
     network = monai_network(kind, size, device)
@@ -243,12 +279,16 @@ def monai_case(kind: str, size: int, ours: bool, device: str, repeat: int) -> di
 
         use_fused_attention(network)
     image = torch.rand(1, 1, size, size, size, device=device)
+    encoder = network.vit if kind == "unetr" else network.swinViT
 
-    def run() -> None:
+    def run(module: Any) -> None:
         with torch.inference_mode():
-            network(image)
+            module(image)
 
-    return {**timed(run, device, repeat), "peak_mb": peak(device)}
+    alone = timed(lambda: run(encoder), device, repeat)
+    encoder_peak = peak(device)
+    result = {**timed(lambda: run(network), device, repeat), "peak_mb": peak(device)}
+    return {**result, **{f"encoder_{key}": value for key, value in alone.items()}, "encoder_peak_mb": encoder_peak}
 
 
 def add_monai_cases() -> None:
@@ -285,16 +325,8 @@ def run_case(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
         "TRANSFORMERS_VERBOSITY": "error",
     }
-    command = [
-        sys.executable,
-        __file__,
-        "--case",
-        name,
-        "--device",
-        arguments.device,
-        "--repeat",
-        str(arguments.repeat),
-    ]
+    command = [sys.executable, __file__, "--inside", name, "--device", arguments.device]
+    command += ["--repeat", str(arguments.repeat)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"skipped": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "failed"}
@@ -303,18 +335,25 @@ def run_case(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(part: str, results: dict[str, dict[str, Any]], busy: bool) -> list[str]:
     """The lines of one part's table in Markdown. busy: leave wall times out, which other work on the machine spoils."""
-    lines = [f"## {PARTS[part]}", "", "| | wall | CPU time | peak memory |", "|---|---|---|---|"]
+    rows = []
     for name, result in results.items():
         if name.split()[0] != part:
             continue
         title = CASES[name][0]
         if "skipped" in result:
-            lines.append(f"| {title} | not measured: {result['skipped']} | | |")
+            rows.append(f"| {title} | not measured: {result['skipped']} | | |")
             continue
-        memory = f"{result['peak_mb']:,.0f} MB" if "peak_mb" in result else ""
-        wall = "–" if busy else seconds(result["seconds"])
-        lines.append(f"| {title} | {wall} | {seconds(result['cpu_seconds'])} | {memory} |")
-    return [*lines, ""]
+        rows.append(row(title, result, "", busy))
+        if "encoder_seconds" in result:
+            rows.append(row("– its transformer alone", result, "encoder_", busy))
+    return [f"## {PARTS[part]}", "", "| | wall | CPU time | peak memory |", "|---|---|---|---|", *rows, ""]
+
+
+def row(title: str, result: dict[str, Any], prefix: str, busy: bool) -> str:
+    """One line of a table. prefix: which of the result's figures."""
+    memory = f"{result[prefix + 'peak_mb']:,.0f} MB" if prefix + "peak_mb" in result else ""
+    wall = "–" if busy else seconds(result[prefix + "seconds"])
+    return f"| {title} | {wall} | {seconds(result[prefix + 'cpu_seconds'])} | {memory} |"
 
 
 def seconds(value: float) -> str:
@@ -340,50 +379,68 @@ def cpu_lines() -> list[str]:
 
 
 def main() -> None:
-    """Run all cases, print the table, write docs/benchmarks.md."""
+    """Run the cases, print their tables, renew their sections of docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=list(PARTS))
-    parser.add_argument("--no-write", action="store_true")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", type=int, default=2, help="runs after one to warm up; long cases run once")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), help="parts to run instead of all")
+    parser.add_argument("--case", nargs="+", choices=list(CASES), metavar="NAME", help="cases to run; see --list")
+    parser.add_argument("--list", action="store_true", help="print the names of all cases")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables; write nothing")
+    parser.add_argument("--no-write", action="store_true", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.case:
-        result = CASES[arguments.case][1](arguments.device, arguments.repeat)
-        print(json.dumps(result))
+    if arguments.inside:
+        print(json.dumps(CASES[arguments.inside][1](arguments.device, arguments.repeat)))
+        return
+    if arguments.list:
+        print("\n".join(f"{name}: {title}" for name, (title, _) in CASES.items()))
         return
     busy = os.getloadavg()[0] > BUSY_LOAD
+    chosen = arguments.case or [n for n in CASES if arguments.only is None or n.split()[0] in arguments.only]
     results = {}
-    for name, (title, _) in CASES.items():
-        if arguments.only in (None, name.split()[0]):
-            results[name] = run_case(name, arguments)
-            print(f"{title}: {results[name]}", flush=True)
-    lines = report(results, arguments, busy)
-    print("\n".join(lines))
-    if not arguments.no_write:
-        (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
+    for name in chosen:
+        results[name] = run_case(name, arguments)
+        print(f"{CASES[name][0]}: {results[name]}", file=sys.stderr, flush=True)
+    if arguments.json:
+        about = {"date": f"{date.today()}", "machine": machine(arguments.device), "threads": arguments.threads}
+        print(json.dumps({**about, "busy": busy, "cases": results}, indent=1))
+        return
+    sections = {part: table(part, results, busy) for part in PARTS if any(n.split()[0] == part for n in results)}
+    note = how(arguments, busy)
+    print("\n".join(line for lines in sections.values() for line in [*lines[:1], "", note, *lines[1:]]))
+    if arguments.case:
+        print("Single cases are not written to docs/benchmarks.md: a table is measured in one go.")
+    elif not arguments.no_write:
+        path = ROOT / "docs" / "benchmarks.md"
+        path.write_text(renewed(path.read_text() if path.exists() else "# Benchmarks\n", sections, note))
 
 
-def report(results: dict[str, dict[str, Any]], arguments: argparse.Namespace, busy: bool) -> list[str]:
-    """The page in Markdown, line by line."""
+def how(arguments: argparse.Namespace, busy: bool) -> str:
+    """How and where it was measured, in a paragraph."""
     import torch
 
-    lines = [
-        "# Benchmarks of attention",
-        "",
+    text = (
         f"{date.today():%d %B %Y}, {machine(arguments.device)}, {arguments.threads} threads, "
-        f"torch {torch.__version__}.",
-        f"The best of {arguments.repeat} runs after one to warm up, each case in its own process; peak memory is the",
-        "process's, network and libraries included. CPU time is summed over threads.",
-    ]
-    if busy:
-        lines.append("Other work ran on the machine, so wall times are left out.")
-    lines += ["Made by `python benchmarks/attention.py`.", ""]
-    for part in PARTS:
-        if any(name.split()[0] == part for name in results):
-            lines += table(part, results, busy)
-    return lines
+        f"torch {torch.__version__}, `python benchmarks/attention.py`. Best of {arguments.repeat} after one run to warm "
+        f"up, one run alone where it takes over {LONG:.0f} s; each case in its own process, whose peak memory includes "
+        "network and libraries. CPU time is summed over threads."
+    )
+    return text + (" Other work ran on the machine, so wall times are left out." if busy else "")
+
+
+def renewed(page: str, sections: dict[str, list[str]], note: str) -> str:
+    """The page with these sections in place of the old ones; those of other benchmarks stay as they are."""
+    parts = page.split("\n## ")
+    for part, lines in sections.items():
+        text = "\n".join([lines[0].removeprefix("## "), "", note, *lines[1:]]).rstrip() + "\n"
+        place = next((i for i, old in enumerate(parts) if i and old.startswith(PARTS[part] + "\n")), None)
+        if place is None:
+            parts.append(text)
+        else:
+            parts[place] = text
+    return "\n## ".join(p.rstrip("\n") + "\n" for p in parts)
 
 
 if __name__ == "__main__":
