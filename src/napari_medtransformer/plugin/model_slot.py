@@ -26,13 +26,13 @@ DEFAULT_MODEL = "medt-click-tiny"
 
 def promptable_cards() -> list[ModelCard]:
     """The models that answer prompts on a slice, the default first."""
-    cards = [card for card in list_models() if answers_prompts(card)]
+    cards = [card for card in list_models() if answers_prompts(card) and card.dimensions == 2]
     return sorted(cards, key=lambda card: card.name != DEFAULT_MODEL)
 
 
 def answers_prompts(card: ModelCard) -> bool:
-    """Whether a model answers prompts on a slice."""
-    return card.task == "promptable" and card.dimensions == 2
+    """Whether a model answers prompts, on a slice or in 3D."""
+    return card.task == "promptable"
 
 
 class ModelSlot(QObject):

@@ -106,7 +106,7 @@ class ModelWindow(QObject):
         if all(abs(a - b) <= tolerance for a, b in zip(session.window, (low, high))):
             return
         with reported():
-            session.switch_model(session.model, (low, high), repredict=False)
+            session.set_window((low, high))
         controller.view.encode_soon()
         self.changed.emit()
 

@@ -119,16 +119,18 @@ class ObjectsSection(QWidget):
         enable(self.delete, session is not None and mine, "Delete this object (Undo brings it back)", nothing)
         enable(self.clear_all, mine, "Clear this object on every slice (R)", nothing)
         flat = controller.workspace is not None and controller.workspace.volume.shape[0] == 1
+        in_3d = session is not None and session.in_3d
         follow = "Follow this object through the slices on both sides (Shift+S)"
-        reason = waiting if busy else "This image has one slice only" if flat else nothing
-        enable(self.propagate, prompted and not busy and not flat, follow, reason)
+        solid = "The model answers in 3D by itself"
+        reason = waiting if busy else solid if in_3d else "This image has one slice only" if flat else nothing
+        enable(self.propagate, prompted and not busy and not flat and not in_3d, follow, reason)
         for kind, button in self.edits.items():
             enable(button, mine and not busy, f"{_EDIT_TIPS[kind]} (one step of undo)", waiting if busy else nothing)
         enable(self.save, bool(slices), "Save all objects on the image's own grid, the upper over the lower", nothing)
         hand_over = "Hand the labels over to a layer of your own (C); what is there is never replaced unasked"
         enable(self.commit, bool(slices), hand_over, nothing)
         self.save_session_action.setEnabled(bool(slices))
-        self.afresh_action.setEnabled(prompted and not busy)
+        self.afresh_action.setEnabled(prompted and not busy and not in_3d)
         self.open_session_action.setEnabled(session is not None)
         self._show_objects()
 

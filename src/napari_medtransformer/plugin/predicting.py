@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
-from napari_medtransformer.plugin.notify import report
+from napari_medtransformer.models.encoding import EncodingStopped, watched_encoder
+from napari_medtransformer.plugin.notify import report, tell
+from napari_medtransformer.plugin.planes import PLANES
+from napari_medtransformer.plugin.showing import HOLD_MS
+from napari_medtransformer.progress import Progress
 from napari_medtransformer.prompting import PromptSession
+from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
 
+SHOWN_AFTER_S = 0.5
+"""Encoding is worth a word once it has taken this long."""
+
 
 class PredictionLoop(QObject):
     """Predicts after every prompt, or only on demand. Belongs to a controller, which it holds weakly."""
+
+    encoding = Signal(object)  # a Progress while an encoder takes its time, None when it has ended
 
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
@@ -25,6 +36,11 @@ class PredictionLoop(QObject):
         self.auto = controller.preferences.auto
         self.seconds: float | None = None  # from asking to the last answer
         self.answers = 0  # that were taken in so far
+        self.progress: Progress | None = None  # of the encoder that runs
+        self._asked: list[SliceKey] = []  # that are not answered yet
+        self._stop = threading.Event()
+        self._stopped = False  # what was stopped waits for the user's word
+        self.encoding.connect(self._on_encoding)
 
     def set_auto(self, on: bool) -> None:
         """Whether every prompt is answered at once; switched on, what waits is answered now."""
@@ -36,7 +52,19 @@ class PredictionLoop(QObject):
     def waiting(self) -> int:
         """Slices whose prompts wait for an answer that nobody has asked for."""
         session = self._controller().session
-        return 0 if session is None or self.auto else len(session.pending())
+        return 0 if session is None or (self.auto and not self._stopped) else len(session.pending())
+
+    def wants_other_than(self, axis: int, index: int) -> bool:
+        """Whether prompts wait for the encoder that is busy with this slice, and none of them is on it."""
+        asked = list(self._asked)
+        return bool(asked) and all((key.axis, key.index) != (axis, index) for key in asked)
+
+    def answers_soon(self) -> bool:
+        """Whether what was asked last is likely to be answered before anybody would notice a delay."""
+        session, asked = self._controller().session, list(self._asked)
+        if session is None or not asked or self.seconds is None or 1000 * self.seconds > HOLD_MS:
+            return False
+        return session.is_encoded(asked[-1].axis, asked[-1].index)
 
     def follow(self, session: PromptSession, requests: Iterable[Any]) -> None:
         """Something was prompted, moved or removed: predict it, unless prediction is on demand. None is passed over."""
@@ -51,9 +79,27 @@ class PredictionLoop(QObject):
             for request in session.pending():
                 self.ask(session, request)
 
+    def stop(self) -> None:
+        """End the encoder that runs, between two of its blocks; its prompts stay and wait for `run`."""
+        self._stop.set()
+
     def ask(self, session: PromptSession, request: Any) -> None:
         """Predict in the worker; of several requests for one slice only the newest is answered."""
-        asked = time.perf_counter()
+        asked, key = time.perf_counter(), request.key
+        self._stop.clear()
+        self._stopped = False
+        self._asked.append(key)
+
+        def watch(done: int, blocks: int) -> None:
+            """In the worker."""
+            if self._stop.is_set():
+                raise EncodingStopped
+            if time.perf_counter() - asked > SHOWN_AFTER_S:
+                self.encoding.emit(Progress(done, blocks, _what(key)))
+
+        def predict() -> Any:
+            with watched_encoder(session.model, watch):
+                return session.predict(request)
 
         def accept(outcome: Any) -> None:
             controller = self._controller()
@@ -62,11 +108,38 @@ class PredictionLoop(QObject):
                 self.answers += 1
                 controller.after_change()
 
+        def failed(error: Exception) -> None:
+            if isinstance(error, EncodingStopped):
+                self._stopped = True
+                tell("Stopped. The prompt waits: S answers it, Undo takes it back.")
+            else:
+                report(error)
+
+        def ended() -> None:
+            self._asked.remove(key)
+            self.encoding.emit(None)
+            controller = self._controller()
+            if controller is not None and not self._asked:
+                controller.view.resume()
+
         self._controller().queue.submit(
-            lambda: session.predict(request),
+            predict,
             label="Predicting…",
-            key=f"predict {id(session)} {request.key}",
+            key=f"predict {id(session)} {key}",
             on_done=accept,
-            on_error=report,
+            on_error=failed,
+            on_end=ended,
             urgent=True,
         )
+
+    def _on_encoding(self, progress: Progress | None) -> None:
+        if progress is None and self.progress is None:
+            return
+        self.progress = progress
+        controller = self._controller()
+        if controller is not None:
+            controller.changed.emit()
+
+
+def _what(key: SliceKey) -> str:
+    return "the surroundings of the prompts" if key.in_3d else f"{PLANES[key.axis].lower()} slice {key.index}"

@@ -72,8 +72,8 @@ class PromptDock(QWidget):
         self._refresh_timer.setSingleShot(True)
         self._refresh_timer.timeout.connect(self.refresh)
         self.controller.changed.connect(self._refresh_soon)
-        self.controller.actions.volumes_changed.connect(self._refresh_soon)
         self.controller.view.prefetched.connect(self._show_prefetch)
+        self.controller.prediction.encoding.connect(self._show_encoding)
         self.layer_choice.follow(viewer, self.controller)
         self._guard = CloseGuard(viewer, self)
         if self.controller.models.card is None:
@@ -138,7 +138,10 @@ class PromptDock(QWidget):
         self.status = quiet_label()
         self.status.setMinimumHeight(32)  # two lines, so that the dock does not jump as the text changes
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        line = row(self.mood, self.status)
+        self.stop = tool_button("clear", "Stop encoding; the prompt stays and waits for S")
+        self.stop.clicked.connect(self.controller.prediction.stop)
+        self.stop.hide()
+        line = row(self.mood, self.status, self.stop)
         line.setStretch(1, 1)
         line.setSpacing(GAP)
         self.prefetch = QProgressBar()
@@ -181,6 +184,11 @@ class PromptDock(QWidget):
         self.planes.setExclusive(True)
         self.prompt.refresh()
         self.work.refresh()
+
+    def _show_encoding(self, progress: Progress | None) -> None:
+        """The encoder at work for a prompt, with a way to stop it."""
+        self.stop.setVisible(progress is not None)
+        self._show_prefetch(progress)
 
     def _show_prefetch(self, progress: Progress | None) -> None:
         self.prefetch.setVisible(progress is not None and progress.done < (progress.total or 0))

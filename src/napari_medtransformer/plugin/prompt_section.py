@@ -122,9 +122,13 @@ class PromptSection(QWidget):
         """Show tools, signs and what can be done now."""
         controller = self.controller
         has_volume = controller.workspace is not None
+        in_3d = controller.session is not None and controller.session.in_3d
+        tips = {tool: tip for tool, _, _, tip in TOOLS}
+        no_box = "The model answers in 3D and takes no boxes; click, paint or draw around the structure"
         for tool, button in self.tools.items():
             button.setChecked(tool is controller.tool)
-            button.setEnabled(has_volume)
+            takes_it = tool is not Tool.BOX or not in_3d
+            enable(button, has_volume and takes_it, tips[tool], no_box if has_volume else controller.obstacle)
         self.inside.setChecked(controller.positive)
         self.outside.setChecked(not controller.positive)
         for button in (self.inside, self.outside):

@@ -73,7 +73,7 @@ class RemoteChoice(QObject):
         controller = self._controller()
         if controller is None or controller.model is None:
             return
-        if self._cluster is None:
+        if self._cluster is None or controller.model.card.dimensions == 3:  # those are not asked on clusters
             self._drop_remote()
         elif self._remote is None or self._remote.model is not controller.model:
             from napari_medtransformer.prompting.remote import RemoteModel
@@ -81,7 +81,7 @@ class RemoteChoice(QObject):
             self._drop_remote()
             self._remote = RemoteModel(controller.model, self._cluster, on_state=self._told.emit)
         for session in controller.sessions():
-            if session.model is controller.model:
+            if session.model is controller.model and not session.in_3d:
                 session.use(self._remote)
 
     def close(self) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from napari_medtransformer.models.words import weights_in_words
 from napari_medtransformer.plugin.planes import PLANES
 from napari_medtransformer.plugin.tools import Tool
-from napari_medtransformer.prompting.prompts import BoxPrompt, LassoPrompt, MaskPrompt, PointPrompt, ScribblePrompt
+from napari_medtransformer.prompting.prompts import (
+    IN_3D,
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    ScribblePrompt,
+    SliceKey,
+)
 
 if TYPE_CHECKING:
     from napari_medtransformer.models.card import ModelCard
@@ -41,6 +49,10 @@ def status_line(controller: SessionController) -> tuple[Mood, str]:
             return "busy", controller.models.fetching
         name = controller.models.card.name if controller.models.card is not None else "the model"
         return "busy", f"Loading {name}… Clicks are kept and answered when it is there."
+    progress = controller.prediction.progress
+    if progress is not None:
+        far = f"{progress.done} of {progress.total} blocks"
+        return "busy", f"Encoding {progress.message}: {far}. Prompts there are quick afterwards."
     if controller.busy:
         return "busy", controller.busy
     return "ready", _answer(controller) or _hint(controller)
@@ -48,8 +60,8 @@ def status_line(controller: SessionController) -> tuple[Mood, str]:
 
 def describe_card(card: ModelCard) -> str:
     """A model in one line."""
-    size = " × ".join(map(str, card.input.size))
-    return f"{', '.join(card.modalities) or 'any image'} · {size} px · {card.licence.split(';')[0]}"
+    size, unit = " × ".join(map(str, card.input.size)), "px" if card.dimensions == 2 else "voxels, in 3D"
+    return f"{', '.join(card.modalities) or 'any image'} · {size} {unit} · {card.licence.split(';')[0]}"
 
 
 def card_tooltip(card: ModelCard) -> str:
@@ -70,15 +82,17 @@ def card_tooltip(card: ModelCard) -> str:
 def _answer(controller: SessionController) -> str:
     """What the model said about the current object on this slice."""
     key = controller.current_key
+    if key is not None and controller.session.in_3d:
+        key = SliceKey(key.object_id, IN_3D, 0)
     candidates = controller.session.candidates(key) if key is not None else None
     if candidates is None:
         return ""
-    kinds = Counter(type(prompt) for prompt in controller.prompting.on_slice(key))
+    kinds = Counter(type(prompt) for prompt in controller.session.prompts_at(key))
     told = " + ".join(_count(kinds[kind], *words) for kind, words in _KINDS.items() if kinds[kind])
     score = f"expected overlap {float(candidates.scores[candidates.chosen]):.0%}"
     choice = f"mask {candidates.chosen + 1} of {len(candidates.scores)} (Tab)" if len(candidates.scores) > 1 else ""
     seconds = f"{controller.prediction.seconds * 1000:.0f} ms" if controller.prediction.seconds is not None else ""
-    place = f"{PLANES[key.axis]} slice {key.index}"
+    place = "In 3D" if key.in_3d else f"{PLANES[key.axis]} slice {key.index}"
     return " · ".join(part for part in (place, told, choice, score, seconds) if part)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_medtransformer.models.encoding import EncodingStopped, watched_encoder
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.aids import aids_of
 from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.progress import Progress
+from napari_medtransformer.prompting.session_following import nearest_first
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.plugin.work import Job
 
 PREFETCH_DELAY_MS = 120
 """A slice is encoded ahead once the slider has rested this long."""
@@ -29,6 +33,7 @@ class ViewFollower(QObject):
         self._viewer = weakref.ref(viewer)
         self._controller = weakref.ref(controller)
         self.aids = aids_of(viewer)
+        self._interrupted = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(PREFETCH_DELAY_MS)
@@ -63,6 +68,11 @@ class ViewFollower(QObject):
         """Encode the slice on screen once things have rested."""
         self._timer.start()
 
+    def resume(self) -> None:
+        """Go on encoding ahead if prompts elsewhere have ended it."""
+        if self._interrupted:
+            self._timer.start()
+
     def shown_slice(self) -> tuple[int, int] | None:
         """(axis, index) of the slice of the volume that is on screen; None in 3D or outside the volume."""
         viewer, controller = self._viewer(), self._controller()
@@ -87,14 +97,42 @@ class ViewFollower(QObject):
             return
         axis, index = where
         reach = controller.preferences.reach
-        controller.queue.submit_steps(
-            lambda: session.prefetch_around(axis, index, reach),
+        self._interrupted = False
+        own: list[Job] = []  # the worker may begin before it is known here
+
+        def steps() -> Iterator[Progress]:
+            """Encoding gives way to prompts on other slices, and to another slice on screen, between two blocks."""
+            order = nearest_first(index, session.volume.shape[axis], reach)
+            slices, at = session.prefetch_around(axis, index, reach), 0
+
+            def watch(done: int, blocks: int) -> None:
+                if any(job.cancelled.is_set() for job in own) or controller.prediction.wants_other_than(axis, order[at]):
+                    raise EncodingStopped
+
+            while True:
+                # only while this generator runs: prompts are answered between its steps
+                with watched_encoder(session.model, watch):
+                    step = next(slices, None)
+                if step is None:
+                    return
+                at = min(step.done, len(order) - 1)
+                yield step
+
+        job = controller.queue.submit_steps(
+            steps,
             label="",
             key="prefetch",
             on_progress=self._on_prefetch,
-            on_error=report,
+            on_error=self._on_prefetch_error,
             on_end=lambda: self.prefetched.emit(None),
         )
+        own.append(job)
+
+    def _on_prefetch_error(self, error: Exception) -> None:
+        if isinstance(error, EncodingStopped):
+            self._interrupted = True
+        else:
+            report(error)
 
     def _on_prefetch(self, progress: Progress) -> None:
         self.prefetched.emit(progress)

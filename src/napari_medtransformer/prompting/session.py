@@ -165,6 +165,16 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
             self._timeline.push(state)
         return self.pending()
 
+    def set_window(self, window: tuple[float, float]) -> None:
+        """Let the model see the volume through another window from the next prompt on; masks stay as they are.
+
+        A model that answers in 3D sees native intensities: for it, the window is only kept. Raises InvalidPrompt.
+        """
+        if self.in_3d:
+            self._slices.set_window(window)
+        else:
+            self.switch_model(self.model, window, repredict=False)
+
     def use(self, remote: RemoteModel | None) -> None:
         """Have prompts answered on a cluster from now on, or here again (None).
 

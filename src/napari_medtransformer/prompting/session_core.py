@@ -78,6 +78,17 @@ class SessionCore:
         return self._timeline.revision
 
     @property
+    def painted(self) -> int:
+        """A number that grows with every change of the labels; prompts alone do not change them."""
+        return self._timeline.painted
+
+    @property
+    def volumes_ml(self) -> dict[int, float]:
+        """Millilitres of every object that has voxels, by its number: of what no other object lies on."""
+        voxel = float(np.prod(self.volume.spacing)) / 1000
+        return {number: voxel * count for number, count in sorted(self._timeline.voxels.items()) if count > 0}
+
+    @property
     def state(self) -> SessionState:
         """The present state: immutable, comparable, and enough to be saved."""
         return self._timeline.state
@@ -105,6 +116,10 @@ class SessionCore:
         copy = self._timeline.labels.copy()
         copy.flags.writeable = False
         return copy
+
+    def prompts_at(self, key: SliceKey) -> tuple[Prompt, ...]:
+        """An object's prompts that are answered on a slice, or in 3D, oldest first."""
+        return tuple(prompt for _, prompt in self._timeline.slice(key).prompts)
 
     def slice_mask(self, key: SliceKey) -> np.ndarray:
         """(H, W) bool: one object on a slice, whatever lies on top of it."""

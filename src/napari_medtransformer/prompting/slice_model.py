@@ -77,10 +77,18 @@ class ModelOnVolume(ABC):
     def __init__(
         self, model: PromptableModel | VolumePromptableModel, volume: Volume, window: tuple[float, float] | None
     ) -> None:
-        if window is not None and not window[0] < window[1]:
-            raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
         self.model, self.volume = model, volume
-        self.window = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
+        self.set_window((volume.window.low, volume.window.high) if window is None else window)
+
+    def set_window(self, window: tuple[float, float]) -> None:
+        """Let the model see other intensities from now on; only for one that has encoded nothing through the old ones.
+
+        Raises InvalidPrompt.
+        """
+        low, high = window
+        if not low < high:
+            raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
+        self.window = (low, high)
 
     @cached_property
     def volume_fingerprint(self) -> str:
