@@ -140,7 +140,7 @@ def test_mean_and_maximum_are_over_heads_and_the_peak_is_where_the_largest_value
     np.testing.assert_array_equal(answer.values(MEAN), answer.heatmap.values.mean(axis=0))
     np.testing.assert_array_equal(answer.values(MAXIMUM), answer.heatmap.values.max(axis=0))
     pixels = answer.on_pixels("3", smooth=False)
-    y, x = (min(round(c), n - 1) for c, n in zip(answer.peak_yx("3"), pixels.shape, strict=True))
+    y, x = (min(round(c), n - 1) for c, n in zip(answer.peak("3"), pixels.shape, strict=True))
     inside = answer.heatmap.grid.placement.native_shape
     if max(y / inside[0], x / inside[1]) < 1:
         assert pixels[y, x] == pytest.approx(answer.values("3").max())

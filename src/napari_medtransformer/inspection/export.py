@@ -12,8 +12,7 @@ import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
 from napari_medtransformer.inspection.figure import draw_heads
-from napari_medtransformer.inspection.inspect import SliceInspection
-from napari_medtransformer.inspection.queries import ROLLOUT, Answer, one_map
+from napari_medtransformer.inspection.queries import ROLLOUT, Answer, Inspection, one_map
 from napari_medtransformer.inspection.shares import shares_by_label, shares_table
 from napari_medtransformer.volumes.writing import replacing
 
@@ -24,7 +23,7 @@ PLANES = ("axial", "coronal", "sagittal")
 
 
 def answer_figure(
-    inspection: SliceInspection, answer: Answer, names: Sequence[str] | None = None, *, smooth: bool = False
+    inspection: Inspection, answer: Answer, names: Sequence[str] | None = None, *, smooth: bool = False
 ) -> Figure:
     """Maps of an answer on the anatomy with colour bar, scale bar, query mark and a caption that says what it is.
 
@@ -57,7 +56,7 @@ def map_title(answer: Answer, name: str) -> str:
     return ", ".join(told)
 
 
-def caption(inspection: SliceInspection, answer: Answer) -> str:
+def caption(inspection: Inspection, answer: Answer) -> str:
     """What a figure of an answer shows: model, site, what asked, slice, tokens, window, and how it is coloured."""
     volume, plane = inspection.volume, inspection.plane
     size = " × ".join(f"{s * mm:.1f}" for s, mm in zip(answer.heatmap.scale, inspection.spacing_mm, strict=True))
@@ -78,9 +77,13 @@ def caption(inspection: SliceInspection, answer: Answer) -> str:
     )
 
 
-def answer_volume(inspection: SliceInspection, answer: Answer, names: Sequence[str] | None = None) -> np.ndarray:
-    """(maps, z, y, x) float32: an answer's maps on every voxel, zero off the slice; fit for write_heatmap."""
+def answer_volume(inspection: Inspection, answer: Answer, names: Sequence[str] | None = None) -> np.ndarray:
+    """(maps, z, y, x) float32: an answer's maps on every voxel, zero off the slice, or off the windows of a model that
+    sees three axes; fit for write_heatmap.
+    """
     shown = list(names or answer.heads)
+    if answer.solid is not None:
+        return np.concatenate([one_map(answer.solid, name).on_pixels(smooth=False) for name in shown])
     full = np.zeros((len(shown), *inspection.volume.shape), np.float32)
     slices = np.moveaxis(full, inspection.plane.axis + 1, 0)[inspection.plane.index]  # a view
     for place, name in enumerate(shown):
@@ -89,18 +92,16 @@ def answer_volume(inspection: SliceInspection, answer: Answer, names: Sequence[s
 
 
 def answer_shares(
-    inspection: SliceInspection, answer: Answer, labels: np.ndarray, names: Mapping[int, str]
+    inspection: Inspection, answer: Answer, labels: np.ndarray, names: Mapping[int, str]
 ) -> list[list[str]]:
     """The table of how each head's attention, and their mean, is shared out among labels; see `shares_table`.
 
-    labels: (z, y, x) or (rows, columns) integers. names: label → name.
+    labels: (z, y, x) integers, or (rows, columns) where the model sees the slice alone. names: label → name.
     """
     table: list[list[str]] = []
-    on_slice = inspection.on_slice(labels)
+    seen = np.asarray(labels) if answer.solid is not None else inspection.on_slice(labels)
     for name in answer.names[: answer.heatmap.heads + (answer.heatmap.heads > 1)]:
-        rows = shares_table(
-            shares_by_label(one_map(answer.heatmap, name), on_slice), names, site=answer.site, heads=[name]
-        )
+        rows = shares_table(shares_by_label(one_map(answer.whole, name), seen), names, site=answer.site, heads=[name])
         table += rows if not table else rows[1:]
     return table
 

@@ -17,12 +17,12 @@ _LARGEST_PART = 0.5
 def full_matrix_bytes(captured: CapturedSite, heads: int = 1) -> int:
     """What the queries × keys matrices of so many heads take in float32; windows count what each of them spans."""
     grid = captured.site.query_grid
-    return heads * grid.n_tokens * captured.call.k.shape[2] * _FLOAT_BYTES
+    return heads * grid.n_tokens * captured.call.k_shape[2] * _FLOAT_BYTES
 
 
 def full_matrix_says(captured: CapturedSite) -> str:
     """What a whole matrix would take, for people to read before they ask for it."""
-    queries, keys, heads = captured.site.query_grid.n_tokens, captured.call.k.shape[2], captured.call.heads
+    queries, keys, heads = captured.site.query_grid.n_tokens, captured.call.k_shape[2], captured.call.heads
     one, every = size(full_matrix_bytes(captured)), size(full_matrix_bytes(captured, heads))
     there = size(physical_memory())
     return f"{queries} × {keys} tokens: {one} for one head, {every} for all {heads}; the machine has {there}"
@@ -41,7 +41,7 @@ def full_matrix(captured: CapturedSite, head: int) -> np.ndarray:
             f"the whole matrix of {captured.site.name} takes {size(needed)} a head, the machine has {size(there)}; "
             "ask single voxels, or what every token receives: both never make it."
         )
-    matrix = torch.empty((captured.site.query_grid.n_tokens, captured.call.k.shape[2]))
+    matrix = torch.empty((captured.site.query_grid.n_tokens, captured.call.k_shape[2]))
     for rows, queries, _ in captured.blocks():
         matrix[queries] = rows[head].cpu()
     return matrix.numpy()

@@ -9,8 +9,15 @@ from typing import Literal
 import numpy as np
 
 from napari_medtransformer.attention.sites import AttentionSite
-from napari_medtransformer.inspection.inspect import SliceInspection
-from napari_medtransformer.inspection.queries import Answer, PrefixQuery, PromptQuery, Query, ask, drawable_sites
+from napari_medtransformer.inspection.queries import (
+    Answer,
+    Inspection,
+    PrefixQuery,
+    PromptQuery,
+    Query,
+    ask,
+    drawable_sites,
+)
 from napari_medtransformer.inspection.shares import share_inside
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 
@@ -35,7 +42,7 @@ class HeadMatrix:
         return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
-def matrix_steps(inspection: SliceInspection, query: Query) -> Steps[list[Answer]]:
+def matrix_steps(inspection: Inspection, query: Query) -> Steps[list[Answer]]:
     """The answer of every site that can answer a query, each as a Partial, then all; can be stopped between sites."""
     sites = [site for site in drawable_sites(inspection) if _can_answer(inspection, site, query)]
     answers: list[Answer] = []
@@ -46,7 +53,7 @@ def matrix_steps(inspection: SliceInspection, query: Query) -> Steps[list[Answer
     yield Result(answers)
 
 
-def _can_answer(inspection: SliceInspection, site: AttentionSite, query: Query) -> bool:
+def _can_answer(inspection: Inspection, site: AttentionSite, query: Query) -> bool:
     """Whether a site has who asks: prompts at the decoder, a place or a prefix token in the image."""
     if not (site.query_grid.has_place and site.key_grid.has_place):
         return bool(inspection.tokens)
@@ -57,7 +64,7 @@ def _can_answer(inspection: SliceInspection, site: AttentionSite, query: Query) 
 
 def head_matrix(answers: Sequence[Answer], quantity: Quantity, mask: np.ndarray | None = None) -> HeadMatrix:
     """One number of every head. quantity: entropy (nats) and mean distance (mm) of what asked; share of the attention
-    that lies inside `mask`, (rows, columns) bool, and the largest share on one token, both in %.
+    that lies inside `mask`, bool along the axes of the answers' `whole`, and the largest share on one token, both in %.
 
     Raises ValueError for a share without a mask.
     """
@@ -76,7 +83,7 @@ def _numbers(answer: Answer, quantity: Quantity, mask: np.ndarray | None) -> np.
     if quantity == "distance":
         return answer.distance_mm
     if quantity == "share" and mask is not None:
-        return 100 * share_inside(answer.heatmap, mask)
-    flat = answer.heatmap.values.reshape(answer.heatmap.heads, -1)
-    whole = flat.sum(axis=1) + answer.heatmap.prefix_mass + answer.heatmap.padding_mass
+        return 100 * share_inside(answer.whole, mask)
+    flat = answer.whole.values.reshape(answer.whole.heads, -1)
+    whole = flat.sum(axis=1) + answer.whole.prefix_mass + answer.whole.padding_mass
     return np.asarray(100 * flat.max(axis=1) / np.maximum(whole, np.finfo(np.float32).tiny))

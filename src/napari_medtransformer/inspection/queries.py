@@ -15,7 +15,10 @@ from napari_medtransformer.attention.row_numbers import distance_from, entropy_a
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import QueryOutOfGrid, UnknownSite
+from napari_medtransformer.inspection.cuts import cut_heatmap
 from napari_medtransformer.inspection.inspect import SliceInspection
+from napari_medtransformer.inspection.place import SlicePlane
+from napari_medtransformer.inspection.windows import VolumeInspection
 from napari_medtransformer.models.base import PromptToken
 
 MEAN, MAXIMUM = "mean", "maximum"
@@ -60,6 +63,8 @@ class EverythingQuery:
 
 
 Query = VoxelQuery | PromptQuery | PrefixQuery | RegionQuery | EverythingQuery
+Inspection = SliceInspection | VolumeInspection
+"""What went through a model under the probe: a slice, or windows of a volume."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,9 @@ class Answer:
     asked: who asked, in words. mark_yx: where that is on the slice, None for a region or a token without a place.
     heatmap: (heads, *grid) over the image. entropy_nats, distance_mm: (heads,), mean over what asked; nan where there
     is no such number. is_row: whether the values are shares of a row, which sum to 1 with padding and prefix tokens.
+
+    Where the model sees three axes, heatmap is the slice `plane` of `solid`, (heads, z, y, x). lines: tokens on the
+    slice with the attention windows of one sliding window, None where `heatmap.grid` has them.
     """
 
     site: str
@@ -80,6 +88,14 @@ class Answer:
     entropy_nats: np.ndarray
     distance_mm: np.ndarray
     is_row: bool = True
+    solid: Heatmap | None = None
+    plane: SlicePlane | None = None
+    lines: TokenGrid | None = None
+
+    @property
+    def whole(self) -> Heatmap:
+        """The map over all axes that the model sees; shares are counted on it."""
+        return self.heatmap if self.solid is None else self.solid
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -97,13 +113,16 @@ class Answer:
 
     def on_pixels(self, name: str, *, smooth: bool) -> np.ndarray:
         """The same on the slice's own pixels, (rows, columns)."""
+        if self.solid is not None and self.plane is not None and not smooth:
+            cut = cut_heatmap(one_map(self.solid, name), self.plane.axis, self.plane.index, smooth=False)
+            return cut.on_pixels(smooth=False)[0]
         return one_map(self.heatmap, name).on_pixels(smooth=smooth)[0]
 
-    def peak_yx(self, name: str) -> tuple[float, float]:
-        """The centre of the token with the highest value, in pixels of the slice."""
-        place = np.unravel_index(int(np.argmax(self.values(name))), self.heatmap.grid.shape)
-        y, x = (t + s * float(i) for i, s, t in zip(place, self.heatmap.scale, self.heatmap.translate, strict=True))
-        return y, x
+    def peak(self, name: str) -> tuple[float, ...]:
+        """The centre of the token with the highest value, along the axes of `whole`: (y, x) or (z, y, x) voxels."""
+        values, whole = over_heads(self.whole.values, name), self.whole
+        place = np.unravel_index(int(np.argmax(values)), values.shape)
+        return tuple(t + s * float(i) for i, s, t in zip(place, whole.scale, whole.translate, strict=True))
 
 
 def over_heads(values: np.ndarray, name: str) -> np.ndarray:
@@ -125,12 +144,12 @@ def one_map(heatmap: Heatmap, name: str) -> Heatmap:
     )
 
 
-def drawable_sites(inspection: SliceInspection) -> list[AttentionSite]:
+def drawable_sites(inspection: Inspection) -> list[AttentionSite]:
     """The sites with a side that has a place in the image, in the order in which they run."""
     return [s for s in inspection.sites if s.query_grid.has_place or s.key_grid.has_place]
 
 
-def encoder_sites(inspection: SliceInspection) -> list[AttentionSite]:
+def encoder_sites(inspection: Inspection) -> list[AttentionSite]:
     """The sites at which the image attends to itself."""
     return [s for s in inspection.sites if s.query_grid.has_place and s.key_grid.has_place]
 
@@ -149,14 +168,19 @@ def default_prompt_query(inspection: SliceInspection) -> PromptQuery:
     return (points or queries)[-1]
 
 
-def ask(inspection: SliceInspection, site: str, query: Query) -> Answer:
+def ask(inspection: Inspection, site: str, query: Query) -> Answer:
     """What every head of a site answers to a query; site "rollout": all of the encoder's sites together.
 
     Where the image attends to itself, voxels, regions and prefix tokens ask; a prompt's token asks from its voxel. At
     a decoder's prompt-to-image site a prompt token asks, the newest one where the query is none. At an image-to-prompt
     site the map shows how much of each voxel's attention that token gets.
-    Raises QueryOutOfGrid, PointOutsideVolume and UnknownSite.
+    Of windows of a volume, see `volume_queries.ask_in_volume`. Raises QueryOutOfGrid, PointOutsideVolume and
+    UnknownSite.
     """
+    if isinstance(inspection, VolumeInspection):
+        from napari_medtransformer.inspection.volume_queries import ask_in_volume
+
+        return ask_in_volume(inspection, site, query)
     if site == ROLLOUT:
         return _rollout(inspection, query)
     captured = inspection.captured(site)
@@ -241,7 +265,7 @@ def _rollout(inspection: SliceInspection, query: Query) -> Answer:
     values = rollout_vector(layers, start)[None].cpu()
     heatmap = Heatmap.over(input_grid(layers[0]), values, 1 - values.sum(dim=1), site=ROLLOUT, query=mark)
     nowhere = np.full(1, np.nan, np.float32)
-    return Answer(ROLLOUT, ROLLOUT, query, _asked(query), mark, heatmap, nowhere, nowhere)
+    return Answer(ROLLOUT, ROLLOUT, query, asked_words(query), mark, heatmap, nowhere, nowhere)
 
 
 def _asking(
@@ -281,10 +305,11 @@ def _answer(
     entropy, distance = entropy_and_distance_of(captured, asking[0], inspection.spacing_mm, asking[1])
     site = captured.site
     heatmap = Heatmap.over(site.key_grid, *found, site=site.name, query=mark)
-    return Answer(site.name, site.kind, query, _asked(query), mark, heatmap, entropy.numpy(), distance.numpy())
+    return Answer(site.name, site.kind, query, asked_words(query), mark, heatmap, entropy.numpy(), distance.numpy())
 
 
-def _asked(query: Query) -> str:
+def asked_words(query: Query) -> str:
+    """Who asks, as people read it."""
     if isinstance(query, VoxelQuery):
         return "voxel z {:.0f}, y {:.0f}, x {:.0f}".format(*query.zyx)
     if isinstance(query, PromptQuery):

@@ -35,13 +35,16 @@ def shares_by_label(heatmap: Heatmap, labels: np.ndarray) -> LabelShares:
     grid = heatmap.grid
     values = np.union1d([0], labels)
     label_index = np.searchsorted(values, labels)
-    token_index = np.zeros(labels.shape, np.int64)
-    for table, stride in zip(np.ix_(*grid.pixel_tokens), _strides(grid.shape), strict=True):
+    token_index, inside = np.zeros(labels.shape, np.int64), np.ones(labels.shape, bool)
+    for table, n, stride in zip(np.ix_(*grid.pixel_tokens), grid.shape, _strides(grid.shape), strict=True):
         token_index = token_index + table * stride
+        inside &= (table >= 0) & (table < n)
     tokens = int(np.prod(grid.shape))
-    counts = np.bincount((token_index * len(values) + label_index).ravel(), minlength=tokens * len(values)).reshape(
-        tokens, len(values)
-    )
+    # what no window covers counts to a token of its own, which holds nothing
+    token_index = np.where(inside, token_index, tokens)
+    every = np.bincount((token_index * len(values) + label_index).ravel(), minlength=(tokens + 1) * len(values))
+    every = every.reshape(tokens + 1, len(values))
+    counts = every[:tokens]
     pixels = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, pixels, out=np.zeros(counts.shape), where=pixels > 0)
     mass = heatmap.values.reshape(heatmap.heads, tokens).astype(np.float64)
@@ -52,7 +55,7 @@ def shares_by_label(heatmap: Heatmap, labels: np.ndarray) -> LabelShares:
         labels=tuple(int(v) for v in values),
         shares=(shared / whole[:, None]).astype(np.float32),
         outside=(beyond / whole).astype(np.float32),
-        extent=(counts.sum(axis=0) / labels.size).astype(np.float32),
+        extent=(every.sum(axis=0) / labels.size).astype(np.float32),
     )
 
 
