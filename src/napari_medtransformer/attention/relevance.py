@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -16,6 +15,7 @@ from napari_medtransformer.attention.fused import attend
 from napari_medtransformer.attention.interception import ModulePath
 from napari_medtransformer.attention.probe import ProbedModel
 from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.rollout import input_grid, spread
 from napari_medtransformer.errors import UnsupportedModel
 
 
@@ -55,22 +55,23 @@ def recorded_outputs(model: ProbedModel, sites: Sequence[str]) -> Iterator[dict[
 def relevance_vector(layers: Sequence[tuple[CapturedSite, HeadOutputs]], start: Tensor) -> Tensor:
     """Where a query's relevance comes from: e (I + Ā_L) … (I + Ā_1) − e, with Ā the mean over heads of (∇A ⊙ A)⁺.
 
-    layers: self-attention over one grid, in the order in which they ran, after the backward pass. start: e, (tokens,)
-    ≥ 0. Returns (tokens,) ≥ 0. The gradient of an attention weight is the inner product of its query's output
-    gradient and its key's value, so that ∇A is made row by row as A is. Chefer et al. 2021, eq. 5 and 6.
+    layers: self-attention over the image, in the order in which they ran, after the backward pass. start: e, (tokens
+    of the last layer's queries,) ≥ 0. Returns (tokens of the first layer's finer grid,) ≥ 0. The gradient of an
+    attention weight is the inner product of its query's output gradient and its key's value, so that ∇A is made row by
+    row as A is. Between grids of different resolution a token's share is spread evenly over the tokens it covers, as in
+    rollout. Chefer et al. 2021, eq. 5 and 6. Raises UnsupportedModel where a layer got no gradient, or where grids do
+    not divide one another.
     """
     # in double precision: gradients may be so small that beside e they would be rounded away
     vector = (start / start.sum()).double()
-    first = vector
+    first, grid = vector, layers[-1][0].site.query_grid
     for captured, outputs in reversed(layers):
-        if captured.site.query_grid.shape != captured.site.key_grid.shape or len(vector) != _tokens(captured):
-            raise UnsupportedModel("relevance needs layers of one token grid; this encoder changes its grid.")
-        vector = vector + _weighted_product(captured, outputs, vector)
+        asking, below = captured.site.query_grid, input_grid(captured)
+        vector, first = (spread(one, grid, asking) for one in (vector, first))
+        attended = spread(_weighted_product(captured, outputs, vector), captured.site.key_grid, below)
+        vector, first = (spread(one, asking, below) for one in (vector, first))
+        vector, grid = vector + attended, below
     return (vector - first).float()
-
-
-def _tokens(captured: CapturedSite) -> int:
-    return captured.site.query_grid.n_tokens
 
 
 def _weighted_product(captured: CapturedSite, outputs: HeadOutputs, vector: Tensor) -> Tensor:
@@ -78,15 +79,21 @@ def _weighted_product(captured: CapturedSite, outputs: HeadOutputs, vector: Tens
     if gradient is None:
         raise UnsupportedModel(f"{captured.site.name} got no gradient; its output does not reach what was asked about.")
     grid = captured.site.query_grid
-    product = torch.zeros_like(vector)
+    gradient, values = _entries(gradient), _entries(outputs.values)
+    product = vector.new_zeros(captured.site.key_grid.n_tokens)
     for rows, queries, keys in captured.blocks(vector.nonzero().flatten().cpu()):
         windows, places = grid.window_of_token[queries].unbind(1)
         entry = captured.image * grid.window_tokens.shape[0] + int(windows[0])
-        slope = gradient[entry][:, places.to(gradient.device)].float() @ outputs.values[entry].float().transpose(1, 2)
+        slope = gradient[entry][:, places.to(gradient.device)].float() @ values[entry].float().transpose(1, 2)
         weighted = (slope * rows).clamp_(min=0).mean(dim=0)
         real = keys >= 0
         product[keys[real]] += (vector[queries] @ weighted.to(vector))[real]
     return product
+
+
+def _entries(tensor: Tensor) -> Tensor:
+    """(B, heads, n, head_dim), as a call is recorded: of 3 axes one head, of 5 and more a batch."""
+    return tensor[:, None] if tensor.ndim == 3 else tensor.flatten(0, tensor.ndim - 4) if tensor.ndim > 4 else tensor
 
 
 class _OutputMode(TorchFunctionMode):

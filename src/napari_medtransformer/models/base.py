@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.smaller import fits_in_memory
+
+if TYPE_CHECKING:
+    from napari_medtransformer.models.following import Follower
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,13 @@ class PromptableModel(ABC):
             f"{self.card.name} offers no gradients here; look at its attention, or switch heads off."
         )
 
+    def follower(self) -> Follower | None:
+        """What follows one object through slices in one direction by means of the family's own; a new one each time.
+
+        None: it has none, and every slice is encoded and prompted with the mask of the slice before.
+        """
+        return None
+
     def prompt_tokens(self, prompts: Prompts) -> tuple[PromptToken, ...]:
         """The tokens that these prompts become in the decoder, in its order; empty where a family cannot tell."""
         return ()
@@ -168,6 +178,10 @@ class AutomaticModel(ABC):
     @abstractmethod
     def logits(self, windows: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of windows: (b, channels, *window) to (b, 1 + labels, *window) float32."""
+
+    def differentiable_logits(self, windows: torch.Tensor) -> torch.Tensor:
+        """The same in a pass that keeps its graph for gradients. Raises UnsupportedModel where a family offers none."""
+        raise UnsupportedModel(f"{self.card.name} offers no gradients here; look at its attention instead.")
 
     @abstractmethod
     def attention_sites(self) -> list[SiteSpec]:

@@ -56,6 +56,14 @@ class SliceSegmenter(AutomaticModel):
     @torch.inference_mode()
     def logits(self, windows: Tensor) -> Tensor:
         """Logits of a batch of slices: (b, 3, y, x) to (b, 1 + labels, y, x) float32."""
+        return self._logits(windows)
+
+    @torch.enable_grad()
+    def differentiable_logits(self, windows: Tensor) -> Tensor:
+        """The same in a pass that keeps its graph for gradients."""
+        return self._logits(windows)
+
+    def _logits(self, windows: Tensor) -> Tensor:
         half = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype) if half else nullcontext():
             found = self._slice_logits(windows.to(self.device, torch.float32)).float()

@@ -65,6 +65,14 @@ class WindowModel(AutomaticModel):
 
         Raises UnsupportedVolume for axes that are no multiples of `window_multiple`.
         """
+        return self._logits(windows)
+
+    @torch.enable_grad()
+    def differentiable_logits(self, windows: Tensor) -> Tensor:
+        """The same in a pass that keeps its graph for gradients."""
+        return self._logits(windows)
+
+    def _logits(self, windows: Tensor) -> Tensor:
         odd = [n for n in windows.shape[2:] if n % self._multiple or n < self._multiple]
         if odd or windows.ndim != 5:
             raise UnsupportedVolume(
