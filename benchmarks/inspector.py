@@ -1,6 +1,6 @@
 """How fast and how large the inspector is: live heatmaps in a real window, memory of a site, ranking of heads.
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/inspector.py [--only live-tiny|live-sam|memory|ranking]
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/inspector.py [--only CASE]
 
 Prints one line of JSON per case. CPU seconds of the process stand on a busy machine; wall seconds need an idle one.
 """
@@ -11,11 +11,12 @@ import argparse
 import ctypes
 import gc
 import json
+import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,40 +31,74 @@ PATIENCE_S = 900.0
 MB = 1e6
 
 
-def live(model_name: str, weights: str | None, side: int, site: str) -> dict[str, Any]:
-    """Move the cursor over a slice and time every heatmap from the voxel to the drawn layer."""
+def window(layer: Any) -> tuple[Any, Any, Callable[[Callable[[], bool]], None]]:
+    """A viewer on a layer, its controller, and a function that lets the window work until something holds."""
     import napari
-    from napari.layers import Image
-    from qtpy.QtCore import QSettings, QTimer
+    from qtpy.QtCore import QSettings
     from qtpy.QtWidgets import QApplication
 
-    from napari_medtransformer.models import load_model
     from napari_medtransformer.plugin import inspector_tour
-    from napari_medtransformer.plugin.attention_dock import AttentionDock
     from napari_medtransformer.plugin.controller import controller_of
-    from napari_medtransformer.plugin.layer_volume import SlicePoint
 
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "/tmp")
     inspector_tour.settings().setValue(inspector_tour.SEEN_KEY, True)
     viewer = napari.Viewer()
     viewer.window.resize(1600, 1000)
-    data = np.random.default_rng(0).normal(size=(3, side, side)).astype(np.float32)
-    viewer.add_layer(Image(data, scale=(3.0, 0.7, 0.7), units=("mm",) * 3))
-    dock = AttentionDock(viewer)
-    viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
+    viewer.add_layer(layer)
     controller = controller_of(viewer)
-    controller.set_layer(viewer.layers[0])
-    controller.models.use(load_model(model_name, weights=weights, device="cpu"))
-    state = controller.attention
+    controller.set_layer(layer)
 
     def until(done: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE_S
-        while not done() and time.monotonic() < end:
+        while not done():
+            if time.monotonic() > end:
+                raise TimeoutError(f"not there after {PATIENCE_S:.0f} s")
             QApplication.processEvents()
+
+    return viewer, controller, until
+
+
+def open_dock(viewer: Any) -> Any:
+    """The Attention dock in a viewer's window."""
+    from napari_medtransformer.plugin.attention_dock import AttentionDock
+
+    dock = AttentionDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
+    return dock
+
+
+def sam_layer(side: int = SAM_SIDE) -> Any:
+    """Three slices of noise as an image layer."""
+    from napari.layers import Image
+
+    data = np.random.default_rng(0).normal(size=(3, side, side)).astype(np.float32)
+    return Image(data, scale=(3.0, 0.7, 0.7), units=("mm",) * 3)
+
+
+def _loaded(name: str, weights: str | None) -> Any:
+    from napari_medtransformer.models import load_model
+
+    return load_model(name, weights=weights, device="cpu")
+
+
+def _slice_point(zyx: tuple[float, float, float]) -> Any:
+    from napari_medtransformer.plugin.layer_volume import SlicePoint
+
+    return SlicePoint(zyx, 0)
+
+
+def live(model_name: str, weights: str | None, side: int, site: str) -> dict[str, Any]:
+    """Move the cursor over a slice and time every heatmap from the voxel to the drawn layer."""
+    from qtpy.QtCore import QTimer
+
+    viewer, controller, until = window(sam_layer(side))
+    open_dock(viewer)
+    controller.models.use(_loaded(model_name, weights))
+    state = controller.attention
 
     def ask(y: int, x: int, hovering: bool) -> None:
         before = state.seen
-        controller.queried.emit(SlicePoint((1.0, float(y), float(x)), 0), hovering)
+        controller.queried.emit(_slice_point((1.0, float(y), float(x))), hovering)
         until(lambda: state.seen is not before and controller.queue.pending == 0)
 
     until(lambda: controller.session is not None and controller.queue.pending == 0)
@@ -106,38 +141,82 @@ def live_sam() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """What is resident after one site, and after all sites, of SAM ViT-B were inspected, beside a plain encoding."""
+    """What is resident beyond a plain encoding while every site of SAM ViT-B at 1024² is asked, from Python."""
+    from napari_medtransformer.attention.probe import AttentionProbe
     from napari_medtransformer.inspection import inspect_slice
-    from napari_medtransformer.inspection.full import full_matrix_bytes, full_matrix_says
-    from napari_medtransformer.inspection.queries import VoxelQuery, ask
+    from napari_medtransformer.inspection.full import full_matrix_says
+    from napari_medtransformer.inspection.queries import ROLLOUT, VoxelQuery, ask, drawable_sites
     from napari_medtransformer.models import load_model
+    from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.volumes import Volume
 
     model = load_model("sam-vit-b", weights="random", device="cpu")
-    rng = np.random.default_rng(0)
-    volume = Volume.from_array(rng.normal(size=(1, SAM_SIDE, SAM_SIDE)).astype(np.float32), (3.0, 0.7, 0.7), "MR")
-    image = volume.data[0].clip(0, 1)
-    embedding = model.encode(image)
-    found: dict[str, Any] = {}
-    query = VoxelQuery((0.0, 500.0, 400.0))
-    for name, sites in (("global encoder.5", ["encoder.5"]), ("window encoder.4", ["encoder.4"]), ("all sites", None)):
-        before, peak = resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        inspection = inspect_slice(model, volume, 0, 0, sites=sites)
-        site = sites[0] if sites else "encoder.11"
-        ask(inspection, site, query)
-        calls = [inspection.captured(s).call for s in inspection.sites]
-        found[name] = {
-            "added_mb": round((resident() - before) / MB),
-            "queries_and_keys_mb": round(sum(c.q.nbytes + c.k.nbytes for c in calls) / MB),
-            "peak_grew_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024 / MB),
-        }
-        if sites == ["encoder.5"]:
-            captured = inspection.captured(site)
-            found["whole matrix, all heads, mb"] = round(full_matrix_bytes(captured, captured.call.heads) / MB)
-            found["said before"] = full_matrix_says(captured)
-        del inspection, calls
+    volume = sam_volume(Volume)
+    embedding = model.encode(volume.data[0].clip(0, 1))
+    before = resident()
+    click = Prompts(np.array([[500.0, 400.0]], np.float32), np.array([1]))
+    inspection = inspect_slice(model, volume, 0, 0, prompts=click)
+    added = {"after encoding": resident() - before}
+    used = time.process_time()
+    for site in [site.name for site in drawable_sites(inspection)] + [ROLLOUT]:
+        ask(inspection, site, VoxelQuery((0.0, 500.0, 400.0)))
+        added[site] = resident() - before
+    asked = time.process_time() - used
+    says = full_matrix_says(inspection.captured("encoder.5"))
+    kept = sum(math.prod(c.q_shape) + math.prod(c.k_shape) for c in _calls(inspection))
+    del inspection
+    probed = resident()
+    with AttentionProbe(model) as probe:
+        model.encode(volume.data[0].clip(0, 1))
+    for site in probe.sites:
+        probe.heatmap(site, (500.0, 400.0))
     del embedding
-    return found
+    return {
+        "added_mb": {site: round(size / MB) for site, size in added.items()},
+        "most_added_mb": round(max(added.values()) / MB),
+        "probe_added_mb": round((resident() - probed) / MB),
+        "queries_and_keys_of_all_sites_mb": round(4 * kept / MB),
+        "cpu_s_for_all_sites": round(asked, 2),
+        "whole matrix, said before": says,
+    }
+
+
+def _calls(inspection: Any) -> list[Any]:
+    return [inspection.captured(site).call for site in inspection.sites]
+
+
+def memory_dock() -> dict[str, Any]:
+    """The same in a real window: beyond a click that was answered, while the dock shows one site after another."""
+    viewer, controller, until = window(sam_layer())
+    controller.models.use(_loaded("sam-vit-b", "random"))
+    until(lambda: controller.session is not None and controller.queue.pending == 0)
+    point = _slice_point((1.0, 500.0, 400.0))
+    controller.clicked(point)
+    until(lambda: controller.queue.pending == 0 and bool(controller.session.objects))
+    before = resident()
+    state = open_dock(viewer).state
+    controller.queried.emit(point, False)
+    until(lambda: state.seen is not None and controller.queue.pending == 0)
+    added = {}
+    for entry in list(state.sites):
+        state.choose_site(entry.name)
+        until(lambda name=entry.name: state.site == name and controller.queue.pending == 0)
+        added[entry.name] = resident() - before
+    state.want_matrix(True)
+    until(lambda: bool(state.matrix) and controller.queue.pending == 0)
+    added["matrix of all sites"] = resident() - before
+    viewer.close()
+    controller.queue.wait()
+    return {
+        "added_mb": {site: round(size / MB) for site, size in added.items()},
+        "most_added_mb": round(max(added.values()) / MB),
+    }
+
+
+def sam_volume(kind: Any) -> Any:
+    """Noise of SAM's size, one slice."""
+    data = np.random.default_rng(0).normal(size=(1, SAM_SIDE, SAM_SIDE)).astype(np.float32)
+    return kind.from_array(data, (3.0, 0.7, 0.7), "MR")
 
 
 def resident() -> int:
@@ -170,7 +249,13 @@ def ranking() -> dict[str, Any]:
     }
 
 
-CASES = {"live-tiny": live_tiny, "live-sam": live_sam, "memory": memory, "ranking": ranking}
+CASES = {
+    "live-tiny": live_tiny,
+    "live-sam": live_sam,
+    "memory": memory,
+    "memory-dock": memory_dock,
+    "ranking": ranking,
+}
 
 
 def main() -> int:
@@ -179,7 +264,10 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(CASES))
     chosen = parser.parse_args().only
     if chosen is not None:
-        print(json.dumps({chosen: CASES[chosen]()}))
+        with tempfile.TemporaryDirectory() as folder:  # nothing of it is kept among the user's own sessions
+            os.environ["MEDT_PREFERENCES"] = f"{folder}/preferences.json"
+            os.environ["XDG_STATE_HOME"] = os.environ["XDG_CACHE_HOME"] = folder
+            print(json.dumps({chosen: CASES[chosen]()}))
         return 0
     return max(subprocess.run([sys.executable, __file__, "--only", name], check=False).returncode for name in CASES)
 
