@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
@@ -31,14 +30,12 @@ class SessionActions(QObject):
     """The current session's objects, and what is done to their masks. Belongs to a controller, held weakly."""
 
     progressed = Signal(object)  # a Progress while something long runs, None when it has ended
-    volumes_changed = Signal()
     measured = Signal(list, str)  # Rows of the table of measurements, and the unit of the image's values
 
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
         self._controller = weakref.ref(controller)
         self.long_job: Job | None = None
-        self.volumes_ml: dict[int, float] = {}
 
     # ------------------------------------------------------------------ objects
 
@@ -115,23 +112,11 @@ class SessionActions(QObject):
             controller.session.clear_object(object_id)
         controller.after_change()
 
-    def measure(self) -> None:
-        """Count every object's millilitres in the worker."""
-        controller = self._controller()
-        session, workspace = controller.session, controller.workspace
-        if session is None:
-            return
-        labels, volume = session.live_labels, workspace.volume
-        controller.queue.submit(
-            lambda: object_volumes_ml(labels, volume.spacing),
-            label="",
-            key="measure",
-            on_done=self._measured,
-        )
-
-    def _measured(self, volumes_ml: dict[int, float]) -> None:
-        self.volumes_ml = volumes_ml
-        self.volumes_changed.emit()
+    @property
+    def volumes_ml(self) -> dict[int, float]:
+        """Millilitres of every object that has a mask, by its number."""
+        session = self._controller().session
+        return {} if session is None else session.volumes_ml
 
     def statistics(self) -> None:
         """Measure every object in the worker, for the table."""
@@ -230,12 +215,3 @@ class SessionActions(QObject):
         self.long_job = None
         self.progressed.emit(None)
         self._controller().changed.emit()
-
-
-def object_volumes_ml(labels: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> dict[int, float]:
-    """Millilitres of every object. labels: (z, y, x) unsigned integers, 0 is background."""
-    count = int(labels.max()) + 1
-    # Slice by slice: bincount makes 64-bit integers of all that it is given.
-    voxels = sum(np.bincount(plane.ravel(), minlength=count) for plane in labels)
-    millilitres = float(np.prod(spacing_zyx_mm)) / 1000
-    return {i: float(n) * millilitres for i, n in enumerate(voxels) if i and n}

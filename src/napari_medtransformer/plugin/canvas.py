@@ -65,14 +65,19 @@ class CanvasTools:
         start = self._point(viewer, event)
         other_sign = "Shift" in event.modifiers
         drawing = start is not None and controller.gestures.begin(start, other_sign)
-        if drawing:
-            event.handled = True  # the drag draws; it must not move the view
+        # The canvas would draw the whole scene twice more to find out what a press that is not handled has hit.
+        panning = start is not None and not drawing and controller.tool is not Tool.PAN and _can_be_panned(viewer)
+        if drawing or panning:
+            event.handled = True  # the drag draws or pans here; the canvas must not move the view
+        grabbed = np.asarray(event.position, dtype=float)
         moved = False
         yield
         while event.type == "mouse_move":
             moved = moved or float(np.abs(np.asarray(event.pos) - pressed_at).max()) > CLICK_RADIUS
             if drawing and moved:
                 controller.gestures.drag(self._clamped(viewer, event))
+            elif panning and moved:
+                _pan(viewer, grabbed - np.asarray(event.position, dtype=float))
             yield
         if drawing and moved:
             controller.gestures.finish(self._clamped(viewer, event))
@@ -104,6 +109,18 @@ class CanvasTools:
             return None
         world = nearest_inside(layer, event.position)
         return slice_point(layer, world, event.dims_displayed, viewer.dims.ndim)
+
+
+def _can_be_panned(viewer: Any) -> bool:
+    """Whether a drag moves a view that we know how to move; else the canvas does."""
+    return bool(viewer.dims.ndisplay == 2 and viewer.scene.camera.mouse_pan and not viewer.canvas.grid.enabled)
+
+
+def _pan(viewer: Any, world: np.ndarray) -> None:
+    """Move the view by so much of the world."""
+    camera, displayed = viewer.scene.camera, list(viewer.dims.displayed)
+    depth, *centre = camera.center
+    camera.center = (depth, *(np.asarray(centre) + world[displayed]))
 
 
 def _mouse_is_free(viewer: Any) -> bool:

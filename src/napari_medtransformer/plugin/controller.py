@@ -26,6 +26,7 @@ from napari_medtransformer.plugin.preferences import Preferences, read_preferenc
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
 from napari_medtransformer.plugin.recovery import Recovery
 from napari_medtransformer.plugin.remote import RemoteChoice
+from napari_medtransformer.plugin.showing import Showing
 from napari_medtransformer.plugin.tools import Tool
 from napari_medtransformer.plugin.view import ViewFollower
 from napari_medtransformer.plugin.work import WorkQueue
@@ -33,9 +34,6 @@ from napari_medtransformer.plugin.workspace import Workspace
 from napari_medtransformer.prompting import PromptSession
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.prompts import PointPrompt, Prompt, SliceKey
-
-MEASURE_DELAY_MS = 250
-"""Objects are measured once nothing has changed for this long."""
 
 _controllers: weakref.WeakKeyDictionary[Any, SessionController] = weakref.WeakKeyDictionary()
 
@@ -68,7 +66,9 @@ class SessionController(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.queue = WorkQueue()
-        self.queue.busy_changed.connect(self._on_busy)
+        self.showing = Showing(self)
+        self.showing.busy_changed.connect(self.changed)
+        self.queue.busy_changed.connect(self.showing.work)
         self.models = ModelSlot(self.queue)
         self.models.loaded.connect(self._on_model)
         self.models.changed.connect(self.changed)
@@ -88,15 +88,11 @@ class SessionController(QObject):
         self.follows_cursor = False
         self.model_window = ModelWindow(self)
         self.layer_fault = ""
-        self.busy = ""  # what the worker is doing
+        self._refused: weakref.ref[Image] | None = None
         self._workspaces: dict[tuple[Layer, int], Workspace] = {}
         self._current: Workspace | None = None
         self._closed = False
         self._users = 0
-        self._measure_timer = QTimer(self)
-        self._measure_timer.setSingleShot(True)
-        self._measure_timer.setInterval(MEASURE_DELAY_MS)
-        self._measure_timer.timeout.connect(self.actions.measure)
         self._canvas = CanvasTools(viewer, self)
         self._canvas.allow_double_click_zoom(False)
         viewer.layers.events.removed.connect(self._on_layer_removed)
@@ -119,7 +115,7 @@ class SessionController(QObject):
         for workspace in self._workspaces.values():
             self.recovery.let_go(workspace, discard=not workspace.unsaved)
         self.recovery.close()
-        self._measure_timer.stop()
+        self.showing.close()
         self.model_window.close()
         self.queue.close()
         self.models.close()
@@ -151,6 +147,11 @@ class SessionController(QObject):
         return None if self._current is None else self._current.layer
 
     @property
+    def refused(self) -> Image | None:
+        """The image that was chosen last and is no volume; None once another was chosen."""
+        return None if self._refused is None else self._refused()
+
+    @property
     def session(self) -> PromptSession | None:
         return None if self._current is None else self._current.session
 
@@ -158,6 +159,11 @@ class SessionController(QObject):
     def model(self) -> Any:
         """The model that answers, or None."""
         return self.models.model
+
+    @property
+    def busy(self) -> str:
+        """What the worker is doing, once it takes a while."""
+        return self.showing.busy
 
     @property
     def obstacle(self) -> str:
@@ -189,15 +195,22 @@ class SessionController(QObject):
     def set_layer(self, layer: Image | None) -> None:
         """Work on this image layer; a layer that is no volume is refused with a notification."""
         self._leave()
+        self._refused = None
         if layer is None:
             self._current, self.layer_fault = None, ""
         else:
             try:
                 self._current, self.layer_fault = self._workspace_of(layer, self._shown_frame(layer)), ""
             except MedTransformerError as error:
-                self._current, self.layer_fault = None, str(error)
+                self._current, self.layer_fault, self._refused = None, str(error), weakref.ref(layer)
                 report(error)
         self._show_layer()
+
+    def turn_to(self, workspace: Workspace) -> bool:
+        """Work on a volume that was worked on before, because its layers were touched; whether it is there to be."""
+        if workspace is not self._current and workspace in self._workspaces.values():
+            self.set_layer(workspace.layer)
+        return workspace is self._current
 
     def follow_slice(self) -> None:
         """Another slice is shown; of a layer (frame, z, y, x), perhaps another volume."""
@@ -234,11 +247,7 @@ class SessionController(QObject):
             self._current.set_visible(False)
 
     def _shown_frame(self, layer: Layer) -> int:
-        viewer = self.viewer
-        if layer.ndim != 4 or viewer is None or layer not in viewer.layers:
-            return 0
-        frame = round(float(layer.world_to_data(viewer.dims.point)[0]))
-        return min(max(frame, 0), frames_of(layer) - 1)
+        return planes.shown_frame(self.viewer, layer)
 
     def _show_layer(self) -> None:
         self.view.show()
@@ -375,17 +384,8 @@ class SessionController(QObject):
 
     def after_change(self) -> None:
         """Show everything as it is now; call it after the session was changed."""
-        if self._closed:
-            return
-        if self._current is not None:
-            self._current.refresh(self.prompting.selected)
-            self.recovery.keep(self._current)
-            self._measure_timer.start()
-        self.changed.emit()
-
-    def _on_busy(self, label: str) -> None:
-        self.busy = label
-        self.changed.emit()
+        if not self._closed:
+            self.showing.now()
 
     def _on_layer_removed(self, event: Any) -> None:
         layer = event.value
@@ -394,6 +394,8 @@ class SessionController(QObject):
         for key in [key for key in self._workspaces if key[0] is layer]:
             workspace = self._workspaces.pop(key)
             self.recovery.let_go(workspace, discard=not workspace.unsaved)
+            # Later: whoever takes layers out now may have more of them on a list.
+            QTimer.singleShot(0, workspace.hand_over)
         for workspace in self._workspaces.values():
             workspace.forget(layer)
         self.attention.layers.forget(layer)

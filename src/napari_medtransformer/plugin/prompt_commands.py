@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_medtransformer.plugin.notify import reported
-from napari_medtransformer.prompting.prompts import Prompt, SliceKey
+from napari_medtransformer.prompting.prompts import PointPrompt, Prompt, SliceKey, Zyx
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.plugin.workspace import Workspace
 
 
 class PromptCommands:
@@ -20,6 +21,11 @@ class PromptCommands:
     def __init__(self, controller: SessionController) -> None:
         self._controller = weakref.ref(controller)
         self.selected: frozenset[int] = frozenset()
+
+    def turn_to(self, workspace: Workspace | None) -> bool:
+        """Commands are for this volume's prompts from now on; whether they can be: its image may be gone."""
+        controller = self._controller()
+        return workspace is not None and controller is not None and controller.turn_to(workspace)
 
     def add(self, prompt: Prompt) -> None:
         """Give the session a prompt and predict; before the model is there, keep it for then."""
@@ -33,18 +39,35 @@ class PromptCommands:
             else:
                 controller.model_window.settle()
                 controller.prediction.follow(workspace.session, [workspace.session.add_prompt(prompt)])
-        controller.after_change()
+        controller.showing.with_answer()
+
+    def add_points(self, positions_zyx: Iterable[Zyx]) -> None:
+        """Points were set with napari's own tool: they are prompts of the present sign and plane."""
+        controller = self._controller()
+        where = controller.view.shown_slice()
+        for zyx in positions_zyx:
+            object_id = controller.workspace.current_object
+            self.add(PointPrompt(zyx, controller.positive, object_id, 0 if where is None else where[0]))
 
     def remove(self, prompt_ids: Iterable[int]) -> None:
         """Take prompts away and predict their slices anew."""
         controller = self._controller()
         session = controller.session
         if session is None:
+            self._remove_waiting(frozenset(prompt_ids))
             return
         with reported():
             for prompt_id in prompt_ids:
                 controller.prediction.follow(session, [session.remove_prompt(prompt_id)])
-        controller.after_change()
+        controller.showing.with_answer()
+
+    def _remove_waiting(self, prompt_ids: frozenset[int]) -> None:
+        """Those that wait for a model are numbered from below zero, as the workspace shows them."""
+        workspace = self._controller().workspace
+        if workspace is not None:
+            numbered = enumerate(workspace.waiting, start=-len(workspace.waiting))
+            workspace.waiting = [prompt for number, prompt in numbered if number not in prompt_ids]
+            self._controller().after_change()
 
     def replace(self, changed: dict[int, Prompt]) -> None:
         """Put other prompts in the place of some, as when they were dragged elsewhere, and predict."""
@@ -55,7 +78,7 @@ class PromptCommands:
         with reported():
             for prompt_id, prompt in changed.items():
                 controller.prediction.follow(session, [session.move_prompt(prompt_id, prompt)])
-        controller.after_change()
+        controller.showing.with_answer()
 
     def move_points(self, positions: dict[int, tuple[float, float, float]]) -> None:
         """Points were dragged elsewhere. positions: (z, y, x) by prompt."""

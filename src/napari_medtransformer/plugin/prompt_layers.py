@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from napari.layers import Layer, Points, Shapes
+from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
@@ -33,10 +35,18 @@ class PromptLayers:
     again if the user deleted them.
     """
 
-    def __init__(self, add: Callable[[Layer], None], image: Layer, commands: PromptCommands) -> None:
+    def __init__(
+        self,
+        add: Callable[[Layer], None],
+        image: Layer,
+        commands: PromptCommands,
+        turn_here: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """add: puts a layer into the viewer. turn_here: makes commands be about these prompts; False if they cannot."""
         self._add = add
         self._image = image
         self._commands = commands
+        self._turn_here = turn_here
         self._syncing = False
         self._point_ids: list[int] = []
         self._shown_points: tuple[Any, ...] = ()
@@ -98,19 +108,29 @@ class PromptLayers:
             self._add(self.points)
         layer = self.points
         self._point_ids = list(points)
-        layer.selected_data = set()
-        layer.data = np.array([self._layer_position(p.position_zyx) for p in points.values()]).reshape(-1, layer.ndim)
-        layer.features = {
-            "prompt": list(points),
-            "object": [p.object_id for p in points.values()],
-            "sign": ["+" if p.positive else "−" for p in points.values()],
-            "plane": [("axial", "coronal", "sagittal")[p.axis] for p in points.values()],
-        }
-        if points:
-            layer.symbol = ["disc" if p.positive else "x" for p in points.values()]
-            layer.face_color = [POSITIVE if p.positive else NEGATIVE for p in points.values()]
-            size = marker_size(self._image)
-            layer.size = [1.6 * size if i in selected else size for i in points]
+        size = marker_size(self._image)
+        looks = [_point_look(prompt) for prompt in points.values()]
+        with quietly(layer):
+            layer.selected_data = set()
+            if looks:  # a point that is added comes with the present look, and nothing is left to be set
+                layer.current_symbol, layer.current_face_color = looks[-1]
+                layer.current_size = size
+            positions = [self._layer_position(p.position_zyx) for p in points.values()]
+            layer.data = np.array(positions).reshape(-1, layer.ndim)
+            layer.features = {
+                "prompt": list(points),
+                "object": [p.object_id for p in points.values()],
+                "sign": ["+" if p.positive else "−" for p in points.values()],
+                "plane": [("axial", "coronal", "sagittal")[p.axis] for p in points.values()],
+            }
+            if looks:
+                layer.symbol = [symbol for symbol, _ in looks]
+                layer.size = [1.6 * size if i in selected else size for i in points]
+            colours = transform_color([colour for _, colour in looks]) if looks else np.zeros((0, 4))
+            if not np.array_equal(layer.face_color, colours):
+                layer.face_color = colours
+        layer.refresh(extent=False, thumbnail=False)
+        layer.events.features()
 
     def _show_lines(self, lines: Mapping[int, Prompt], colours: Mapping[int, str], selected: frozenset[int]) -> None:
         layer = self._shapes_layer()
@@ -181,10 +201,17 @@ class PromptLayers:
         if self._syncing or self.points is None:
             return
         action = str(getattr(event.action, "value", event.action))
-        indices = [int(i) % max(1, len(self._point_ids)) for i in np.ravel(event.data_indices)]
+        if action not in ("added", "removed", "changed") or not self._turn_here():
+            return
+        count = len(self._point_ids)
+        if action == "added":
+            self._shown_points = ()  # these points become prompts, and are shown as such
+            self._commands.add_points([self._volume_position(place) for place in self.points.data[count:]])
+            return
+        indices = [int(i) % count for i in np.ravel(event.data_indices) if -count <= i < count]
         if action == "removed":
             self._commands.remove([self._point_ids[i] for i in indices])
-        elif action == "changed":
+        else:
             self._commands.move_points(
                 {self._point_ids[i]: self._volume_position(self.points.data[i]) for i in indices}
             )
@@ -199,6 +226,22 @@ class PromptLayers:
     @property
     def _line_width(self) -> float:
         return max(0.5, LINE_SHARE * max(layer_shape(self._image)[-3:]))
+
+
+@contextmanager
+def quietly(layer: Layer) -> Iterator[None]:
+    """Many changes of a layer of ours without a redraw for each of them; refresh it afterwards.
+
+    A setter of napari slices, uploads, draws a thumbnail and measures the extent of all layers anew: a click that set
+    six of them would be answered a tenth of a second later.
+    """
+    with layer.events.blocker_all(), layer._block_refresh():
+        yield
+
+
+def _point_look(prompt: PointPrompt) -> tuple[str, str]:
+    """(symbol, colour) of a sign."""
+    return ("disc", POSITIVE) if prompt.positive else ("x", NEGATIVE)
 
 
 def _closed(line: np.ndarray) -> np.ndarray:

@@ -50,8 +50,9 @@ class Workspace:
         self.committed: weakref.ref[Labels] | None = None  # the user's layer that labels were handed to last
         self.autosave: Autosave | None = None
         self.masks: Labels | None = None
-        self._shown_revision = -1
-        self.prompts = PromptLayers(self.add_layer, layer, commands)
+        self._painted = -1  # the session's, when the masks were drawn last
+        here = weakref.ref(self)
+        self.prompts = PromptLayers(self.add_layer, layer, commands, lambda: commands.turn_to(here()))
 
     def colour(self, object_id: int) -> str:
         """The object's colour, as hex."""
@@ -80,9 +81,9 @@ class Workspace:
             self.masks = masks
         if self.masks is not None:
             self._colour_masks(colours)
-            if self._shown_revision != self.session.revision:
+            if self._painted != self.session.painted:
                 self.masks.refresh(extent=False, thumbnail=False)
-                self._shown_revision = self.session.revision
+                self._painted = self.session.painted
         self.prompts.sync(self.session.prompts, colours, selected)
 
     def use_model(
@@ -121,7 +122,7 @@ class Workspace:
         """Work with another session from now on."""
         self.session = session
         self.commits = Commits()
-        self._shown_revision = -1
+        self._painted = -1
         self._drop_masks()
         self.refresh()
 
@@ -160,6 +161,19 @@ class Workspace:
         if layer is self.masks:
             self.masks = None
         self.prompts.forget(layer)
+
+    def hand_over(self) -> None:
+        """The image is gone: its prompts go too, and what was found is left as a labels layer of the user's own."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        for layer in self.prompts.layers:
+            if layer in viewer.layers:
+                viewer.layers.remove(layer)
+        if self.masks is not None and self.masks in viewer.layers:
+            self.masks.data = np.array(self.masks.data)
+            self.masks.editable = True
+        self.masks = None
 
     def _make_masks(self) -> Labels:
         session = self.session

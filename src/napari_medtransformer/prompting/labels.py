@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -50,10 +51,16 @@ def composed_object(masks: Masks, shape_zyx: tuple[int, int, int]) -> np.ndarray
     return composed
 
 
-def repaint(labels: np.ndarray, masks: Masks, object_ids: Iterable[int], planes: Iterable[tuple[int, int]]) -> None:
-    """Compose the objects anew on the given (axis, index) slices of `labels` (z, y, x); later objects lie on top."""
+def repaint(
+    labels: np.ndarray, masks: Masks, object_ids: Iterable[int], planes: Iterable[tuple[int, int]], voxels: Counter[int]
+) -> bool:
+    """Compose the objects anew on the given (axis, index) slices of `labels` (z, y, x); later objects lie on top.
+
+    voxels: of every label, kept in step. Returns whether any voxel has another label than before.
+    """
     order = list(object_ids)
     by_object = {number: {k: v for k, v in masks.items() if k.object_id == number} for number in order}
+    changed = False
     for axis, index in planes:
         target = plane(labels, axis, index)
         rows, columns = target.shape
@@ -61,4 +68,16 @@ def repaint(labels: np.ndarray, masks: Masks, object_ids: Iterable[int], planes:
         for number in order:
             if by_object[number]:
                 composed[object_on_plane(by_object[number], number, axis, index, (rows, columns))] = number
-        target[:] = composed
+        differing = target != composed
+        if differing.any():
+            changed = True
+            voxels.subtract(label_voxels(target[differing]))
+            voxels.update(label_voxels(composed[differing]))
+            target[:] = composed
+    return changed
+
+
+def label_voxels(labels: np.ndarray) -> dict[int, int]:
+    """How many voxels have each label; 0, the background, is left out."""
+    counts = np.bincount(labels.ravel())
+    return {int(number): int(counts[number]) for number in np.flatnonzero(counts) if number}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,13 +23,16 @@ class Timeline:
 
     A prediction is a function of a slice's prompts and the model, so it is stored under them and belongs to no moment:
     undo finds it again, and one that arrives late is right for the moment that asked for it. The labels are repainted
-    only on slices whose mask differs. labels: (z, y, x) uint16. model: the number of the model that answers now.
+    only on slices whose mask differs. labels: (z, y, x) uint16. voxels: how many each label has. revision grows with
+    every change, painted with those alone that changed a label. model: the number of the model that answers now.
     budget_bytes: of memory for undo, and as much for predictions; what is older lies on disk.
     """
 
     def __init__(self, shape: tuple[int, int, int], budget_bytes: int = _HISTORY_BYTES) -> None:
         self.labels = np.zeros(shape, np.uint16)
+        self.voxels: Counter[int] = Counter()
         self.revision = 0
+        self.painted = 0
         self.model = 0
         self.listeners: list[Callable[[], None]] = []
         self._budget = budget_bytes
@@ -174,7 +178,8 @@ class Timeline:
         if not order_changed:
             differing = {key for key in differing if before.get(key) != after.get(key)}
         planes = sorted({(key.axis, key.index) for key in differing})
-        repaint(self.labels, after, [one.object_id for one in self.state.objects], planes)
+        order = [one.object_id for one in self.state.objects]
+        self.painted += repaint(self.labels, after, order, planes, self.voxels)
         self.revision += 1
         for listener in list(self.listeners):
             listener()
