@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
-from napari_medtransformer.plugin.attention_words import query_maker
+from napari_medtransformer.plugin.attention_drawing import HeatDrawing
+from napari_medtransformer.plugin.attention_matrix import MatrixOfHeads
+from napari_medtransformer.plugin.attention_model import InspectedModel
+from napari_medtransformer.plugin.attention_organs import OrgansInView
+from napari_medtransformer.plugin.attention_wishes import prompts_by_object, slice_wish, window_wish
 from napari_medtransformer.plugin.heat_layer import HeatLayers, HeatStyle, SliceHeat
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.notify import report, warn
-from napari_medtransformer.plugin.organs import Organ, labels_of, organs_on_slice
-from napari_medtransformer.prompting.prompts import SliceKey
+from napari_medtransformer.plugin.organs import Organ
 
 if TYPE_CHECKING:
-    from napari_medtransformer.inspection import SliceInspection
-    from napari_medtransformer.inspection.queries import Answer
+    from napari_medtransformer.inspection.queries import Answer, Inspection
     from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.plugin.controller import SessionController
-    from napari_medtransformer.plugin.head_maps import Seen, SiteEntry, Wish
+    from napari_medtransformer.plugin.head_maps import Seen, SiteEntry
 
 MEAN, MAXIMUM, ROLLOUT = "mean", "maximum", "rollout"
 Asks = Literal["voxel", "prompt", "organ", "everything", "prefix"]
-MATRIX_DELAY_MS = 150
-"""All sites are asked once the query has rested this long."""
 
 
 class AttentionState(QObject):
     """Asks the worker what heads attend to and keeps the newest answer. Belongs to a controller, held weakly.
 
-    A slice is encoded under the probe once and kept until another slice, model or prompt is asked about.
+    A slice is encoded under the probe once and kept until another slice, model or prompt is asked about; of an
+    automatic model, the windows that hold the voxel that asks.
     """
 
     changed = Signal()  # a new answer, or something else that is shown beside it
@@ -43,29 +43,19 @@ class AttentionState(QObject):
         self._controller = weakref.ref(controller)
         self.site = ""
         self.head = MEAN
-        self.shown = True
-        self.style = HeatStyle()
         self.asks: Asks = "voxel"
         self.pinned = False
         self.prompt_index: int | None = None  # None: the newest point
-        self.asking_organ: Organ | None = None
-        self.target_organ: Organ | None = None
         self.query: SlicePoint | None = None
         self.seen: Seen | None = None
-        self.matrix: tuple[Answer, ...] = ()
-        self.cells: list[list[np.ndarray]] = []
-        self.wants_matrix = False
-        self._clicks = 0  # labels may have been painted between them
+        self.awake = False
         self._seen_for: Any = None
-        self._matrix_of: Any = None
-        self._organs: tuple[Any, list[Organ]] = (None, [])
-        self._override: SliceHeat | None = None
-        self._awake = False
-        self._layers = HeatLayers(controller.viewer)
-        self._matrix_timer = QTimer(self)
-        self._matrix_timer.setSingleShot(True)
-        self._matrix_timer.setInterval(MATRIX_DELAY_MS)
-        self._matrix_timer.timeout.connect(self._ask_all)
+        self._organs = OrgansInView(controller)
+        self._drawing = HeatDrawing(controller)
+        self._matrix = MatrixOfHeads(self)
+        self._matrix.changed.connect(self.matrix_changed)
+        self.inspected = InspectedModel(controller)
+        self.inspected.changed.connect(self._on_inspected)
         controller.queried.connect(self._on_query)
         controller.layer_changed.connect(self._on_layer)
         controller.models.changed.connect(self._forget)
@@ -80,7 +70,37 @@ class AttentionState(QObject):
     @property
     def layers(self) -> HeatLayers:
         """The heatmap, its outlines and the query mark in the viewer."""
-        return self._layers
+        return self._drawing.layers
+
+    @property
+    def style(self) -> HeatStyle:
+        """How the heatmap is drawn."""
+        return self._drawing.style
+
+    @property
+    def shown(self) -> bool:
+        """Whether the chosen map is drawn in the viewer."""
+        return self._drawing.shown
+
+    @property
+    def matrix(self) -> tuple[Answer, ...]:
+        """What every site answered, as far as it was asked."""
+        return self._matrix.answers
+
+    @property
+    def cells(self) -> list[list[np.ndarray]]:
+        """A small picture of every head of the matrix."""
+        return self._matrix.cells
+
+    @property
+    def target_organ(self) -> Organ | None:
+        """The organ on which shares are told."""
+        return self._organs.target
+
+    @property
+    def asking_organ(self) -> Organ | None:
+        """The organ that asks."""
+        return self._organs.asking
 
     @property
     def answer(self) -> Answer | None:
@@ -88,8 +108,8 @@ class AttentionState(QObject):
         return None if self.seen is None else self.seen.answer
 
     @property
-    def inspection(self) -> SliceInspection | None:
-        """The slice that was asked about."""
+    def inspection(self) -> Inspection | None:
+        """The slice, or the windows of a volume, that were asked about."""
         return None if self.seen is None else self.seen.inspection
 
     @property
@@ -106,7 +126,9 @@ class AttentionState(QObject):
     def obstacle(self) -> str:
         """Why there is nothing to show, and what to do about it."""
         controller = self.controller
-        if controller.workspace is None or controller.model is None:
+        if self.inspected.obstacle:
+            return self.inspected.obstacle
+        if controller.workspace is None or (controller.model is None and not self.inspected.is_automatic):
             return controller.obstacle or "The model is loading…"
         if self.seen is None:
             busy = self.query is not None and controller.queue.pending
@@ -121,54 +143,29 @@ class AttentionState(QObject):
         mask = self.target_mask()
         if mask is None or self.answer is None:
             return None
-        return float(share_inside(one_map(self.answer.heatmap, name), mask)[0])
+        return float(share_inside(one_map(self.answer.whole, name), mask)[0])
 
     def target_mask(self) -> np.ndarray | None:
-        """(rows, columns) bool: the organ that is looked at on the slice asked about; None where it has no pixel."""
+        """Where the organ that is looked at lies, as `organ_mask`."""
         return self.organ_mask(self.target_organ)
-
-    def mark(self) -> tuple[float, float] | None:
-        """Where what asks lies in a thumbnail, (row, column) in [0, 1]."""
-        answer, inspection = self.answer, self.inspection
-        if answer is None or answer.mark_yx is None:
-            return None
-        y, x = ((c + 0.5) / n for c, n in zip(answer.mark_yx, inspection.image.shape, strict=True))
-        return (1 - y, x) if self._upside_down() else (y, x)
 
     def organs(self) -> list[Organ]:
         """Every labelled structure on the slice asked about, or on the one on screen."""
-        controller = self.controller
-        where = self.where or controller.view.shown_slice()
-        workspace = controller.workspace
-        if where is None or workspace is None:
-            return []
-        layers = labels_of(controller.viewer, workspace.layer)
-        revision = None if controller.session is None else controller.session.revision
-        key = (where, revision, self._clicks, tuple((id(layer), layer.name) for layer in layers))
-        if self._organs[0] != key:
-            self._organs = key, organs_on_slice(controller.viewer, workspace.layer, workspace.masks, *where)
-            present = {organ.key: organ for organ in self._organs[1]}  # they may have new names
-            self.target_organ = self.target_organ and present.get(self.target_organ.key, self.target_organ)
-            self.asking_organ = self.asking_organ and present.get(self.asking_organ.key, self.asking_organ)
-        return self._organs[1]
+        return self._organs.on_slice(self.where)
+
+    def organ_mask(self, organ: Organ | None) -> np.ndarray | None:
+        """bool: an organ on the slice, (rows, columns), or where the model sees three axes (z, y, x); None: nowhere."""
+        solid = self.answer.solid is not None if self.answer is not None else self.inspected.is_solid
+        return self._organs.mask(organ, self.where, solid=solid)
 
     def prompts_by_object(self) -> dict[int, Prompts]:
         """The prompts of every object on the slice asked about, as the model takes them."""
-        from napari_medtransformer.prompting.model_prompts import model_prompts
-
-        controller, inspection = self.controller, self.inspection
-        if inspection is None or controller.session is None or self.where is None:
-            return {}
-        shape, found = inspection.image.shape, {}
-        for item in controller.session.objects:
-            key = SliceKey(item.object_id, *self.where)
-            given = [p for p in controller.session.prompts.values() if p.key == key]
-            if given:
-                found[item.object_id] = model_prompts((shape[0], shape[1]), given)
-        return found
+        return prompts_by_object(self)
 
     def object_name(self, object_id: int) -> str:
-        """What an object of the session is called."""
+        """What an object of the session, or a label of the automatic model, is called."""
+        if self.inspected.model is not None:
+            return next((x.name for x in self.inspected.model.card.labels if x.value == object_id), str(object_id))
         named = {o.object_id: o.name for o in self.controller.session.objects}
         return named.get(object_id) or f"object {object_id}"
 
@@ -176,7 +173,9 @@ class AttentionState(QObject):
 
     def set_awake(self, awake: bool) -> None:
         """Whether the dock can be seen; nothing is computed while it cannot."""
-        self._awake = awake
+        self.awake = awake
+        if awake:
+            self.inspected.look_again()
         if awake and self.query is not None and (self._seen_for or ())[:3] != self._wish_key():
             self._ask()
 
@@ -193,11 +192,11 @@ class AttentionState(QObject):
 
     def set_shown(self, shown: bool) -> None:
         """Whether the chosen map is drawn in the viewer."""
-        self.shown = shown
+        self._drawing.shown = shown
         if shown:
             self.draw()
         else:
-            self._layers.remove()
+            self.layers.remove()
         self.changed.emit()
 
     def choose_asks(self, asks: Asks) -> None:
@@ -211,7 +210,7 @@ class AttentionState(QObject):
             if not organs:
                 warn("There is no label on this slice: mark an object, or open a Labels layer of the image's size.")
                 self.asks = "voxel"
-            self.asking_organ = organs[0] if organs else None
+            self._organs.asking = organs[0] if organs else None
         if self.query is None and self.asks != "voxel":
             self._query_on_screen()
         self._ask()
@@ -223,12 +222,12 @@ class AttentionState(QObject):
 
     def choose_asking_organ(self, organ: Organ | None) -> None:
         """Let this organ ask."""
-        self.asking_organ = organ
+        self._organs.asking = organ
         self.choose_asks("organ")
 
     def choose_target(self, organ: Organ | None) -> None:
         """The organ on which shares are told."""
-        self.target_organ = organ
+        self._organs.target = organ
         self.changed.emit()
         self.matrix_changed.emit()
 
@@ -256,23 +255,22 @@ class AttentionState(QObject):
             lambda: head_looking_most_at(seen.inspection, seen.answer.query, mask),
             label="",
             key="attention find",
-            on_done=lambda found: self.choose_site(*found),
+            on_done=lambda found: self.inspection is seen.inspection and self.choose_site(*found),
             on_error=report,
         )
 
     def restyle(self, **changes: Any) -> None:
         """Draw the heatmap in another colour map, opacity, percentile, blending, interpolation or outline."""
-        old, self.style = self.style, replace(self.style, **changes)
-        if (old.colour_map, old.percentile) != (self.style.colour_map, self.style.percentile):
+        pictures, drawn = self._drawing.restyle(**changes)
+        if pictures:
             self._ask()  # the thumbnails are drawn in the worker
-        if {"smooth", "token_grid", "windows", "contour"} & changes.keys():
+        if drawn:
             self.draw()
-        self._layers.restyle(self.style)
+        self.layers.restyle(self.style)
 
     def draw_instead(self, heat: SliceHeat | None) -> None:
         """Draw another map of the same slice in the viewer; None for the chosen head again."""
-        if heat is not None or self._override is not None:
-            self._override = heat
+        if self._drawing.put_instead(heat):
             self.draw()
 
     # ------------------------------------------------------------------ asking
@@ -284,16 +282,14 @@ class AttentionState(QObject):
 
     def want_matrix(self, wanted: bool) -> None:
         """Whether every site is asked as well, soon after each query."""
-        self.wants_matrix = wanted
-        if wanted and self.seen is not None:
-            self._matrix_timer.start()
+        self._matrix.want(wanted)
 
     def _on_query(self, point: SlicePoint, hovering: bool) -> None:
         old = self.query
-        self._clicks += not hovering
+        self._organs.clicks += not hovering
         if hovering and old is not None and point.voxel == old.voxel and point.axis == old.axis:
             return
-        if self.pinned and old is not None and self._awake:
+        if self.pinned and old is not None and self.awake:
             same_slice = old.axis == point.axis and old.voxel[old.axis] == point.voxel[old.axis]
             if same_slice:
                 if not hovering:
@@ -301,6 +297,13 @@ class AttentionState(QObject):
                 return
         self.query = point
         self._ask()
+
+    def _on_inspected(self) -> None:
+        """Another model is looked into; what was asked is asked again."""
+        self._forget()
+        if self.inspected.is_automatic and self.asks in ("prompt", "organ"):
+            self.asks = "voxel"
+        self.ask_again()
 
     def _on_layer(self) -> None:
         self.query = None  # it lay in another volume
@@ -315,31 +318,16 @@ class AttentionState(QObject):
             self.query = SlicePoint((place[0], place[1], place[2]), where[0])
 
     def _wish_key(self) -> Any:
-        session = self.controller.session
-        return (id(session), *self.where) if self.where is not None else None
-
-    def _wish(self) -> tuple[Wish, tuple[Any, ...]] | None:
-        """What to find for the present query, and the prompts it is about."""
-        controller, query = self.controller, self.query
-        session = controller.session
-        if session is None or query is None:
+        if self.where is None:
             return None
-        from napari_medtransformer.plugin.head_maps import Wish
-        from napari_medtransformer.prompting.model_prompts import model_prompts
-
-        volume, prompts = controller.workspace.volume, controller.prompts_on(query)
-        axis, index = query.axis, query.voxel[query.axis]
-        rows, columns = (n for a, n in enumerate(volume.shape) if a != axis)
-        given = model_prompts((rows, columns), prompts) if prompts else None
-        style = self.style
-        wish = Wish(
-            controller.model, volume, session.window, axis, index, given, query_maker(self),
-            self.site, style.colour_map, style.percentile,
-        )  # fmt: skip
-        return wish, prompts
+        automatic = self.inspected.model
+        return (id(self.controller.session if automatic is None else automatic), *self.where)
 
     def _ask(self) -> None:
-        found = self._wish() if self._awake else None
+        if self.inspected.is_automatic:
+            self._ask_windows()
+            return
+        found = slice_wish(self) if self.awake else None
         if found is None:
             return
         from napari_medtransformer.plugin import head_maps
@@ -351,90 +339,62 @@ class AttentionState(QObject):
         same_prompts = known is not None and self._seen_for[3] == prompts
 
         def show(seen: Seen) -> None:
-            self.seen, self._seen_for = seen, (*key, prompts)
-            self.site = seen.answer.site
-            if self.head not in seen.answer.names:
-                self.head = seen.answer.names[-1]
-            self._follow_organs()
-            self.draw()
-            self.changed.emit()
-            if self.wants_matrix:
-                self._matrix_timer.start()
+            self._show(seen, (*key, prompts))
 
         self.controller.queue.submit(
             lambda: head_maps.look(wish, known, same_prompts), label="", key="attention", on_done=show, on_error=report
         )
 
-    def _ask_all(self) -> None:
-        """Ask every site the present query, for the matrix."""
-        seen = self.seen
-        if seen is None or not self._awake or not self.wants_matrix:
+    def _ask_windows(self) -> None:
+        """Ask the automatic model: its windows run unless they did; an organ asks in every window that holds it."""
+        wish = window_wish(self) if self.awake else None
+        if wish is None:
             return
-        style, upside_down, target = self.style, self._upside_down(), self._matrix_of
-        wanted = (seen.inspection, seen.answer.query, style.colour_map, style.percentile)
-        if target is not None and target[0] is wanted[0] and target[1:] == wanted[1:]:
-            self.matrix_changed.emit()
-            return
-        from napari_medtransformer.inspection.matrix import matrix_steps
         from napari_medtransformer.plugin import head_maps
-        from napari_medtransformer.progress import run_to_end
 
-        def find() -> tuple[list[Answer], list[list[np.ndarray]]]:
-            answers = run_to_end(matrix_steps(seen.inspection, seen.answer.query))
-            return answers, head_maps.cells_of(
-                seen.inspection, answers, style.colour_map, style.percentile, upside_down
-            )
+        key, known = self._wish_key(), None if self.seen is None else self.seen.inspection
 
-        def show(found: tuple[list[Answer], list[list[np.ndarray]]]) -> None:
-            answers, self.cells = found
-            self.matrix, self._matrix_of = tuple(answers), wanted
-            self.matrix_changed.emit()
+        def show(seen: Seen) -> None:
+            self._show(seen, (*key, None))
 
-        self.controller.queue.submit(find, label="", key="attention matrix", on_done=show, on_error=report)
+        self.controller.queue.submit_steps(
+            lambda: head_maps.look_steps(wish, known),
+            label="Looking inside…",
+            key="attention",
+            on_done=show,
+            on_error=report,
+        )
 
-    def _follow_organs(self) -> None:
-        """Keep the choice of organs to what is on this slice; without one, the current object is looked at."""
-        organs = {organ.key: organ for organ in self.organs()}
-        if self.target_organ is None or self.target_organ.key not in organs:
-            workspace = self.controller.workspace
-            own = [o for o in organs.values() if o.layer() is workspace.masks and o.value == workspace.current_object]
-            self.target_organ = next(iter(own or organs.values()), None)
-
-    def organ_mask(self, organ: Organ | None) -> np.ndarray | None:
-        """(rows, columns) bool: an organ on the slice asked about; None where it has no pixel."""
-        if organ is None or self.where is None:
-            return None
-        mask = organ.mask(*self.where)
-        return mask if mask.any() else None
+    def _show(self, seen: Seen, made_for: tuple[Any, ...]) -> None:
+        """Take over what the worker found, unless another slice, volume or model was chosen meanwhile."""
+        model = self.inspected.model if self.inspected.is_automatic else self.controller.model
+        if made_for[:3] != self._wish_key() or seen.inspection.model is not model:
+            return
+        self.seen, self._seen_for = seen, made_for
+        self.site = seen.answer.site
+        if self.head not in seen.answer.names:
+            self.head = seen.answer.names[-1]
+        self._organs.follow(self.where)
+        self.draw()
+        self.changed.emit()
+        self._matrix.follow()
 
     # ------------------------------------------------------------------ drawing
 
     def draw(self) -> None:
         """Show the chosen map, or what is drawn in its place, in the viewer."""
-        answer, workspace = self.answer, self.controller.workspace
-        if answer is None or not self.shown or workspace is None or self.where is None:
-            return
-        heat = self._override
-        if heat is None:
-            pixels = answer.on_pixels(self.head, smooth=self.style.smooth)
-            heat = SliceHeat(pixels, *self.where, grid=answer.heatmap.grid)
-        elif (heat.axis, heat.index) != self.where:
-            return
-        mark = None
-        if answer.mark_yx is not None:
-            mark = np.insert(np.asarray(answer.mark_yx, dtype=float), *self.where)
-        self._layers.show(workspace, heat, mark, self.style)
+        self._drawing.draw(self.answer, self.head, self.where)
 
-    def _upside_down(self) -> bool:
-        # z runs down the rows of coronal and sagittal slices, and superior belongs up
+    @property
+    def upside_down(self) -> bool:
+        """Whether thumbnails are turned: z runs down the rows of coronal and sagittal slices; superior belongs up."""
         return self.where is not None and self.where[0] != 0
 
     def _forget(self) -> None:
-        self.seen = self._seen_for = self._override = None
-        self.matrix, self.cells, self._matrix_of = (), [], None
-        self.asking_organ = self.target_organ = None
+        self.seen = self._seen_for = None
+        self._organs.forget()
         if self.asks == "organ":
             self.asks = "voxel"
-        self._layers.remove()
+        self._drawing.forget()
         self.changed.emit()
-        self.matrix_changed.emit()
+        self._matrix.forget()

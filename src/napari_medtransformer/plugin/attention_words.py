@@ -30,12 +30,16 @@ def query_line(state: AttentionState) -> str:
     place = f"{PLANES[state.query.axis]} slice {voxel[state.query.axis]}"
     if state.asks != "voxel" and state.answer is not None:
         return f"{place} · {state.answer.asked}"
+    called = getattr(state.inspection, "label", "")
+    seen = f"\n{state.inspection.model.card.name} calls it {called}" if called else ""
     side = f"{_side(x, 'R', 'L')} {_side(y, 'A', 'P')} {_side(z, 'S', 'I')} mm"
-    return f"{place} · {_voxel(voxel)}\n{side} · {volume.data[voxel]:.5g}{unit}"
+    return f"{place} · {_voxel(voxel)}\n{side} · {volume.data[voxel]:.5g}{unit}{seen}"
 
 
 def numbers_line(state: AttentionState) -> str:
     """The chosen map in numbers."""
+    from napari_medtransformer.inspection.queries import over_heads
+
     answer = state.answer
     if answer is None:
         return ""
@@ -43,15 +47,16 @@ def numbers_line(state: AttentionState) -> str:
     if state.head.isdigit():
         place = int(state.head)
         if np.isfinite(answer.entropy_nats[place]):
-            keys = state.inspection.captured(answer.site).call.k.shape[2] if answer.site != ROLLOUT else 1
+            keys = state.inspection.captured(answer.site).call.k_shape[2] if answer.site != ROLLOUT else 1
             told.append(f"entropy {answer.entropy_nats[place]:.2f} nats (even: {float(np.log(keys)):.2f})")
         if np.isfinite(answer.distance_mm[place]):
             told.append(f"mean distance {answer.distance_mm[place]:.0f} mm")
     share = state.target_share(state.head)
     if share is not None:
         told.append(f"{share:.0%} on {state.target_organ.name}")
-    peak = [round(float(p)) for p in np.insert(answer.peak_yx(state.head), *state.where)]
-    told.append(f"peak {float(answer.values(state.head).max()):.1%} at {_voxel(peak)}")
+    peak = answer.peak(state.head)
+    voxel = [round(float(p)) for p in (peak if len(peak) == 3 else np.insert(peak, *state.where))]
+    told.append(f"peak {float(over_heads(answer.whole.values, state.head).max()):.1%} at {_voxel(voxel)}")
     return " · ".join(told)
 
 
@@ -68,8 +73,17 @@ def tiles(state: AttentionState) -> list[Tile]:
             if np.isfinite(entropy):
                 title, tip = f"{name} · {entropy:.1f} nats", f"{tip}: entropy {entropy:.2f} nats"
             tip += f", on average {distance:.0f} mm away" if np.isfinite(distance) else ""
-        tiles.append(Tile(name, title, tip, state.seen.pictures[name], state.mark()))
+        tiles.append(Tile(name, title, tip, state.seen.pictures[name], mark_of(state)))
     return tiles
+
+
+def mark_of(state: AttentionState) -> tuple[float, float] | None:
+    """Where what asks lies in a thumbnail, (row, column) in [0, 1]."""
+    answer, inspection = state.answer, state.inspection
+    if answer is None or answer.mark_yx is None:
+        return None
+    y, x = ((c + 0.5) / n for c, n in zip(answer.mark_yx, inspection.image.shape, strict=True))
+    return (1 - y, x) if state.upside_down else (y, x)
 
 
 def query_maker(state: AttentionState) -> Callable[[SliceInspection], Query]:

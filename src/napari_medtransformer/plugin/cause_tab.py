@@ -17,11 +17,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medtransformer.plugin.attention_drawing import heat_of_map
 from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.change_layer import ChangeLayer
 from napari_medtransformer.plugin.head_matrix_view import HeadMatrixView, ScrolledMatrix
 from napari_medtransformer.plugin.head_switches import HeadSwitches
-from napari_medtransformer.plugin.heat_layer import SliceHeat
 from napari_medtransformer.plugin.matrix_content import effects_content
 from napari_medtransformer.plugin.style import quiet_label, row, section, tool_button
 from napari_medtransformer.progress import Progress
@@ -127,13 +127,13 @@ class CauseTab(QWidget):
     def _outcome_text(self) -> str:
         switches = self.switches
         if self.state.inspection is None:
-            return "Click an object first: its slice is what is looked at."
+            return "Click an object first: its slice, or of an automatic model its windows, are looked at."
         if not switches.outcome:
             return "All heads are on." if not switches.off else "Predicting…"
         what = switches.altered or f"{len(switches.off)} head{'s' * (len(switches.off) != 1)} off"
         lines = [
             f"{self.state.object_name(number)}: Dice {effect.dice:.3f} with the whole model's mask, "
-            f"{int(effect.whole.sum())} → {int(effect.changed.sum())} pixels"
+            f"{int(effect.whole.sum())} → {int(effect.changed.sum())} pixels of this slice"
             for number, effect in switches.outcome.items()
         ]
         return "\n".join([f"{what} · orange: lost, blue: gained", *lines])
@@ -154,7 +154,7 @@ class CauseTab(QWidget):
             return
         self._shown_outcome = outcome
         if not outcome or state.controller.workspace is None or state.where is None:
-            self._layer.remove()
+            self._layer.remove(later=not state.controller.workspace)
             return
         from napari_medtransformer.inspection.ablation import change_labels
 
@@ -190,7 +190,7 @@ class CauseTab(QWidget):
 
         def show(found: Heatmap) -> None:
             if self.relevance.isChecked() and where == self.state.where:
-                self.state.draw_instead(SliceHeat(found.on_pixels()[0], *where, grid=found.grid))
+                self.state.draw_instead(heat_of_map(found, where))
 
         self.switches.find_relevance(show)
 

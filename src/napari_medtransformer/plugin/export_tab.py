@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medtransformer.plugin.attention_organs import labels_in_volume
 from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.attention_words import head_title
 from napari_medtransformer.plugin.look_tab import combo
@@ -26,6 +27,7 @@ from napari_medtransformer.plugin.notify import report, tell, warn
 from napari_medtransformer.plugin.organs import labels_of, names_of, slice_of
 from napari_medtransformer.plugin.picture_view import PictureView
 from napari_medtransformer.plugin.pictures import coloured
+from napari_medtransformer.plugin.planes import shown_frame
 from napari_medtransformer.plugin.style import quiet_label, row, section, tool_button
 
 if TYPE_CHECKING:
@@ -139,6 +141,14 @@ class ExportTab(QWidget):
         place = self.labels.currentIndex()
         return layers[place] if 0 <= place < len(layers) else None
 
+    def _labels_seen(self, layer: Labels) -> np.ndarray:
+        """Labels of the slice that was asked about, (rows, columns), or what a model that sees three axes sees."""
+        controller = self.state.controller
+        frame = shown_frame(controller.viewer, controller.layer)
+        if self.state.answer.solid is not None:
+            return labels_in_volume(layer, frame)
+        return slice_of(layer, *self.state.where, frame)
+
     def _show_shares(self) -> None:
         from napari_medtransformer.inspection.queries import one_map
         from napari_medtransformer.inspection.shares import shares_by_label, shares_table
@@ -146,8 +156,8 @@ class ExportTab(QWidget):
         answer, layer = self.state.answer, self._labels_layer()
         self.rows = []
         if answer is not None and layer is not None:
-            labels = slice_of(layer, *self.state.where)
-            shares = shares_by_label(one_map(answer.heatmap, self.state.head), labels)
+            labels = self._labels_seen(layer)
+            shares = shares_by_label(one_map(answer.whole, self.state.head), labels)
             self.rows = shares_table(shares, names_of(layer), site=answer.site, heads=[self.state.head])[1:]
             sum_of = sum(float(line[4]) for line in self.rows)
             self.total.setText(
@@ -169,13 +179,18 @@ class ExportTab(QWidget):
         from napari_medtransformer.inspection.full import full_matrix, picture_of_matrix
 
         captured, head = self.state.inspection.captured(self.state.site), int(self.state.head)
+        answer = self.state.answer
+
+        def show(matrix: np.ndarray) -> None:
+            if self.state.answer is answer:
+                colours = coloured(matrix, "inferno", (0.0, float(np.max(matrix))))
+                self.full_picture.show_picture(colours, "queries down, keys across")
+
         self.state.controller.queue.submit(
             lambda: picture_of_matrix(full_matrix(captured, head), MATRIX_SIDE),
             label="Making the whole matrix…",
             key="attention full",
-            on_done=lambda m: self.full_picture.show_picture(
-                coloured(m, "inferno", (0.0, float(np.max(m)))), "queries down, keys across"
-            ),
+            on_done=show,
             on_error=report,
         )
 
@@ -205,7 +220,7 @@ class ExportTab(QWidget):
         if layer is None:
             warn("Open a Labels layer of the image's size first: its structures are what is counted.")
             return
-        labels, names = np.array(slice_of(layer, *self.state.where)), names_of(layer)
+        labels, names = np.array(self._labels_seen(layer)), names_of(layer)
         self._submit(lambda: write_table(answer_shares(inspection, answer, labels, names), path))
 
     def _submit(self, write: Any) -> None:

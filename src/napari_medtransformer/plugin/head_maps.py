@@ -9,18 +9,25 @@ import numpy as np
 
 from napari_medtransformer.inspection import SliceInspection, inspect_slice
 from napari_medtransformer.inspection.maps import on_picture
-from napari_medtransformer.inspection.matrix import head_matrix
+from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
 from napari_medtransformer.inspection.queries import (
     ROLLOUT,
     Answer,
+    EverythingQuery,
+    Inspection,
     Query,
+    RegionQuery,
     ask,
     drawable_sites,
     encoder_sites,
     one_map,
 )
-from napari_medtransformer.models.base import PromptableModel, Prompts
+from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps
+from napari_medtransformer.inspection.windows import VolumeInspection, inspect_windows_steps
+from napari_medtransformer.models.base import AutomaticModel, PromptableModel, Prompts
 from napari_medtransformer.plugin.pictures import fitting_size, resampled, thumbnails
+from napari_medtransformer.progress import Progress, Result, Steps
+from napari_medtransformer.segmentation.window_plan import plan_windows
 from napari_medtransformer.volumes import Volume
 
 PICTURE = 208
@@ -74,10 +81,26 @@ class Wish:
 
 
 @dataclass(frozen=True, eq=False)
+class WindowWish:
+    """What is to be found in the windows of an automatic model. zyx: the voxel that was asked. axis: of the plane that
+    is shown. The rest as of a Wish.
+    """
+
+    model: AutomaticModel
+    volume: Volume
+    zyx: tuple[float, float, float]
+    axis: int
+    make_query: Callable[[Inspection], Query]
+    site: str
+    colour_map: str
+    percentile: float
+
+
+@dataclass(frozen=True, eq=False)
 class Seen:
     """What was found. pictures: a thumbnail (rows, columns, 3) uint8 of every map of the answer, by name."""
 
-    inspection: SliceInspection
+    inspection: Inspection
     sites: tuple[SiteEntry, ...]
     answer: Answer
     pictures: Mapping[str, np.ndarray]
@@ -101,7 +124,66 @@ def look(wish: Wish, known: SliceInspection | None, same_prompts: bool) -> Seen:
     return Seen(inspection, sites, answer, drawn)
 
 
-def sites_of(inspection: SliceInspection) -> tuple[SiteEntry, ...]:
+def look_steps(wish: WindowWish, known: Inspection | None) -> Steps[Seen]:
+    """Run the windows that hold the voxel under the probe unless they did, and ask; can be stopped between windows.
+
+    An organ, or everything, asks in all windows of the volume that hold it.
+    """
+    inspection = _windows_known(wish, known)
+    if inspection is None:
+        windows = plan_windows(wish.model, wish.volume, plane=wish.axis)
+        for step in inspect_windows_steps(windows, wish.zyx, wish.axis):
+            if isinstance(step, Result):
+                inspection = step.value
+            else:
+                yield step
+    sites = sites_of(inspection)
+    names = [site.name for site in sites]
+    chosen = wish.site if wish.site in names else encoder_sites(inspection)[-1].name
+    query = wish.make_query(inspection)
+    answer = None
+    if asks_everywhere(query) and chosen != ROLLOUT:
+        for step in ask_everywhere_steps(inspection, [chosen], query):
+            if isinstance(step, Result):
+                answer = step.value[0]
+            else:
+                yield step
+    answer = answer or ask(inspection, chosen, query)
+    upside_down = inspection.plane.axis != 0
+    drawn = pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile, upside_down)
+    yield Result(Seen(inspection, sites, answer, drawn))
+
+
+def asks_everywhere(query: Query) -> bool:
+    """Whether what asks may lie in other windows than the voxel's."""
+    return isinstance(query, RegionQuery | EverythingQuery)
+
+
+def _windows_known(wish: WindowWish, known: Inspection | None) -> VolumeInspection | None:
+    """The windows that ran, seen on the voxel's slice, if they are those that hold it."""
+    if not isinstance(known, VolumeInspection) or known.model is not wish.model or known.volume is not wish.volume:
+        return None
+    if not known.holds(wish.zyx) or not (known.is_solid or known.windows.plane == wish.axis):
+        return None
+    return known.at(wish.zyx, wish.axis)
+
+
+def matrix_of(
+    inspection: Inspection, query: Query, colour_map: str, percentile: float, *, upside_down: bool
+) -> Steps[tuple[list[Answer], list[list[np.ndarray]]]]:
+    """Every site's answer and a small picture of every head; can be stopped between sites or windows."""
+    if isinstance(inspection, VolumeInspection) and asks_everywhere(query):
+        steps = ask_everywhere_steps(inspection, [site.name for site in encoder_sites(inspection)], query)
+    else:
+        steps = matrix_steps(inspection, query)
+    for step in steps:
+        if isinstance(step, Result):
+            yield Result((step.value, cells_of(inspection, step.value, colour_map, percentile, upside_down)))
+        elif isinstance(step, Progress):
+            yield step
+
+
+def sites_of(inspection: Inspection) -> tuple[SiteEntry, ...]:
     """Every site with a place in the image, in the order in which they run, and the encoder's rollout."""
     entries = []
     encoder = encoder_sites(inspection)
@@ -121,7 +203,7 @@ def sites_of(inspection: SliceInspection) -> tuple[SiteEntry, ...]:
 
 
 def pictures_of(
-    inspection: SliceInspection, answer: Answer, side: int, colour_map: str, percentile: float, upside_down: bool
+    inspection: Inspection, answer: Answer, side: int, colour_map: str, percentile: float, upside_down: bool
 ) -> dict[str, np.ndarray]:
     """A thumbnail of every map of an answer, in true proportions, at most `side` pixels long."""
     grey = grey_picture(inspection, side)
@@ -130,7 +212,7 @@ def pictures_of(
     return dict(zip(answer.names, drawn, strict=True))
 
 
-def grey_picture(inspection: SliceInspection, side: int) -> np.ndarray:
+def grey_picture(inspection: Inspection, side: int) -> np.ndarray:
     """The slice as the model saw it, in true proportions, at most `side` pixels long: (rows, columns) in [0, 1]."""
     kept = inspection.small_images
     if side not in kept:
@@ -140,7 +222,7 @@ def grey_picture(inspection: SliceInspection, side: int) -> np.ndarray:
 
 
 def cells_of(
-    inspection: SliceInspection, answers: Sequence[Answer], colour_map: str, percentile: float, upside_down: bool
+    inspection: Inspection, answers: Sequence[Answer], colour_map: str, percentile: float, upside_down: bool
 ) -> list[list[np.ndarray]]:
     """A small picture of every head of every answer: the matrix's cells."""
     rows = []
@@ -150,7 +232,7 @@ def cells_of(
     return rows
 
 
-def head_looking_most_at(inspection: SliceInspection, query: Query, mask: np.ndarray) -> tuple[str, str]:
+def head_looking_most_at(inspection: Inspection, query: Query, mask: np.ndarray) -> tuple[str, str]:
     """(site, head) of the encoder with the largest share of its attention inside a mask, (rows, columns) bool."""
     answers = [ask(inspection, site.name, query) for site in encoder_sites(inspection)]
     shares = head_matrix(answers, "share", mask)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_medtransformer.plugin.attention_subject import subject_of
 from napari_medtransformer.plugin.notify import report, warn
 from napari_medtransformer.plugin.work import Job
 from napari_medtransformer.progress import Progress
@@ -72,24 +73,29 @@ class HeadSwitches(QObject):
         if not self.off:
             self.all_on()
             return
-        from napari_medtransformer.inspection.ablation import masks_without
-
         heads: dict[str, list[int]] = {}
         for site, head in sorted(self.off):
             heads.setdefault(site, []).append(head)
         self.altered = ""
+        if self._state.inspected.is_automatic:
+            from napari_medtransformer.inspection.volume_ablation import labels_without
+
+            self.run(lambda inspection, _: labels_without(inspection, heads))
+            return
+        from napari_medtransformer.inspection.ablation import masks_without
+
         self.run(lambda inspection, prompts: masks_without(inspection, heads, prompts))
 
     def run(self, change: Callable[..., dict[int, ObjectEffect]], altered: str = "") -> None:
         """Have the worker predict every object of the slice under a change: `change(inspection, prompts)`."""
         state = self._state
         inspection, prompts = state.inspection, state.prompts_by_object()
-        if inspection is None or not prompts:
+        if inspection is None or not (prompts or state.inspected.is_automatic):
             warn("There is no object on this slice: click one first, then change the model and see what happens to it.")
             self.off.clear()
             self.changed.emit()
             return
-        key = self._key()
+        key = self._made_for = self._key()
 
         def show(outcome: dict[int, ObjectEffect]) -> None:
             if key == self._key():
@@ -109,14 +115,11 @@ class HeadSwitches(QObject):
 
     def rank(self) -> None:
         """Switch off one head after another for the current object, in the background."""
-        found = self._current_prompts()
-        if found is None or self._job is not None:
+        subject = None if self._job is not None else subject_of(self._state)
+        if subject is None:
             return
-        from napari_medtransformer.inspection.ablation import rank_heads
-
-        name, inspection, prompts = found
         key = self._key()
-        self.effects, self.ranked, self._made_for = [], name, key
+        self.effects, self.ranked, self._made_for = [], subject.name, key
 
         def take(partial: list[HeadEffect]) -> None:
             if key == self._key():
@@ -130,7 +133,7 @@ class HeadSwitches(QObject):
 
         self.progressed.emit(Progress(0, None, "Starting…"))
         self._job = self._state.controller.queue.submit_steps(
-            lambda: rank_heads(inspection, prompts),
+            subject.rank,
             label="Switching heads off one by one…",
             on_progress=self.progressed.emit,
             on_partial=take,
@@ -146,14 +149,11 @@ class HeadSwitches(QObject):
 
     def find_relevance(self, on_found: Callable[[Heatmap], None]) -> None:
         """Weight attention by the current object's gradient, in the worker."""
-        found = self._current_prompts()
-        if found is None:
+        subject = subject_of(self._state)
+        if subject is None:
             return
-        from napari_medtransformer.inspection.relevance import mask_relevance
-
-        _, inspection, prompts = found
         self._state.controller.queue.submit(
-            lambda: mask_relevance(inspection, prompts),
+            subject.relevance,
             label="Following gradients…",
             key="attention relevance",
             on_done=on_found,
@@ -162,18 +162,11 @@ class HeadSwitches(QObject):
 
     # ------------------------------------------------------------------ inside
 
-    def _current_prompts(self) -> Any:
-        state = self._state
-        workspace, prompts = state.controller.workspace, state.prompts_by_object()
-        if state.inspection is None or workspace is None or workspace.current_object not in prompts:
-            warn("The selected object has no prompt on the slice that was asked about: click it there first.")
-            return None
-        number = workspace.current_object
-        return state.object_name(number), state.inspection, prompts[number]
-
     def _key(self) -> Any:
         state = self._state
         session = state.controller.session
+        if state.inspected.is_automatic and state.inspection is not None:
+            return id(state.inspected.model), state.inspection.runs, state.inspection.label, state.where
         if session is None or state.where is None:
             return None
         here = [p for p in session.prompts.values() if (p.key.axis, p.key.index) == state.where]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Layer, Points, Vectors
 from napari.utils.colormaps import Colormap, ensure_colormap
+from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
-from napari_medtransformer.plugin.layer_volume import same_place
+from napari_medtransformer.plugin.layer_volume import place_of_slice, same_place
 from napari_medtransformer.plugin.pictures import ABOVE, BELOW, limits
 from napari_medtransformer.plugin.prompt_layers import OUTLINE_PIXELS, marker_size
 from napari_medtransformer.plugin.style import QUERY
@@ -37,6 +39,8 @@ class SliceHeat:
     """A map on one slice of a volume. values: (H, W), one per pixel of the slice. axis, index: the slice.
 
     grid: the tokens it comes from, whose edges can be drawn. signed: values of both signs around zero, else ≥ 0.
+    solid: the map of the whole volume (z, y, x), of which `values` is the slice; drawn in its place. token: the size
+    and first centre of its cells, in voxels per axis; None for a cell per voxel.
     """
 
     values: np.ndarray
@@ -44,6 +48,8 @@ class SliceHeat:
     index: int
     grid: TokenGrid | None = None
     signed: bool = False
+    solid: np.ndarray | None = None
+    token: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 @dataclass
@@ -105,11 +111,18 @@ class HeatLayers:
         values = np.asarray(layer.data)
         layer.contrast_limits = signed_limits(values) if heat.signed else limits(values, style.percentile)
 
-    def remove(self) -> None:
-        """Take these layers out of the viewer."""
-        for layer in (self.heat, self.lines, self.query):
-            self._take_out(layer)
+    def remove(self, *, later: bool = False) -> None:
+        """Take these layers out of the viewer.
+
+        later: once the event loop turns, for whoever takes layers out just now may have these on a list as well.
+        """
+        gone = (self.heat, self.lines, self.query)
         self.heat = self.lines = self.query = self._shown = None
+        for layer in gone:
+            if later:
+                QTimer.singleShot(0, partial(self._take_out, layer))
+            else:
+                self._take_out(layer)
 
     def set_visible(self, visible: bool) -> None:
         """Show or hide the map, which stays; another picture takes its place for a while."""
@@ -132,13 +145,8 @@ class HeatLayers:
 
     def _show_heat(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
         image = workspace.layer
-        data = np.expand_dims(np.asarray(heat.values, dtype=np.float32), heat.axis)
-        ndim = image.ndim
-        first = np.zeros(3)
-        first[heat.axis] = heat.index
-        place = same_place(image)
-        # The slice's place in the world is linear in its index, so the layer is the image's, moved along that axis.
-        place["translate"] = np.asarray(image.translate) + np.asarray(image.scale) * first[-ndim:]
+        ndim = min(image.ndim, 3)
+        data, place = placed(heat, image)
         data = data[0] if ndim == 2 else data
         if self.heat is not None and self.heat.ndim != ndim:
             self.remove()
@@ -148,8 +156,9 @@ class HeatLayers:
         else:
             layer = self.heat
             layer.data = data
-            if not np.allclose(layer.translate, place["translate"]):
-                layer.translate = place["translate"]
+            for name in ("scale", "translate", "affine"):
+                if name in place and not np.allclose(getattr(layer, name), place[name]):
+                    setattr(layer, name, place[name])
         self.restyle(style)
 
     def _show_lines(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
@@ -161,8 +170,9 @@ class HeatLayers:
             return
         starts = np.insert(segments[:, 0], heat.axis, heat.index, axis=1)
         ways = np.insert(segments[:, 1] - segments[:, 0], heat.axis, 0.0, axis=1)
-        data = np.stack([starts, ways], axis=1)[:, :, -image.ndim :]
-        if self.lines is not None and self.lines.ndim != image.ndim:
+        ndim = min(image.ndim, 3)
+        data = np.stack([starts, ways], axis=1)[:, :, -ndim:]
+        if self.lines is not None and self.lines.ndim != ndim:
             self._take_out(self.lines)
             self.lines = None
         if self.lines is None:
@@ -185,8 +195,10 @@ class HeatLayers:
 
     def _show_query(self, workspace: Workspace, query_zyx: Sequence[float]) -> None:
         image = workspace.layer
-        position = np.asarray([query_zyx], dtype=float)[:, -image.ndim :]
-        if self.query is not None and self.query.ndim != image.ndim:
+        ndim = min(image.ndim, 3)
+        position = np.asarray([query_zyx], dtype=float)[:, -ndim:]
+        if self.query is not None and self.query.ndim != ndim:
+            self._take_out(self.query)
             self.query = None
         if self.query is None:
             self.query = Points(
@@ -205,6 +217,24 @@ class HeatLayers:
         elif not np.array_equal(self.query.data, position):
             self.query.selected_data = set()
             self.query.data = position
+
+
+def placed(heat: SliceHeat, image: Image) -> tuple[np.ndarray, dict[str, Any]]:
+    """What is drawn of a map, (z, y, x), and where: on its slice of the image, or in the whole volume."""
+    if heat.solid is None:
+        data = np.expand_dims(np.asarray(heat.values, dtype=np.float32), heat.axis)
+        return data, place_of_slice(image, heat.axis, heat.index)
+    data, place = np.asarray(heat.solid, dtype=np.float32), same_place(image)
+    if heat.token is None:
+        return data, place
+    size, first = (np.asarray(side)[-min(image.ndim, 3) :] for side in heat.token)
+    if "scale" not in place:
+        affine = np.array(place["affine"])
+        affine[:3, 3] += affine[:3, :3] @ first
+        affine[:3, :3] = affine[:3, :3] * size
+        return data, place | {"affine": affine}
+    scale = np.asarray(place["scale"])
+    return data, place | {"scale": scale * size, "translate": np.asarray(place["translate"]) + scale * first}
 
 
 def lines_of(heat: SliceHeat, style: HeatStyle) -> tuple[np.ndarray, list[str]]:

@@ -70,6 +70,12 @@ class LookTab(QWidget):
         self.pin.setToolTip("Keep the voxel that asks while you click elsewhere on its slice")
         self.pin.toggled.connect(self.state.set_pinned)
         frame, layout = section("Query", self.pin, self.live)
+        self.models = combo(
+            "Which model is looked into: the one that answers your clicks, or an automatic one where its windows hold "
+            "the voxel"
+        )
+        self.models.activated.connect(lambda: self.state.inspected.choose(self.models.currentData()))
+        layout.addWidget(self.models)
         self.asks = combo("What asks: the tokens whose attention is shown")
         self.asks.activated.connect(lambda: self.state.choose_asks(self.asks.currentData()))
         self.prompts = combo("The decoder's tokens: those of the points and boxes given, and the network's own")
@@ -188,7 +194,7 @@ class LookTab(QWidget):
         self.message.setText(obstacle)
         self.message.setVisible(bool(obstacle))
         self.stack.setVisible(not obstacle)
-        self.live.setEnabled(state.controller.session is not None)
+        self.live.setEnabled(state.controller.session is not None or state.inspected.model is not None)
         self.numbers.setText("" if obstacle else numbers_line(state))
         self.numbers.setVisible(bool(self.numbers.text()))
         able = state.target_mask() is not None and state.answer is not None
@@ -224,10 +230,26 @@ class LookTab(QWidget):
     def _selected(self) -> tuple[str, int] | None:
         return (self.state.site, int(self.state.head)) if self.state.head.isdigit() else None
 
+    def _show_models(self) -> None:
+        """The model that answers clicks, and the automatic ones that can be loaded at once."""
+        clicked = self.state.controller.models.card
+        own = "the model you click with" if clicked is None else f"{clicked.title} (you click with it)"
+        inspected = self.state.inspected
+        wanted = [(own, ""), *((card.title, card.name) for card in inspected.cards)]
+        if inspected.name not in [name for _, name in wanted]:
+            wanted.append((inspected.name, inspected.name))
+        if [(self.models.itemText(i), self.models.itemData(i)) for i in range(self.models.count())] != wanted:
+            self.models.clear()
+            for title, name in wanted:
+                self.models.addItem(title, name)
+        self.models.setCurrentIndex([name for _, name in wanted].index(inspected.name))
+
     def _show_choices(self) -> None:
         state = self.state
+        self._show_models()
         prefixed = any(site.query_grid.prefix for site in state.inspection.sites) if state.inspection else False
-        offered = [key for key in ASKS if key != "prefix" or prefixed]
+        hidden = {"prefix": not prefixed, "prompt": state.inspected.is_automatic}
+        offered = [key for key in ASKS if not hidden.get(key)]
         if [self.asks.itemData(i) for i in range(self.asks.count())] != offered:
             self.asks.clear()
             for key in offered:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QBoxLayout, QCheckBox, QVBoxLayout, QWidget
 
+from napari_medtransformer.plugin.attention_drawing import heat_of_map
 from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.head_switches import HeadSwitches
-from napari_medtransformer.plugin.heat_layer import SliceHeat
 from napari_medtransformer.plugin.look_tab import combo
 from napari_medtransformer.plugin.picture_view import PictureView
 from napari_medtransformer.plugin.pictures import coloured
@@ -126,9 +126,11 @@ class PositionsTab(QWidget):
         encoding, answer, inspection = self.chosen, self.state.answer, self.state.inspection
         if encoding is None or inspection is None or answer is None or not self.view.currentText():
             return
-        yx = answer.mark_yx or tuple(n / 2 for n in inspection.image.shape)
+        place = answer.mark_yx or tuple(n / 2 for n in inspection.image.shape)
+        if answer.solid is not None:
+            place = self.state.query.position_zyx
         try:
-            view: PositionView = position_view(inspection, encoding, self.view.currentText(), (yx[0], yx[1]))
+            view: PositionView = position_view(inspection, encoding, self.view.currentText(), place)
         except MedTransformerError as error:
             self.picture.show_picture(None, "")
             self.explained.setText(str(error))
@@ -141,14 +143,18 @@ class PositionsTab(QWidget):
     def _show_layer(self) -> None:
         from napari_medtransformer.attention.positions import PositionTable
         from napari_medtransformer.inspection.positions import similarity_heatmap
+        from napari_medtransformer.inspection.queries import encoder_sites
 
         encoding, answer, heat = self.chosen, self.state.answer, None
-        usable = isinstance(encoding, PositionTable) and len(encoding.grid) == 2
+        solid = answer is not None and answer.solid is not None
+        usable = isinstance(encoding, PositionTable) and len(encoding.grid) == (3 if solid else 2)
         self.as_layer.setEnabled(usable)
         if self.as_layer.isChecked() and usable and answer is not None and answer.mark_yx is not None:
-            found = similarity_heatmap(encoding, answer.heatmap.grid, answer.mark_yx)
-            pixels = found.on_pixels(smooth=self.state.style.smooth)[0]
-            heat = SliceHeat(pixels, *self.state.where, grid=found.grid, signed=True)
+            grid, place = answer.heatmap.grid, answer.mark_yx
+            if solid:
+                grid, place = encoder_sites(self.state.inspection)[-1].query_grid, self.state.query.position_zyx
+            found = similarity_heatmap(encoding, grid, place)
+            heat = heat_of_map(found, self.state.where, smooth=self.state.style.smooth, signed=True)
         self.state.draw_instead(heat)
 
     # ------------------------------------------------------------------ without it
@@ -157,14 +163,22 @@ class PositionsTab(QWidget):
         encoding = self.chosen
         if encoding is None:
             return
+        from napari_medtransformer.attention.altered_positions import altered_positions
         from napari_medtransformer.inspection.positions import masks_with_altered_positions
+        from napari_medtransformer.inspection.volume_ablation import labels_under
 
         word = {"zero": "set to zero", "shuffle": "shuffled"}[alteration]
         self.switches.off.clear()
-        self.switches.run(
-            lambda inspection, prompts: masks_with_altered_positions(inspection, encoding, alteration, prompts),
-            f"{encoding.name} {word}",
-        )
+        if self.state.inspected.is_automatic:
+
+            def change(inspection: Any, _: Any) -> Any:
+                return labels_under(inspection, altered_positions(inspection.model.network, encoding, alteration))
+        else:
+
+            def change(inspection: Any, prompts: Any) -> Any:
+                return masks_with_altered_positions(inspection, encoding, alteration, prompts)
+
+        self.switches.run(change, f"{encoding.name} {word}")
 
     def _refresh_effect(self) -> None:
         switches = self.switches
