@@ -423,8 +423,8 @@ def how(arguments: argparse.Namespace, busy: bool) -> str:
 
     text = (
         f"{date.today():%d %B %Y}, {machine(arguments.device)}, {arguments.threads} threads, "
-        f"torch {torch.__version__}, `python benchmarks/attention.py`. Best of {arguments.repeat} after one run to warm "
-        f"up, one run alone where it takes over {LONG:.0f} s; each case in its own process, whose peak memory includes "
+        f"torch {torch.__version__}, `python benchmarks/attention.py`. Best of {arguments.repeat} runs after one, or "
+        f"that one alone where it takes over {LONG:.0f} s; each case in its own process, whose peak memory includes "
         "network and libraries. CPU time is summed over threads."
     )
     return text + (" Other work ran on the machine, so wall times are left out." if busy else "")

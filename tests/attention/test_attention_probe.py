@@ -348,7 +348,8 @@ def test_no_tensor_of_tokens_by_tokens_is_ever_made(monkeypatch):
     tokens = 32 * 32
     monkeypatch.setattr(fused, "BLOCK_ELEMENTS", tokens * 128)
     monkeypatch.setattr(quantities, "BLOCK_ELEMENTS", tokens * 128)
-    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", tokens * 64)
+    monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", tokens * 128)
+    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", 1)
     config = SamConfig(
         vision_config={
             "hidden_size": 24,

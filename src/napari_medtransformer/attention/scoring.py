@@ -15,8 +15,11 @@ from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias
 if TYPE_CHECKING:
     from napari_medtransformer.attention.quantities import CapturedSite
 
-# scores held at a time per thread of a processor, 512 kB in float32: with a second block beside them, a core's cache
-THREAD_ELEMENTS = 1 << 17
+# scores held at a time on a processor, 2 MB in float32: fewer stay in a core's own cache, but make products of so few
+# rows that multiplying them costs more than that saves (two Zen 4 cores, 4096 keys: 128 rows 2.7 s, 32 rows 3.7 s)
+PROCESSOR_ELEMENTS = 1 << 19
+# beside many threads, so many for each
+THREAD_ELEMENTS = 1 << 16
 # on other devices, 16 MB
 DEVICE_ELEMENTS = 1 << 22
 
@@ -52,7 +55,8 @@ class Scores:
         self._k = k if k.shape[1] == call.heads else k.repeat_interleave(call.heads // k.shape[1], dim=1)
         self.device = q.device
         self.may_be_infinite = call.causal or isinstance(call.bias, DenseBias)
-        most = THREAD_ELEMENTS * torch.get_num_threads() if self.device.type == "cpu" else DEVICE_ELEMENTS
+        on_cpu = max(PROCESSOR_ELEMENTS, THREAD_ELEMENTS * torch.get_num_threads())
+        most = on_cpu if self.device.type == "cpu" else DEVICE_ELEMENTS
         keys = k.shape[2]
         self._rows = max(1, min(most // keys, q.shape[2]))
         self._at_once = max(1, min(most // (self._rows * keys), call.heads))
