@@ -106,7 +106,8 @@ class ViewFollower(QObject):
             slices, at = session.prefetch_around(axis, index, reach), 0
 
             def watch(done: int, blocks: int) -> None:
-                if any(job.cancelled.is_set() for job in own) or controller.prediction.wants_other_than(axis, order[at]):
+                left = any(job.cancelled.is_set() for job in own)
+                if left or controller.prediction.wants_other_than(axis, order[at]):
                     raise EncodingStopped
 
             while True:
