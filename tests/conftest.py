@@ -11,8 +11,16 @@ import pytest
 # Set before torch or numpy start their pools: on small machines spinning OpenMP threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# The settings of whoever runs the tests are neither read nor written; a test that keeps some points elsewhere.
-os.environ["MEDT_SETTINGS"] = f"{tempfile.gettempdir()}/medt-no-settings-{os.getpid()}/settings.json"
+# What belongs to whoever runs the tests is neither read nor written: settings, preferences, weights, kept sessions. By
+# the environment, so that it holds for programs that tests start; a test that keeps something points elsewhere.
+_HOME = tempfile.TemporaryDirectory(prefix="medt-tests-", ignore_cleanup_errors=True)
+Path(_HOME.name, "preferences.json").write_text('{"disk_gb": 0}')  # no encoded slices on disk
+os.environ |= {
+    "MEDT_SETTINGS": f"{_HOME.name}/settings.json",
+    "MEDT_PREFERENCES": f"{_HOME.name}/preferences.json",
+    "MEDT_CACHE": f"{_HOME.name}/weights",
+    "XDG_STATE_HOME": f"{_HOME.name}/state",
+}
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -28,7 +28,7 @@ WEIGHTS = (BUNDLED / "medt-click-tiny.safetensors").read_bytes()
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings and weights in empty folders; no network beyond this machine."""
     monkeypatch.setenv("MEDT_SETTINGS", str(tmp_path / "settings.json"))
     monkeypatch.setenv("MEDT_CACHE", str(tmp_path / "weights"))
