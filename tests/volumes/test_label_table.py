@@ -95,3 +95,15 @@ def test_a_plain_nrrd_has_no_names(tmp_path: Path) -> None:
 def test_a_label_needs_a_number_and_a_colour(number, color) -> None:
     with pytest.raises(ValueError):
         Label(number, "x", color)
+
+
+def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
+    columns = {"hd95_mm": {1: float("inf"), 5: 2.5}, "mean": {1: np.float64("nan"), 5: 1.0}}
+    path = write_label_table([Label(1, "a", (1, 0, 0)), Label(5, "b", (0, 1, 0))], tmp_path / "t.json", **columns)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    first, second = json.loads(path.read_text(), parse_constant=refuse)
+    assert (first["hd95_mm"], first["mean"]) == (None, None)
+    assert (second["hd95_mm"], second["mean"]) == (2.5, 1.0)

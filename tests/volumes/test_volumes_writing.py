@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.volumes import Volume, read_labels, read_volume, write_heatmap, write_labels
+from napari_medtransformer.volumes import Volume, read_labels, read_volume, write_heatmap, write_labels, write_volume
 from napari_medtransformer.volumes.sample_data import sample_path
 
 GEOMETRY_FIELDS = [
@@ -243,3 +243,15 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path: Path, name: str) ->
 def test_gzip_members_end_properly(ct: Volume, tmp_path: Path) -> None:
     content = write_labels(np.ones(ct.shape, np.uint8), ct, tmp_path / "a.nii.gz").read_bytes()
     assert len(gzip.decompress(content)) == 352 + np.prod(ct.shape)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_images_of_64_bit_integers_are_written_in_their_own_type(tmp_path: Path, dtype, suffix: str) -> None:
+    data = np.arange(24, dtype=dtype).reshape(2, 3, 4) + 2**40
+    np.save(tmp_path / "image.npy", data)
+    with pytest.warns(UserWarning, match="says nothing about the patient"):
+        volume = read_volume(tmp_path / "image.npy")
+    back = read_volume(write_volume(volume, tmp_path / f"image{suffix}"))
+    assert back.data.dtype == dtype
+    assert np.array_equal(back.data, data)

@@ -6,6 +6,7 @@ import colorsys
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def read_label_table(path: str | os.PathLike[str]) -> list[Label]:
 def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **columns: Mapping[int, Any]) -> Path:
     """Write labels as CSV or JSON, by the suffix; `columns` are further values by label number, such as volume_ml.
 
-    Raises CannotWrite for another suffix or when the system refuses.
+    NaN and infinities, which JSON does not know, are null there. Raises CannotWrite for another suffix or when
+    the system refuses.
     """
     from napari_medtransformer.volumes.writing import replacing
 
@@ -99,7 +101,8 @@ def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **c
         for label in labels
     ]
     if target.suffix.lower() == ".json":
-        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+        known = [{name: None if _is_no_number(value) else value for name, value in row.items()} for row in rows]
+        text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     elif target.suffix.lower() == ".csv":
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, ["number", "name", "color", *columns], lineterminator="\n")
@@ -116,6 +119,10 @@ def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **c
 def hex_color(color: Color) -> str:
     """'#rrggbb'."""
     return "#" + "".join(f"{round(part * 255):02x}" for part in color)
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _color(text: str) -> Color:

@@ -192,7 +192,8 @@ def write_nifti(array: np.ndarray, grid: FileGrid, stream: BinaryIO, *, compress
     if grid.format == "nifti":
         image = _image_with_header(array, grid, labels=labels)
     else:
-        image = nib.Nifti1Image(array, grid.affine_ijk)
+        # Told, as nibabel refuses 64-bit integers that nobody asked for.
+        image = nib.Nifti1Image(array, grid.affine_ijk, dtype=array.dtype)
         image.header.set_xyzt_units("mm")
         image.header.set_intent("label" if labels else "none")
         image.set_sform(grid.affine_ijk, code="scanner")
