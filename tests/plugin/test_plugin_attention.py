@@ -149,8 +149,25 @@ def test_an_empty_dock_says_what_to_do(open_desk, torso) -> None:
     desk.viewer.window.add_dock_widget(dock, name="Attention")
     assert "Open a CT or MR volume" in dock.look.message.text()
     desk.viewer.add_layer(torso())
-    desk.controller.set_layer(desk.viewer.layers[0])
     assert "model" in dock.look.message.text()
+
+
+def test_the_dock_opened_alone_takes_the_image_and_the_bundled_model(open_desk, torso, liver) -> None:
+    desk = open_desk(model=None)
+    layer = torso()
+    desk.viewer.add_layer(layer)
+    dock = AttentionDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
+    assert desk.controller.layer is layer
+    desk.wait()
+    assert "Click a voxel" in dock.look.message.text()
+    desk.show(liver)
+    desk.qtbot.wait(100)
+    desk.click(layer, liver)
+    desk.wait()
+    assert desk.controller.attention.answer is not None
+    assert desk.controller.model.card.name == "medt-click-tiny"
+    assert dock.look.heads.count() == desk.controller.attention.answer.heatmap.heads + 2
 
 
 def test_hiding_the_map_takes_its_layers_away_and_showing_brings_them_back(asked) -> None:

@@ -146,7 +146,7 @@ class CallStore:
         unused = self._free.get(tensor.nbytes)
         start = unused.pop() if unused else self._end
         self._file.seek(start)
-        data = memoryview(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+        data = memoryview(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         while data:
             data = data[self._file.write(data) :]
         self._end = max(self._end, start + tensor.nbytes)
@@ -154,7 +154,7 @@ class CallStore:
 
     def _read(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         tensor = torch.empty(shape, dtype=dtype)
-        data = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+        data = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         if self._file is None:
             raise RuntimeError("nothing was written yet")
         self._file.seek(start)

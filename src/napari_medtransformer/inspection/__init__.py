@@ -21,8 +21,11 @@ from napari_medtransformer.inspection.queries import (
     ask,
     prompt_queries,
 )
-from napari_medtransformer.inspection.relevance import mask_relevance
+from napari_medtransformer.inspection.relevance import label_relevance, mask_relevance
 from napari_medtransformer.inspection.shares import LabelShares
+from napari_medtransformer.inspection.volume_ablation import labels_without, rank_heads_for_label
+from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps
+from napari_medtransformer.inspection.windows import VolumeInspection, inspect_windows
 
 __all__ = [
     "ROLLOUT",
@@ -39,20 +42,26 @@ __all__ = [
     "SiteSummary",
     "SliceInspection",
     "SlicePlane",
+    "VolumeInspection",
     "VoxelQuery",
     "answer_figure",
     "answer_shares",
     "answer_volume",
     "ask",
+    "ask_everywhere_steps",
     "compare_maps",
     "head_matrix",
     "head_similarity",
     "inspect_slice",
+    "inspect_windows",
+    "label_relevance",
+    "labels_without",
     "mask_relevance",
     "masks_without",
     "matrix_steps",
     "prompt_queries",
     "rank_heads",
+    "rank_heads_for_label",
     "write_figure",
     "write_table",
 ]

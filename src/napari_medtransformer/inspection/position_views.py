@@ -14,7 +14,6 @@ from napari_medtransformer.attention.positions import (
     sinusoidal,
 )
 from napari_medtransformer.errors import UnsupportedModel
-from napari_medtransformer.inspection.inspect import SliceInspection
 from napari_medtransformer.inspection.positions import (
     bias_around,
     bias_pictures,
@@ -25,7 +24,7 @@ from napari_medtransformer.inspection.positions import (
     offsets_similarity,
     similarity_heatmap,
 )
-from napari_medtransformer.inspection.queries import encoder_sites
+from napari_medtransformer.inspection.queries import Inspection, encoder_sites
 
 HERE = "this position with all others"
 MOSAIC = "every position with every other"
@@ -51,7 +50,7 @@ class PositionView:
     explained: str
 
 
-def shown_encodings(inspection: SliceInspection) -> list[PositionalEncoding]:
+def shown_encodings(inspection: Inspection) -> list[PositionalEncoding]:
     """The model's encodings, and sines and cosines on the same token grid to compare them with."""
     found = encodings_of(inspection)
     sites = encoder_sites(inspection)
@@ -67,11 +66,13 @@ def views_of(encoding: PositionalEncoding) -> list[str]:
 
 
 def position_view(
-    inspection: SliceInspection, encoding: PositionalEncoding, view: str, yx: tuple[float, float]
+    inspection: Inspection, encoding: PositionalEncoding, view: str, place: tuple[float, ...]
 ) -> PositionView:
-    """One of `views_of`. yx: the position that was clicked, in pixels of the slice. Raises UnsupportedModel."""
+    """One of `views_of`. place: the position that was clicked, in pixels of the slice or, where the model sees three
+    axes, voxels of the volume, whose slice is shown. Raises UnsupportedModel and QueryOutOfGrid.
+    """
     if view == AROUND:
-        return _around(inspection, yx)
+        return _around(inspection, place)
     if isinstance(encoding, RelativeBias):
         pictures = bias_pictures(encoding)
         return _signed(
@@ -83,15 +84,16 @@ def position_view(
         return PositionView(
             values, (-1, 1), True, f"Cosine similarity of {len(values)} offsets; the centre is offset 0."
         )
-    return _of_table(inspection, encoding, view, yx)
+    return _of_table(inspection, encoding, view, place)
 
 
-def _of_table(inspection: SliceInspection, table: PositionTable, view: str, yx: tuple[float, float]) -> PositionView:
+def _of_table(inspection: Inspection, table: PositionTable, view: str, place: tuple[float, ...]) -> PositionView:
     if view == HERE:
         grid = encoder_sites(inspection)[-1].query_grid
-        values = similarity_heatmap(table, grid, yx).values[0]
-        place = grid.grid_index(grid.token_of(yx))
-        return PositionView(values, (-1, 1), True, f"Cosine similarity of the position {place} with all others.")
+        values = similarity_heatmap(table, grid, place).values
+        token = grid.grid_index(grid.token_of(place))
+        text = f"Cosine similarity of the position {token} with all others."
+        return PositionView(_flat(inspection, values, token)[0], (-1, 1), True, text)
     if view == MOSAIC:
         text = "A tile per position, lying as the positions do: its cosine similarity with all of them."
         return PositionView(mosaic(table), (-1, 1), True, text)
@@ -110,13 +112,19 @@ def _of_table(inspection: SliceInspection, table: PositionTable, view: str, yx: 
     return _signed(tiled(both, 6), text)
 
 
-def _around(inspection: SliceInspection, yx: tuple[float, float]) -> PositionView:
+def _around(inspection: Inspection, place: tuple[float, ...]) -> PositionView:
     sites = [site for site in encoder_sites(inspection) if inspection.captured(site).call.bias is not None]
     if not sites:
         raise UnsupportedModel(f"{inspection.model.card.name} adds no relative position to its attention scores.")
-    found = bias_around(inspection, sites[-1].name, yx)
+    found = bias_around(inspection, sites[-1].name, place)
+    token = found.grid.grid_index(found.grid.token_of(place))
     text = f"What position alone adds to the scores of this query at {sites[-1].name}, a tile per head."
-    return _signed(tiled(found.values), text)
+    return _signed(tiled(_flat(inspection, found.values, token)), text)
+
+
+def _flat(inspection: Inspection, values: np.ndarray, token: tuple[int, ...]) -> np.ndarray:
+    """(n, rows, columns): of (n, z, y, x) values the tokens on the inspected plane, those of a slice as they are."""
+    return values if values.ndim == 3 else values.take(token[inspection.plane.axis], inspection.plane.axis + 1)
 
 
 def tiled(images: np.ndarray, columns: int | None = None) -> np.ndarray:

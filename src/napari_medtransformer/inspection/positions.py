@@ -20,14 +20,14 @@ from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.inspection.ablation import ObjectEffect, masks_under
 from napari_medtransformer.inspection.inspect import SliceInspection
-from napari_medtransformer.inspection.queries import encoder_sites
+from napari_medtransformer.inspection.queries import Inspection, encoder_sites
 from napari_medtransformer.models.base import Prompts
 
 # A mosaic shows at most so many places per axis as tiles, and so many inside each.
 MOST_TILES, MOST_PLACES = 16, 32
 
 
-def encodings_of(inspection: SliceInspection) -> list[PositionalEncoding]:
+def encodings_of(inspection: Inspection) -> list[PositionalEncoding]:
     """The positional encodings of the inspected model, Fourier features laid out on the image's token grid."""
     sites = encoder_sites(inspection)
     grid = sites[-1].query_grid.shape if sites else None
@@ -44,18 +44,17 @@ def describe_encoding(encoding: PositionalEncoding) -> str:
     return f"relative bias, {encoding.values.shape[0]} heads, window {_by(encoding.window)}"
 
 
-def similarity_heatmap(table: PositionTable, grid: TokenGrid, yx: tuple[float, float]) -> Heatmap:
-    """Cosine similarity of the place under a pixel with all places, on the image. (1, *grid) in [-1, 1].
+def similarity_heatmap(table: PositionTable, grid: TokenGrid, place: tuple[float, ...]) -> Heatmap:
+    """Cosine similarity of the place under a pixel or voxel with all places, on the image. (1, *grid) in [-1, 1].
 
     grid: where the table's places lie. Raises QueryOutOfGrid for a table of another number of places or axes.
     """
     if len(table.grid) != len(grid.shape):
         raise QueryOutOfGrid(f"{table.name} has {len(table.grid)} axes, the image's tokens {len(grid.shape)}.")
     fitting = table if table.grid == grid.shape or table.kind == "fourier" else table.resized(grid.shape)
-    place = grid.grid_index(grid.token_of(yx))
-    values = fitting.similarity(place).numpy()[None]
+    values = fitting.similarity(grid.grid_index(grid.token_of(place))).numpy()[None]
     nothing = np.zeros(1, np.float32)
-    return Heatmap(f"similarity of {table.name}", yx, grid, values, nothing, nothing)
+    return Heatmap(f"similarity of {table.name}", place, grid, values, nothing, nothing)
 
 
 def mosaic(table: PositionTable) -> np.ndarray:
@@ -114,8 +113,8 @@ def bias_pictures(encoding: RelativeBias) -> np.ndarray:
     return wide
 
 
-def bias_around(inspection: SliceInspection, site: str, yx: tuple[float, float]) -> Heatmap:
-    """What position alone adds to the scores of the query at a pixel: per head, over the keys; signed, not attention.
+def bias_around(inspection: Inspection, site: str, place: tuple[float, ...]) -> Heatmap:
+    """What position alone adds to the scores of the query at a pixel or voxel: per head, over the keys; no attention.
 
     For decomposed relative positions (SAM) and window biases (Swin). Keys outside the query's window get 0.
     Raises UnsupportedModel where a site has no relative position.
@@ -124,16 +123,16 @@ def bias_around(inspection: SliceInspection, site: str, yx: tuple[float, float])
     bias, grid = captured.call.bias, captured.site.query_grid
     if bias is None or not captured.site.key_grid.has_place or not grid.has_place:
         raise UnsupportedModel(f"{site} adds no relative position to its scores; its positions are in the tokens.")
-    token = torch.tensor([grid.token_of(yx)])
-    window, place = grid.window_of_token[token].unbind(1)
+    token = torch.tensor([grid.token_of(place)])
+    window, inside = grid.window_of_token[token].unbind(1)
     entry = int(window[0])
-    q = captured.call.q[entry][:, place].float()
-    rows = bias.rows(q, entry, place)[:, 0].float().cpu().expand(captured.call.heads, -1)
+    q = captured.call.q[entry][:, inside].float()
+    rows = bias.rows(q, entry, inside)[:, 0].float().cpu().expand(captured.call.heads, -1)
     keys = captured.keys(token)[0]
     full = torch.zeros(captured.call.heads, captured.site.key_grid.n_tokens)
     full[:, keys[keys >= 0]] = rows[:, keys >= 0]
     nothing = torch.zeros(captured.call.heads)
-    return Heatmap.over(captured.site.key_grid, full, nothing, site=f"{site}, relative position", query=yx)
+    return Heatmap.over(captured.site.key_grid, full, nothing, site=f"{site}, relative position", query=place)
 
 
 def masks_with_altered_positions(

@@ -112,12 +112,10 @@ def _window_on_slice(mask: np.ndarray, placement: InputPlacement, inspection: Vo
     """(rows, columns) bool: a window's mask at the nearest voxels of the inspected slice, False beyond it."""
     plane: SlicePlane = inspection.plane
     sides = []
-    for axis, n in enumerate(placement.native_shape):
+    for axis, (n, r, o) in enumerate(zip(placement.native_shape, placement.resized_shape, placement.start)):
         native = np.arange(n) if not inspection.is_solid or axis != plane.axis else np.array([plane.index])
-        place = [np.zeros(len(native))] * len(placement.native_shape)
-        place[axis] = native
-        at = np.floor(np.asarray(placement.to_input(place)[axis]) + 0.5).astype(np.int64)  # type: ignore[arg-type]
-        sides.append(at)
+        # InputPlacement.to_input of many coordinates at once, to the nearest voxel
+        sides.append(np.floor((native + 0.5) * r / n - o).astype(np.int64))
     within = [(at >= 0) & (at < n) for at, n in zip(sides, mask.shape, strict=True)]
     index = np.ix_(*[at.clip(0, n - 1) for at, n in zip(sides, mask.shape, strict=True)])
     found = mask[index]

@@ -221,8 +221,10 @@ def inspect_windows_steps(
         probes.append(probe)
         seen = [c for a, c in enumerate(zyx) if a != windows.plane]
         place = windows.placement(start).to_input(seen)
-        index = tuple(min(max(round(c), 0), n - 1) for c, n in zip(place, found.shape[1:], strict=True))
-        logits += found[(slice(None), *index)].cpu()
+        inside = found
+        for c, n in zip(place, found.shape[1:], strict=True):
+            inside = inside[:, min(max(round(c), 0), n - 1)]
+        logits += inside.cpu()
     number = int(logits.argmax())
     label = "background" if number == 0 else windows.model.card.labels[number - 1].name
     yield Result(VolumeInspection(windows, plane, WindowRuns(starts, tuple(probes)), image, label))

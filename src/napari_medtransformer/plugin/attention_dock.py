@@ -9,10 +9,11 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.cause_tab import CauseTab
 from napari_medtransformer.plugin.compare_tab import CompareTab
-from napari_medtransformer.plugin.controller import controller_of
+from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.export_tab import ExportTab
 from napari_medtransformer.plugin.inspector_tour import Tour
 from napari_medtransformer.plugin.look_tab import LookTab
+from napari_medtransformer.plugin.model_slot import DEFAULT_MODEL
 from napari_medtransformer.plugin.positions_tab import PositionsTab
 from napari_medtransformer.plugin.style import Column
 
@@ -25,7 +26,8 @@ class AttentionDock(QWidget):
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
-        self.controller = controller_of(napari_viewer)
+        viewer = real_viewer(napari_viewer)
+        self.controller = controller_of(viewer)
         self.controller.attach(self)
         self.state = self.controller.attention
         self.look = LookTab(self.state)
@@ -54,6 +56,10 @@ class AttentionDock(QWidget):
         self.state.changed.connect(self._refresh)
         self.state.matrix_changed.connect(self._refresh_matrix)
         self.controller.changed.connect(self._refresh_message)
+        # whoever opens this dock alone has an image to look at and a model to look into
+        self.look.layer_choice.follow(viewer, self.controller)
+        if self.controller.models.card is None:
+            self.controller.models.load(DEFAULT_MODEL)
         self._refresh()
 
     @property

@@ -21,6 +21,7 @@ from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.model_window import ModelWindow
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
+from napari_medtransformer.plugin.obstacles import obstacle_to_clicks
 from napari_medtransformer.plugin.predicting import PredictionLoop
 from napari_medtransformer.plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_medtransformer.plugin.prompt_commands import PromptCommands
@@ -168,20 +169,7 @@ class SessionController(QObject):
     @property
     def obstacle(self) -> str:
         """Why a click cannot be answered now, and what to do about it; empty if it can."""
-        if self.layer_fault:
-            return self.layer_fault
-        if self._current is None:
-            return "Open a CT or MR volume: File → Open, or File → Open Sample → MedTransformer."
-        if self.models.fault:
-            return self.models.fault
-        if self.model is None and not self.models.loading:
-            return "Choose a model."
-        viewer = self.viewer
-        if viewer is not None and viewer.dims.ndisplay != 2:
-            return "Prompts are given in 2D: choose a plane."
-        if viewer is not None and self.layer is not None and viewer.dims.ndim - 4 in viewer.dims.displayed:
-            return "Frames are shown side by side; prompts are given on slices: choose a plane."
-        return ""
+        return obstacle_to_clicks(self)
 
     def _on_model(self) -> None:
         for workspace in list(self._workspaces.values()):
@@ -394,8 +382,7 @@ class SessionController(QObject):
         for key in [key for key in self._workspaces if key[0] is layer]:
             workspace = self._workspaces.pop(key)
             self.recovery.let_go(workspace, discard=not workspace.unsaved)
-            # Later: whoever takes layers out now may have more of them on a list.
-            QTimer.singleShot(0, workspace.hand_over)
+            QTimer.singleShot(0, workspace.hand_over)  # later: more layers may be about to be taken out
         for workspace in self._workspaces.values():
             workspace.forget(layer)
         self.attention.layers.forget(layer)

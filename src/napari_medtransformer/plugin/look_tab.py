@@ -21,6 +21,7 @@ from napari_medtransformer.plugin.attention_state import Asks, AttentionState
 from napari_medtransformer.plugin.attention_words import numbers_line, query_line, tiles
 from napari_medtransformer.plugin.head_grid import HeadGrid
 from napari_medtransformer.plugin.head_matrix_view import HeadMatrixView, ScrolledMatrix
+from napari_medtransformer.plugin.layer_choice import LayerChoice
 from napari_medtransformer.plugin.matrix_content import QUANTITIES, matrix_content
 from napari_medtransformer.plugin.organ_choice import OrganChoice
 from napari_medtransformer.plugin.pictures import COLOUR_MAPS
@@ -75,7 +76,9 @@ class LookTab(QWidget):
             "the voxel"
         )
         self.models.activated.connect(lambda: self.state.inspected.choose(self.models.currentData()))
-        layout.addWidget(self.models)
+        self.layer_choice = LayerChoice()
+        self.layer_choice.setToolTip("The image that is looked at")
+        layout.addLayout(row(self.layer_choice, self.models))
         self.asks = combo("What asks: the tokens whose attention is shown")
         self.asks.activated.connect(lambda: self.state.choose_asks(self.asks.currentData()))
         self.prompts = combo("The decoder's tokens: those of the points and boxes given, and the network's own")
@@ -233,7 +236,7 @@ class LookTab(QWidget):
     def _show_models(self) -> None:
         """The model that answers clicks, and the automatic ones that can be loaded at once."""
         clicked = self.state.controller.models.card
-        own = "the model you click with" if clicked is None else f"{clicked.title} (you click with it)"
+        own = "the model of your clicks" if clicked is None else f"{clicked.title} (your clicks)"
         inspected = self.state.inspected
         wanted = [(own, ""), *((card.title, card.name) for card in inspected.cards)]
         if inspected.name not in [name for _, name in wanted]:
