@@ -24,7 +24,7 @@ class ZScore:
 
     def learned(self, data: np.ndarray) -> Scale:
         """The scaling of one volume, (z, y, x): maps any part of it to (1, z, y, x) float32."""
-        values = sample_values(np.asarray(data))
+        values = sample_values(data)
         if values.size == 0:
             low = high = mean = 0.0
             deviation = 1.0

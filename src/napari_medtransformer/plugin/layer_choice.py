@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Layer
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
+from napari_medtransformer.plugin.choices import letting_go
 from napari_medtransformer.plugin.layers import VOLUME_KEY
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class LayerChoice(QComboBox):
         events.removed.connect(self._on_layers)
         events.reordered.connect(self._on_layers)
         controller.layer_changed.connect(self._show_choice)
-        self.destroyed.connect(_disconnector(viewer, self._on_layers))
+        self.destroyed.connect(letting_go(viewer.layers, ("inserted", "removed", "reordered"), self._on_layers))
         self._on_layers()
 
     def _on_layers(self, event: Any = None) -> None:
@@ -53,7 +54,11 @@ class LayerChoice(QComboBox):
             layer.events.name.connect(self._on_renamed)
         if self._controller.layer not in candidates:
             ours = [layer for layer in candidates if VOLUME_KEY in layer.metadata]
-            self._controller.set_layer((ours or candidates or [None])[-1])
+            grey = [layer for layer in candidates if not getattr(layer, "rgb", False)]
+            found = (ours or grey or candidates or [None])[-1]
+            # One that was refused is not told again each time that a layer comes or goes.
+            if found is None or found is not self._controller.refused:
+                self._controller.set_layer(found)
         self._show_choice()
 
     def _on_renamed(self, event: Any = None) -> None:
@@ -71,16 +76,3 @@ class LayerChoice(QComboBox):
         layers = [reference() for reference in self._layers]
         chosen = self._controller.layer
         self.setCurrentIndex(layers.index(chosen) if chosen in layers else -1)
-
-
-def _disconnector(viewer: Any, callback: Any) -> Any:
-    """A function that takes `callback` off the layer list, and holds neither viewer nor widget."""
-    layers = weakref.ref(viewer.layers)
-
-    def disconnect() -> None:
-        present = layers()
-        if present is not None:
-            for emitter in (present.events.inserted, present.events.removed, present.events.reordered):
-                emitter.disconnect(callback)
-
-    return disconnect

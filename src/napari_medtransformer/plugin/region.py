@@ -9,7 +9,6 @@ import numpy as np
 from napari.layers import Image, Layer, Shapes
 
 from napari_medtransformer.plugin.layer_volume import layer_shape, same_place
-from napari_medtransformer.volumes import Volume
 
 REGION_NAME = "region"
 EDGE_COLOUR = "#4dd2ff"
@@ -61,14 +60,6 @@ def region_of(shapes: Shapes, image: Image, volume_shape: tuple[int, int, int]) 
         start.append(first)
         stop.append(min(max(int(np.floor(high[axis])) + 1, first + 1), n))
     return _triple(start), _triple(stop)
-
-
-def part_of(volume: Volume, region: Box) -> Volume:
-    """The voxels of a region as a volume of their own, in its place; a view."""
-    start, stop = region
-    affine = np.array(volume.affine)
-    affine[:3, 3] += affine[:3, :3] @ np.asarray(start, dtype=float)
-    return Volume(volume.data[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))], affine, volume.modality)
 
 
 def region_in_words(region: Box | None, spacing: tuple[float, float, float]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtWidgets import QComboBox, QFileDialog, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.plugin.choices import allow, choice, letting_go, offer
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.layer_choice import LayerChoice
 from napari_medtransformer.plugin.model_row import ModelRow
@@ -17,7 +19,7 @@ from napari_medtransformer.plugin.model_slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported
 from napari_medtransformer.plugin.organ_table import StructureTable, show_agreement, show_organs
 from napari_medtransformer.plugin.refining import Refining
-from napari_medtransformer.plugin.region import part_of, region_in_words, region_layer, region_layers, region_of
+from napari_medtransformer.plugin.region import region_in_words, region_layer, region_layers, region_of
 from napari_medtransformer.plugin.segment_options import SegmentOptionsForm
 from napari_medtransformer.plugin.segment_state import TOLERANCE_MM, SegmentState
 from napari_medtransformer.plugin.style import Column, folding, quiet_label, row, section, tool_button
@@ -76,8 +78,8 @@ class SegmentDock(QWidget):
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed):
             emitter.connect(self._on_layers)
-        queue, models = self.queue, self.models
-        self.destroyed.connect(_closer(viewer.layers, self._on_layers, queue, models))
+        self.destroyed.connect(letting_go(viewer.layers, ("inserted", "removed"), self._on_layers))
+        self.destroyed.connect(_closing(self.queue, self.models))
         self.layer_choice.follow(viewer, self.controller)
         self._on_layers()
         self.models.load(DEFAULT_MODEL)
@@ -100,7 +102,7 @@ class SegmentDock(QWidget):
 
     def _how_section(self) -> QWidget:
         frame, layout = section("Segment")
-        self.regions = _combo("What to segment. Draw a box to save time, or to leave out what the model does not know")
+        self.regions = choice("What to segment. Draw a box to save time, or to leave out what the model does not know")
         self.draw = tool_button("box", "Draw a box: rectangles on slices of a Shapes layer", text="Draw")
         self.draw.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.draw.clicked.connect(self._draw_region)
@@ -146,7 +148,7 @@ class SegmentDock(QWidget):
 
     def _compare_section(self) -> QWidget:
         frame, layout = section("Compare with a reference")
-        self.references = _combo("Another labels layer on the same image, such as one drawn by hand")
+        self.references = choice("Another labels layer on the same image, such as one drawn by hand")
         self.compare = tool_button(None, "", text="Compare")
         self.compare.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.compare.clicked.connect(self._compare)
@@ -174,14 +176,14 @@ class SegmentDock(QWidget):
         """Layers came or went: offer boxes and references."""
         viewer = self._viewer()
         layers = list(viewer.layers) if viewer is not None else []
-        _fill(self.regions, [(_WHOLE, None), *((f"Box: {x.name}", weakref.ref(x)) for x in region_layers(layers))])
+        offer(self.regions, [(_WHOLE, None), *((f"Box: {x.name}", weakref.ref(x)) for x in region_layers(layers))])
         for shapes in region_layers(layers):
             # connecting twice does nothing
             shapes.events.data.connect(self._on_region)
         workspace = self.controller.workspace
         known = [] if workspace is None else labels_on(layers, workspace.volume, workspace.layer)
         own = (self.state.layer, None if workspace is None else workspace.masks)
-        _fill(self.references, [(x.name, weakref.ref(x)) for x in known if x not in own], "no other labels here")
+        offer(self.references, [(x.name, weakref.ref(x)) for x in known if x not in own], "no other labels here")
         self._refresh()
 
     def _on_region(self, event: Any = None) -> None:
@@ -199,7 +201,7 @@ class SegmentDock(QWidget):
         def find() -> tuple[str, ...]:
             from napari_medtransformer.segmentation.plausibility import doubts
 
-            return tuple(doubts(volume if region is None else part_of(volume, region), card))
+            return tuple(doubts(volume, card, region))
 
         self.queue.submit(find, label="", key="doubts", on_done=self._show_doubts, on_error=report)
 
@@ -218,10 +220,10 @@ class SegmentDock(QWidget):
         )
         if not reason and self.regions.currentData() is not None and self.region() is None:
             reason = "no box is drawn yet"
-        _enable(self.run, reason or ("it is running" if running else ""), "Label every structure the model knows")
+        allow(self.run, "Label every structure the model knows", reason or ("it is running" if running else ""))
         self.run.setVisible(not running)
         self.cancel.setVisible(running)
-        _enable(self.draw, "open a CT or MR volume" if workspace is None else "", "Drag a rectangle on a slice")
+        allow(self.draw, "Drag a rectangle on a slice", "open a CT or MR volume" if workspace is None else "")
         boxed = workspace is not None and self.regions.currentData() is not None
         self.region_line.setVisible(boxed)
         if boxed:
@@ -231,11 +233,11 @@ class SegmentDock(QWidget):
         self.line.setVisible(bool(self.line.text()))
         there = self.state.layer is not None
         missing = "" if there and self.state.organs else "segment first"
-        _enable(self.save, missing, "Write names, millilitres, values, boxes and scores as CSV or JSON")
-        _enable(self.refine, missing or ("" if self.organs.numbers else "select a structure above"),
-                "Make the selected structures objects of the Prompt dock and correct them there")  # fmt: skip
+        allow(self.save, "Write names, millilitres, values, boxes and scores as CSV or JSON", missing)
+        correct = "Make the selected structures objects of the Prompt dock and correct them there"
+        allow(self.refine, correct, missing or ("" if self.organs.numbers else "select a structure above"))
         reference = "" if self.references.count() else "no other labels layer lies on this image"
-        _enable(self.compare, missing or reference or ("it is running" if running else ""), "Score against it")
+        allow(self.compare, "Score against it", missing or reference or ("it is running" if running else ""))
 
     def _show_progress(self, progress: Progress | None) -> None:
         self.progress.setVisible(progress is not None)
@@ -280,7 +282,7 @@ class SegmentDock(QWidget):
     def refine_selected(self) -> None:
         """Hand the selected structures to the Prompt dock; their labels give way to the objects made of them."""
         numbers = self.organs.numbers
-        if self.state.layer is not None and numbers:
+        if self.state.layer is not None and numbers and self.state.turn_to_image():
             structures = [self.state.mask_of(number) for number in numbers]
             self.state.hide_labels(numbers)
             self.refining.hand_over(structures)
@@ -312,42 +314,11 @@ class SegmentDock(QWidget):
                 self.state.save_table(path)
 
 
-def _combo(tooltip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tooltip)
-    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    combo.setMinimumContentsLength(8)
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return combo
-
-
-def _fill(combo: QComboBox, items: list[tuple[str, Any]], placeholder: str = "") -> None:
-    """Offer items and keep the choice if it is still among them."""
-    chosen = combo.currentText()
-    combo.clear()
-    for text, data in items:
-        combo.addItem(text, data)
-    combo.setPlaceholderText(placeholder)
-    combo.setCurrentIndex(max(combo.findText(chosen), 0) if items else -1)
-    combo.setEnabled(bool(items))
-
-
-def _enable(button: Any, reason: str, tip: str) -> None:
-    """Enable a button, or disable it with a tooltip that says why."""
-    button.setEnabled(not reason)
-    button.setToolTip(f"{tip}\n\nNot now: {reason}" if reason else tip)
-
-
-def _closer(layers: Any, callback: Any, queue: WorkQueue, models: ModelSlot) -> Any:
-    """A function that stops the dock's work and takes `callback` off the layer list; it holds no widget."""
-    known = weakref.ref(layers)
+def _closing(queue: WorkQueue, models: ModelSlot) -> Callable[[], None]:
+    """A function that stops a dock's work: it keeps both alive until the dock is gone, and holds no widget."""
 
     def close() -> None:
         queue.close()
         models.close()
-        present = known()
-        if present is not None:
-            for emitter in (present.events.inserted, present.events.removed):
-                emitter.disconnect(callback)
 
     return close

@@ -11,7 +11,6 @@ from napari.layers import Image, Layer
 from napari.qt.threading import create_worker
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medtransformer.plugin.aids import aids_of
+from napari_medtransformer.plugin.choices import allow, choice, letting_go, offer
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.layer_choice import LayerChoice
 from napari_medtransformer.plugin.layers import image_layer
@@ -87,7 +87,7 @@ class VolumeDock(QWidget):
         events = viewer.layers.events
         for emitter in (events.inserted, events.removed):
             emitter.connect(self._on_layers)
-        self.destroyed.connect(_disconnector(viewer.layers, self._on_layers))
+        self.destroyed.connect(letting_go(viewer.layers, ("inserted", "removed"), self._on_layers))
         self.layer_choice.follow(viewer, self.controller)
         self._on_layer()
 
@@ -139,7 +139,7 @@ class VolumeDock(QWidget):
         self.isotropic = tool_button(None, "", text="Resample to isotropic")
         self.isotropic.clicked.connect(self._resample_isotropic)
         layout.addLayout(row(self.isotropic))
-        self.targets = _combo("The layer whose grid to take")
+        self.targets = choice("The layer whose grid to take")
         self.onto = tool_button(None, "", text="Resample to that layer's grid")
         self.onto.clicked.connect(self._resample_onto)
         layout.addWidget(self.targets)
@@ -148,7 +148,7 @@ class VolumeDock(QWidget):
 
     def _labels_section(self) -> QWidget:
         frame, layout = section("Labels")
-        self.labels = _combo("The labels to measure")
+        self.labels = choice("The labels to measure")
         self.measure = tool_button(None, "", text="Label volumes…")
         self.measure.clicked.connect(self._ask_for_table)
         layout.addWidget(self.labels)
@@ -172,7 +172,7 @@ class VolumeDock(QWidget):
         self._layer = None if layer is None else weakref.ref(layer)
         if layer is not None:
             layer.events.contrast_limits.connect(self._show_window)
-            self.destroyed.connect(_disconnector_of_limits(layer, self._show_window))
+            self.destroyed.connect(letting_go(layer, ("contrast_limits",), self._show_window))
         volume = self.volume
         lines = [f"{caption}: {text}" for caption, text in facts_of(volume).items()] if volume is not None else []
         self.facts.setText("\n".join(lines) or _NO_VOLUME)
@@ -246,16 +246,15 @@ class VolumeDock(QWidget):
         known = viewer is not None and volume is not None and layer is not None
         self._targets = other_grids(viewer.layers, volume) if known else []
         self._labels = labels_on(viewer.layers, volume, layer) if known else []
-        _fill(self.targets, [target.name for target, _ in self._targets], "no layer on another grid")
-        _fill(self.labels, [labels.name for labels in self._labels], "no labels on this image")
+        offer(self.targets, [(target.name, None) for target, _ in self._targets], "no layer on another grid")
+        offer(self.labels, [(labels.name, None) for labels in self._labels], "no labels on this image")
         idle = "it is running" if self.working else ""
         missing = "" if known else _NO_VOLUME
-        _enable(self.isotropic, missing or idle,
-                "A new layer on cubic voxels, upright in the patient; this one stays")  # fmt: skip
-        _enable(self.onto, missing or idle or ("" if self._targets else "no other layer has another grid"),
-                "A new layer of this image on the other layer's voxels")  # fmt: skip
-        _enable(self.measure, missing or idle or ("" if self._labels else "no labels layer lies on this image"),
-                "Write names, millilitres and values of all labels as CSV or JSON")  # fmt: skip
+        grids = "" if self._targets else "no other layer has another grid"
+        here = "" if self._labels else "no labels layer lies on this image"
+        allow(self.isotropic, "A new layer on cubic voxels, upright in the patient; this one stays", missing or idle)
+        allow(self.onto, "A new layer of this image on the other layer's voxels", missing or idle or grids)
+        allow(self.measure, "Write names, millilitres and values of all labels as CSV or JSON", missing or idle or here)
 
     # ------------------------------------------------------------------ doing
 
@@ -315,31 +314,6 @@ class VolumeDock(QWidget):
         self._on_layers()
 
 
-def _enable(button: QToolButton, reason: str, tip: str) -> None:
-    """Enable a button, or disable it with a tooltip that says why."""
-    button.setEnabled(not reason)
-    button.setToolTip(f"{tip}\n\nNot now: {reason}" if reason else tip)
-
-
-def _fill(combo: QComboBox, names: Sequence[str], placeholder: str) -> None:
-    """Offer names, and keep the choice if it is still among them."""
-    chosen = combo.currentText()
-    combo.clear()
-    combo.addItems(names)
-    combo.setPlaceholderText(placeholder)
-    combo.setCurrentIndex(max(combo.findText(chosen), 0) if names else -1)
-    combo.setEnabled(bool(names))
-
-
-def _combo(tooltip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setToolTip(tooltip)
-    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    combo.setMinimumContentsLength(8)
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return combo
-
-
 def _field(tooltip: str) -> QDoubleSpinBox:
     field = QDoubleSpinBox()
     field.setToolTip(tooltip)
@@ -355,28 +329,3 @@ def _caption(text: str) -> QLabel:
     label.setStyleSheet(quiet_style())
     label.setFixedWidth(40)
     return label
-
-
-def _disconnector(layers: Any, callback: Any) -> Callable[[], None]:
-    """A function that takes `callback` off a layer list."""
-    known = weakref.ref(layers)
-
-    def disconnect() -> None:
-        present = known()
-        if present is not None:
-            for emitter in (present.events.inserted, present.events.removed):
-                emitter.disconnect(callback)
-
-    return disconnect
-
-
-def _disconnector_of_limits(layer: Layer, callback: Any) -> Callable[[], None]:
-    """A function that takes `callback` off a layer's contrast limits."""
-    known = weakref.ref(layer)
-
-    def disconnect() -> None:
-        present = known()
-        if present is not None:
-            present.events.contrast_limits.disconnect(callback)
-
-    return disconnect

@@ -103,7 +103,7 @@ def steps_of(
 ) -> Generator[Progress | Partial[FinishedSlab] | Result[Segmentation], None, None]:
     """segment_steps of checked options and one plane; `outcome` is filled if given."""
     messages: list[str] = []
-    for doubt in doubts(volume, model.card):
+    for doubt in doubts(volume, model.card, chosen.region):
         yield said(messages, doubt, 0, None)
     outcome = outcome or new_outcome(model, volume, chosen)
     home = model.device

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.segmentation.options import Box
+from napari_medtransformer.segmentation.region import extent_of, values_within
 from napari_medtransformer.volumes.intensity import guess_modality, sample_values
 from napari_medtransformer.volumes.volume import Volume
 
@@ -14,13 +16,14 @@ _SPACING_FACTOR = 2.5
 _LEAST_SHARE = 0.5
 
 
-def doubts(volume: Volume, card: ModelCard) -> list[str]:
+def doubts(volume: Volume, card: ModelCard, region: Box | None = None) -> list[str]:
     """What speaks against `card`'s model on this volume, one sentence each; empty if nothing does.
 
-    Looked at: modality, intensities, the size of voxels and the field of view, against the card.
+    Looked at: modality, intensities, the size of voxels and the field of view, against the card. region: what is asked
+    for, (start, stop) in (z, y, x) voxels; intensities and field of view are then its own.
     """
     found = []
-    values = sample_values(volume.data)
+    values = sample_values(values_within(volume.data, region))
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     wanted = card.modalities
     if low == high:
@@ -42,7 +45,7 @@ def doubts(volume: Volume, card: ModelCard) -> list[str]:
             f"voxels of {_mm(volume.spacing)} mm are far from the {_mm(card.input.spacing_mm)} mm that {card.name} was "
             "trained on."
         )
-    extents = [n * size for n, size in zip(volume.shape, volume.spacing)]
+    extents = [n * size for n, size in zip(extent_of(volume.shape, region), volume.spacing)]
     windows = [n * size for n, size in zip(card.input.size, card.input.spacing_mm)]
     if any(extent < _LEAST_SHARE * window for extent, window in zip(extents, windows)):
         found.append(

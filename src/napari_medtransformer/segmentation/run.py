@@ -24,6 +24,7 @@ from napari_medtransformer.segmentation.landing import DirectLanding, Outcome, R
 from napari_medtransformer.segmentation.model_grid import ModelGrid, model_grid
 from napari_medtransformer.segmentation.options import Box, SegmentOptions
 from napari_medtransformer.segmentation.overlap_add import OverlapAdd
+from napari_medtransformer.segmentation.region import values_within
 from napari_medtransformer.segmentation.windows import weight_map, window_starts
 from napari_medtransformer.volumes.volume import Volume
 
@@ -64,8 +65,7 @@ class Run:
         self.skipped = 0
         self._check_memory()
         # What lies around a region has no say: a whole head would darken the crop that a model was trained on.
-        seen = () if chosen.region is None else tuple(slice(a, b) for a, b in zip(*chosen.region))
-        self._scale = model.normalisation(volume.data[seen], volume.modality)
+        self._scale = model.normalisation(values_within(volume.data, chosen.region), volume.modality)
 
     def steps(self, messages: list[str]) -> Iterator[Progress | Partial[FinishedSlab]]:
         """All windows; the outcome is filled."""
