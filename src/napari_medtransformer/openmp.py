@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait for work: a setting of programs, not of the library, so only the two faces ask for it."""
+"""How torch's threads wait and where its arrays lie: settings of programs, not of the library, for the two faces."""
 
 from __future__ import annotations
 
@@ -13,3 +13,13 @@ def wait_without_spinning() -> None:
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def use_large_pages() -> None:
+    """Let torch's arrays lie in large pages of memory where Linux has them, unless the user chose otherwise.
+
+    Else every fresh array of a network costs a fault per 4 kB: a sixth of the time of a window of 96³ voxels. Without
+    effect once torch is loaded.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

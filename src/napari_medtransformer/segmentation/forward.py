@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from contextvars import copy_context
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_medtransformer.errors import OutOfMemory
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.memory import device_memory, is_out_of_memory
+from napari_medtransformer.segmentation.channels_last import channels_last
 from napari_medtransformer.segmentation.options import Precision
 
 # Voxels of one call that keep a device busy: more windows at once gain nothing.
@@ -64,8 +65,8 @@ class Forward:
         network = self._model.network
         with ExitStack() as stack:
             # Convolutions over channels-last arrays skip the reordering of every layer: 1.5 times faster on a CPU.
-            lay_out(network, torch.channels_last_3d if self._plane is None else torch.channels_last)
-            stack.callback(lay_out, network, torch.contiguous_format)
+            axes = 3 if self._plane is None else 2
+            stack.enter_context(channels_last(network, self._model.device, axes=axes, compiled=self._compiled))
             if self._compiled:
                 network.compile()
                 stack.callback(setattr, network, "_compiled_call_impl", None)
@@ -163,14 +164,6 @@ class Forward:
     def _check(self, *_: object) -> None:
         if self._stop.is_set():
             raise Stopped
-
-
-def lay_out(network: nn.Module, layout: torch.memory_format) -> None:
-    """Order the numbers of the network's kernels in memory; those of other dimensions stay as they are."""
-    axes = {torch.channels_last: (4,), torch.channels_last_3d: (5,)}.get(layout, (4, 5))
-    for parameter in network.parameters():
-        if parameter.ndim in axes:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def bytes_per_window(model: AutomaticModel, window: tuple[int, ...]) -> int:
