@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
 from napari_medtransformer.models.catalogue.common import MB
 
@@ -18,11 +20,6 @@ _HIPPOCAMPUS_INPUT = InputContract(
     intensities="clipped to the volume's 0.5 to 99.5 percentiles, then mean 0 and deviation 1",
     extent_mm=(47.0, 59.0, 41.0),
 )
-_HIPPOCAMPUS_TRAINING = (
-    "160 cropped T1-weighted MRIs of one hippocampus, about 35 × 50 × 35 voxels of 1 mm, labelled by hand (Medical "
-    "Segmentation Decathlon, Task04, CC BY-SA 4.0); 40 others for validation."
-)
-_HIPPOCAMPUS_LICENCE = "BSD-3-Clause; trained on data under CC BY-SA 4.0"
 
 # Names and order of the classes as the published models give them (Landman et al. 2015, the BTCV challenge).
 _BTCV_LABELS = (
@@ -47,94 +44,83 @@ _BTCV_INPUT = InputContract(
     intensities="-175 to 250 HU become 0 to 1",
     clip=(-175.0, 250.0),
 )
-_BTCV_TRAINING = "24 portal venous CTs of the abdomen (BTCV, 512 × 512 × 85 to 198 voxels)."
 
+_HIPPOCAMPUS = ModelCard(
+    name="medt-hippocampus",
+    title="Hippocampus, SwinUNETR",
+    family="swin-unetr",
+    architecture="compact",
+    builder=_SWIN_UNETR,
+    task="automatic",
+    dimensions=3,
+    input=_HIPPOCAMPUS_INPUT,
+    modalities=("MR",),
+    anatomy=("hippocampus",),
+    labels=_HIPPOCAMPUS_LABELS,
+    weights="medt-hippocampus-swin-unetr.safetensors",
+    licence="BSD-3-Clause; trained on data under CC BY-SA 4.0",
+    citation="napari-medtransformer, this package",
+    description=(
+        "The bundled automatic model: names the anterior and the posterior part in an MRI cropped to one "
+        "hippocampus, offline, on a CPU. It finds no hippocampus in a whole head."
+    ),
+    memory_bytes=450 * MB,
+    training=(
+        "160 cropped T1-weighted MRIs of one hippocampus, about 35 × 50 × 35 voxels of 1 mm, labelled by hand (Medical "
+        "Segmentation Decathlon, Task04, CC BY-SA 4.0); 40 others for validation."
+    ),
+)
+_BTCV = ModelCard(
+    name="swin-unetr-btcv",
+    title="Abdomen, SwinUNETR (MONAI)",
+    family="swin-unetr",
+    architecture="monai-48-ras",
+    builder=_SWIN_UNETR,
+    task="automatic",
+    dimensions=3,
+    input=_BTCV_INPUT,
+    modalities=("CT",),
+    anatomy=("abdomen",),
+    labels=_BTCV_LABELS,
+    # The bundle gives an MD5 only, 50dd67a01b28a1d5487fd9ac27e682fb.
+    weights=WeightsSource(
+        "https://developer.download.nvidia.com/assets/Clara/monai/tutorials/model_zoo/"
+        "model_swin_unetr_btcv_segmentation_v1.pt",
+        "model_swin_unetr_btcv_segmentation_v1.pt",
+    ),
+    licence="Apache-2.0",
+    citation="Tang et al., Self-supervised pre-training of Swin transformers, CVPR 2022, arXiv:2111.14791",
+    description="MONAI's model zoo bundle for 13 abdominal organs in CT; its authors report a mean Dice of 0.827.",
+    memory_bytes=4_500 * MB,
+    # Below that the network's input is 0, as in air; no organ it names has voxels there.
+    air_below=-175.0,
+    training="24 portal venous CTs of the abdomen (BTCV, 512 × 512 × 85 to 198 voxels).",
+)
 
 CARDS: tuple[ModelCard, ...] = (
-    ModelCard(
-        name="medt-hippocampus",
-        title="Hippocampus, SwinUNETR",
-        family="swin-unetr",
-        architecture="compact",
-        builder=_SWIN_UNETR,
-        task="automatic",
-        dimensions=3,
-        input=_HIPPOCAMPUS_INPUT,
-        modalities=("MR",),
-        anatomy=("hippocampus",),
-        labels=_HIPPOCAMPUS_LABELS,
-        weights="medt-hippocampus-swin-unetr.safetensors",
-        licence=_HIPPOCAMPUS_LICENCE,
-        citation="napari-medtransformer, this package",
-        description=(
-            "The bundled automatic model: names the anterior and the posterior part in an MRI cropped to one "
-            "hippocampus, offline, on a CPU. It finds no hippocampus in a whole head."
-        ),
-        memory_bytes=450 * MB,
-        training=_HIPPOCAMPUS_TRAINING,
-    ),
-    ModelCard(
+    _HIPPOCAMPUS,
+    replace(
+        _HIPPOCAMPUS,
         name="medt-hippocampus-unetr",
         title="Hippocampus, UNETR",
         family="unetr",
-        architecture="compact",
         builder=_UNETR,
-        task="automatic",
-        dimensions=3,
-        input=_HIPPOCAMPUS_INPUT,
-        modalities=("MR",),
-        anatomy=("hippocampus",),
-        labels=_HIPPOCAMPUS_LABELS,
         weights="medt-hippocampus-unetr.safetensors",
-        licence=_HIPPOCAMPUS_LICENCE,
-        citation="napari-medtransformer, this package",
         description=(
             "medt-hippocampus with a global transformer of 8 layers instead of shifted windows; quicker, and its "
             "attention spans the whole window."
         ),
         memory_bytes=350 * MB,
-        training=_HIPPOCAMPUS_TRAINING,
     ),
-    ModelCard(
-        name="swin-unetr-btcv",
-        title="Abdomen, SwinUNETR (MONAI)",
-        family="swin-unetr",
-        architecture="monai-48-ras",
-        builder=_SWIN_UNETR,
-        task="automatic",
-        dimensions=3,
-        input=_BTCV_INPUT,
-        modalities=("CT",),
-        anatomy=("abdomen",),
-        labels=_BTCV_LABELS,
-        # The bundle gives an MD5 only, 50dd67a01b28a1d5487fd9ac27e682fb.
-        weights=WeightsSource(
-            "https://developer.download.nvidia.com/assets/Clara/monai/tutorials/model_zoo/"
-            "model_swin_unetr_btcv_segmentation_v1.pt",
-            "model_swin_unetr_btcv_segmentation_v1.pt",
-        ),
-        licence="Apache-2.0",
-        citation="Tang et al., Self-supervised pre-training of Swin transformers, CVPR 2022, arXiv:2111.14791",
-        description="MONAI's model zoo bundle for 13 abdominal organs in CT; its authors report a mean Dice of 0.827.",
-        memory_bytes=4_500 * MB,
-        # Below that the network's input is 0, as in air; no organ it names has voxels there.
-        air_below=-175.0,
-        training=_BTCV_TRAINING,
-    ),
-    ModelCard(
+    _BTCV,
+    replace(
+        _BTCV,
         name="unetr-btcv",
         title="Abdomen, UNETR (MONAI)",
         family="unetr",
         architecture="monai-16",
         builder=_UNETR,
-        task="automatic",
-        dimensions=3,
-        input=_BTCV_INPUT,
-        modalities=("CT",),
-        anatomy=("abdomen",),
-        labels=_BTCV_LABELS,
         weights=None,
-        licence="Apache-2.0",
         citation="Hatamizadeh et al., UNETR: transformers for 3D medical image segmentation, WACV 2022",
         description=(
             "Its authors' weights for 13 abdominal organs in CT are on a file-sharing page without a fixed address: "
@@ -142,7 +128,5 @@ CARDS: tuple[ModelCard, ...] = (
             "its path."
         ),
         memory_bytes=2_200 * MB,
-        air_below=-175.0,
-        training=_BTCV_TRAINING,
     ),
 )

@@ -7,17 +7,12 @@ docs/models.md, measured.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from napari_medtransformer.models.card import InputContract, ModelCard, WeightsSource
-from napari_medtransformer.models.catalogue.common import HUGGING_FACE, IMAGENET_MEAN, IMAGENET_STD, MB
+from napari_medtransformer.models.catalogue.common import HUGGING_FACE, MB, photograph_input
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything"
-_SAM_INPUT = InputContract(
-    size=(1024, 1024),
-    channels=3,
-    intensities="windowed to [0, 1], repeated to three channels, ImageNet mean and deviation",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-)
 
 
 def _sam(size: str, file: str, sha256: str, file_bytes: int, memory_bytes: int) -> ModelCard:
@@ -29,7 +24,7 @@ def _sam(size: str, file: str, sha256: str, file_bytes: int, memory_bytes: int) 
         builder="napari_medtransformer.models.sam:build",
         task="promptable",
         dimensions=2,
-        input=_SAM_INPUT,
+        input=photograph_input(1024),
         modalities=("photographs",),
         weights=WeightsSource(f"{_META}/{file}", file, sha256, file_bytes),
         licence="Apache-2.0",
@@ -39,27 +34,22 @@ def _sam(size: str, file: str, sha256: str, file_bytes: int, memory_bytes: int) 
     )
 
 
-def _sam_hq(size: str, sha256: str, file_bytes: int, memory_bytes: int) -> ModelCard:
-    file = f"sam_hq_vit_{size}.pth"
-    return ModelCard(
-        name=f"sam-hq-vit-{size}",
-        title=f"SAM-HQ ViT-{size.upper()}",
+def _sam_hq(sam: ModelCard, sha256: str, file_bytes: int) -> ModelCard:
+    """The SAM-HQ over the encoder of a SAM."""
+    file = f"sam_hq_{sam.architecture.replace('-', '_')}.pth"
+    return replace(
+        sam,
+        name=sam.name.replace("sam", "sam-hq"),
+        title=sam.title.replace("Segment Anything", "SAM-HQ"),
         family="sam-hq",
-        architecture=f"vit-{size}",
         builder="napari_medtransformer.models.sam_hq:build",
-        task="promptable",
-        dimensions=2,
-        input=_SAM_INPUT,
-        modalities=("photographs",),
         weights=WeightsSource(f"{HUGGING_FACE}/lkeab/hq-sam/resolve/main/{file}", file, sha256, file_bytes),
-        licence="Apache-2.0",
         citation="Ke et al., Segment Anything in High Quality, NeurIPS 2023, arXiv:2306.01567",
         description="SAM with one more token that sharpens outlines; trained on photographs.",
-        memory_bytes=memory_bytes,
     )
 
 
-CARDS = (
+_SAM = (
     _sam(
         "b",
         "sam_vit_b_01ec64.pth",
@@ -81,14 +71,15 @@ CARDS = (
         2_564_550_879,
         4_600 * MB,
     ),
-    ModelCard(
+)
+_SAM_B, _SAM_L, _SAM_H = _SAM
+
+CARDS = (
+    *_SAM,
+    replace(
+        _SAM_B,
         name="medsam",
         title="MedSAM ViT-B",
-        family="sam",
-        architecture="vit-b",
-        builder="napari_medtransformer.models.sam:build",
-        task="promptable",
-        dimensions=2,
         input=InputContract(
             size=(1024, 1024),
             channels=3,
@@ -99,14 +90,12 @@ CARDS = (
         weights=WeightsSource(
             "https://zenodo.org/records/10689643/files/medsam_vit_b.pth", "medsam_vit_b.pth", None, 375_049_145
         ),
-        licence="Apache-2.0",
         citation="Ma et al., Segment anything in medical images, Nature Communications 2024",
         description="SAM ViT-B fine-tuned on 1.6 million medical masks with boxes; it was not trained on clicks.",
-        memory_bytes=1_600 * MB,
     ),
-    _sam_hq("b", "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57", 379_335_069, 1_600 * MB),
-    _sam_hq("l", "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343", 1_254_865_805, 2_900 * MB),
-    _sam_hq("h", "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35", 2_570_940_653, 4_600 * MB),
+    _sam_hq(_SAM_B, "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57", 379_335_069),
+    _sam_hq(_SAM_L, "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343", 1_254_865_805),
+    _sam_hq(_SAM_H, "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35", 2_570_940_653),
     ModelCard(
         name="sam-med2d",
         title="SAM-Med2D",
@@ -115,14 +104,7 @@ CARDS = (
         builder="napari_medtransformer.models.sam_med2d:build",
         task="promptable",
         dimensions=2,
-        input=InputContract(
-            size=(256, 256),
-            channels=3,
-            intensities="windowed to [0, 1], repeated to three channels, ImageNet mean and deviation",
-            fit="stretch",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-        ),
+        input=photograph_input(256, "stretch"),
         modalities=("CT", "MR", "ultrasound", "X-ray", "endoscopy", "dermoscopy", "microscopy", "PET"),
         weights=WeightsSource(
             "https://drive.usercontent.google.com/download?id=1ARiB5RkSsWmAB_8mqWnwDF8ZKTtFwsjl&export=download&confirm=t",

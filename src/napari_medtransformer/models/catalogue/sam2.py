@@ -6,22 +6,13 @@ ones under which copies of Meta's files are kept there. MedSAM2's authors give n
 
 from __future__ import annotations
 
-from napari_medtransformer.models.card import InputContract, ModelCard, WeightsSource
-from napari_medtransformer.models.catalogue.common import HUGGING_FACE, IMAGENET_MEAN, IMAGENET_STD, MB
+from dataclasses import replace
+
+from napari_medtransformer.models.card import ModelCard, WeightsSource
+from napari_medtransformer.models.catalogue.common import HUGGING_FACE, MB, photograph_input
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 _CITATION = "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025, arXiv:2408.00714"
-
-
-def _input(size: int) -> InputContract:
-    return InputContract(
-        size=(size, size),
-        channels=3,
-        intensities="windowed to [0, 1], repeated to three channels, ImageNet mean and deviation",
-        fit="stretch",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-    )
 
 
 def _sam2(size: str, title: str, file: str, sha256: str, file_bytes: int, memory_bytes: int) -> ModelCard:
@@ -33,7 +24,7 @@ def _sam2(size: str, title: str, file: str, sha256: str, file_bytes: int, memory
         builder="napari_medtransformer.models.sam2:build",
         task="promptable",
         dimensions=2,
-        input=_input(1024),
+        input=photograph_input(1024, "stretch"),
         modalities=("photographs", "video"),
         weights=WeightsSource(f"{_META}/{file}", file, sha256, file_bytes),
         licence="Apache-2.0",
@@ -43,15 +34,17 @@ def _sam2(size: str, title: str, file: str, sha256: str, file_bytes: int, memory
     )
 
 
+_TINY = _sam2(
+    "hiera-t",
+    "Hiera-T",
+    "sam2.1_hiera_tiny.pt",
+    "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    156_008_466,
+    1_400 * MB,
+)
+
 CARDS = (
-    _sam2(
-        "hiera-t",
-        "Hiera-T",
-        "sam2.1_hiera_tiny.pt",
-        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-        156_008_466,
-        1_400 * MB,
-    ),
+    _TINY,
     _sam2(
         "hiera-s",
         "Hiera-S",
@@ -76,15 +69,11 @@ CARDS = (
         898_083_611,
         2_600 * MB,
     ),
-    ModelCard(
+    replace(
+        _TINY,
         name="medsam2",
         title="MedSAM2",
-        family="sam2",
-        architecture="hiera-t",
-        builder="napari_medtransformer.models.sam2:build",
-        task="promptable",
-        dimensions=2,
-        input=_input(512),
+        input=photograph_input(512, "stretch"),
         modalities=("CT", "MR", "PET", "ultrasound", "endoscopy"),
         weights=WeightsSource(
             f"{HUGGING_FACE}/wanglab/MedSAM2/resolve/main/MedSAM2_latest.pt", "MedSAM2_latest.pt", None, None

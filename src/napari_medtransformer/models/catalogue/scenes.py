@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+from dataclasses import replace
 
-from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
-from napari_medtransformer.models.catalogue.common import HUGGING_FACE, IMAGENET_MEAN, IMAGENET_STD, MB
+from napari_medtransformer.models.card import LabelInfo, ModelCard, WeightsSource
+from napari_medtransformer.models.catalogue.common import HUGGING_FACE, MB, photograph_input
 
 # The 150 classes of the MIT Scene Parsing Benchmark, ADE20K (Zhou et al. 2017), in its order.
 _NAMES = (
@@ -34,18 +35,8 @@ _PURPOSE = (
 )
 
 
-def _input(size: int) -> InputContract:
-    return InputContract(
-        size=(size, size),
-        channels=3,
-        intensities="windowed to [0, 1], repeated to three channels, ImageNet mean and deviation",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-    )
-
-
 def _segformer(size: str, pixels: int, file: str, memory_bytes: int) -> ModelCard:
-    name = f"segformer-{size}-finetuned-ade-{pixels}-{pixels}"
+    published = f"segformer-{size}-finetuned-ade-{pixels}-{pixels}"
     return ModelCard(
         name=f"segformer-{size}-ade20k",
         title=f"SegFormer {size.upper()}, ADE20K",
@@ -54,10 +45,12 @@ def _segformer(size: str, pixels: int, file: str, memory_bytes: int) -> ModelCar
         builder="napari_medtransformer.models.segformer:build",
         task="automatic",
         dimensions=2,
-        input=_input(pixels),
+        input=photograph_input(pixels),
         modalities=("photographs",),
         labels=_LABELS,
-        weights=WeightsSource(f"{HUGGING_FACE}/nvidia/{name}/resolve/main/{file}", f"{name}.{file.rpartition('.')[2]}"),
+        weights=WeightsSource(
+            f"{HUGGING_FACE}/nvidia/{published}/resolve/main/{file}", f"{published}.{file.rpartition('.')[2]}"
+        ),
         licence="NVIDIA Source Code License for SegFormer (research and evaluation)",
         citation="Xie et al., SegFormer, NeurIPS 2021, arXiv:2105.15203",
         description=_PURPOSE,
@@ -66,18 +59,21 @@ def _segformer(size: str, pixels: int, file: str, memory_bytes: int) -> ModelCar
     )
 
 
+_SEGFORMERS = (
+    _segformer("b0", 512, "model.safetensors", 1_200 * MB),
+    _segformer("b5", 640, "pytorch_model.bin", 2_000 * MB),
+)
+
+
 def _upernet(size: str, title: str, sha256: str | None, memory_bytes: int) -> ModelCard:
-    return ModelCard(
+    return replace(
+        _SEGFORMERS[0],
         name=f"upernet-swin-{size[0]}-ade20k",
         title=f"UperNet {title}, ADE20K",
         family="upernet",
         architecture=f"swin-{size[0]}",
         builder="napari_medtransformer.models.upernet:build",
-        task="automatic",
-        dimensions=2,
-        input=_input(512),
-        modalities=("photographs",),
-        labels=_LABELS,
+        input=photograph_input(512),
         weights=WeightsSource(
             f"{HUGGING_FACE}/openmmlab/upernet-swin-{size}/resolve/main/pytorch_model.bin",
             f"upernet-swin-{size}.bin",
@@ -85,15 +81,12 @@ def _upernet(size: str, title: str, sha256: str | None, memory_bytes: int) -> Mo
         ),
         licence="MIT",
         citation="Xiao et al., UPerNet, ECCV 2018, arXiv:1807.10221; Liu et al., Swin Transformer, ICCV 2021",
-        description=_PURPOSE,
-        training="20,210 photographs of scenes with 150 classes (ADE20K).",
         memory_bytes=memory_bytes,
     )
 
 
 CARDS = (
-    _segformer("b0", 512, "model.safetensors", 1_200 * MB),
-    _segformer("b5", 640, "pytorch_model.bin", 2_000 * MB),
+    *_SEGFORMERS,
     _upernet("tiny", "Swin-T", None, 1_400 * MB),
     # the digest is on the publishers' page
     _upernet("small", "Swin-S", "f87459400d8e5f42008e45efaa93a40358814a5a51b20daa2416c1689406357b", 1_500 * MB),
