@@ -125,8 +125,7 @@ def card_html(card: ModelCard) -> str:
     pinned = " (hash pinned at first download)" if _without_hash(card) else ""
     rows = {
         "Name": card.name,
-        "Task": ("answers clicks and boxes" if card.task == "promptable" else "names structures by itself")
-        + f", {card.dimensions}D",
+        "Task": _task(card),
         "Finds": ", ".join(labels[:_LABELS_SHOWN]) + more if labels else "",
         "Images": ", ".join(card.modalities) or "any",
         "Anatomy": ", ".join(card.anatomy),
@@ -147,6 +146,12 @@ def card_html(card: ModelCard) -> str:
         f"<p>{escape(card.description)}</p><p></p><table cellspacing='0' cellpadding='2'>{cells}</table>"
         f"{link if model_card_text(card) else ''}"
     )
+
+
+def _task(card: ModelCard) -> str:
+    if card.task == "automatic":
+        return f"names structures by itself, {card.dimensions}D"
+    return "answers clicks and boxes, 2D" if card.dimensions == 2 else "answers clicks on any slice in 3D"
 
 
 def _without_hash(card: ModelCard) -> bool:

@@ -38,6 +38,7 @@ class PredictionLoop(QObject):
         self.answers = 0  # that were taken in so far
         self.progress: Progress | None = None  # of the encoder that runs
         self._asked: list[SliceKey] = []  # that are not answered yet
+        self._since = 0.0  # when the first of them was asked
         self._stop = threading.Event()
         self._stopped = False  # what was stopped waits for the user's word
         self.encoding.connect(self._on_encoding)
@@ -54,10 +55,23 @@ class PredictionLoop(QObject):
         session = self._controller().session
         return 0 if session is None or (self.auto and not self._stopped) else len(session.pending())
 
-    def wants_other_than(self, axis: int, index: int) -> bool:
-        """Whether prompts wait for the encoder that is busy with this slice, and none of them is on it."""
+    @property
+    def asking(self) -> bool:
+        """Whether prompts wait for the worker's answer."""
+        return bool(self._asked)
+
+    def watch_ahead(self, axis: int, index: int, done: int, blocks: int) -> None:
+        """In the worker, while a slice is encoded ahead: prompts that wait for it see how far it is.
+
+        Raises EncodingStopped where prompts wait that are all elsewhere, or the user wants no more of it.
+        """
         asked = list(self._asked)
-        return bool(asked) and all((key.axis, key.index) != (axis, index) for key in asked)
+        if not asked:
+            return
+        if self._stop.is_set() or all((key.axis, key.index) != (axis, index) for key in asked):
+            raise EncodingStopped
+        if time.perf_counter() - self._since > SHOWN_AFTER_S:
+            self.encoding.emit(Progress(done, blocks, _what(asked[0])))
 
     def answers_soon(self) -> bool:
         """Whether what was asked last is likely to be answered before anybody would notice a delay."""
@@ -88,6 +102,8 @@ class PredictionLoop(QObject):
         asked, key = time.perf_counter(), request.key
         self._stop.clear()
         self._stopped = False
+        if not self._asked:
+            self._since = asked
         self._asked.append(key)
 
         def watch(done: int, blocks: int) -> None:
@@ -119,7 +135,7 @@ class PredictionLoop(QObject):
             self._asked.remove(key)
             self.encoding.emit(None)
             controller = self._controller()
-            if controller is not None and not self._asked:
+            if controller is not None and not self._asked and not self._stopped:
                 controller.view.resume()
 
         self._controller().queue.submit(

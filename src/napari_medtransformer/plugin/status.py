@@ -53,8 +53,8 @@ def status_line(controller: SessionController) -> tuple[Mood, str]:
     if progress is not None:
         far = f"{progress.done} of {progress.total} blocks"
         return "busy", f"Encoding {progress.message}: {far}. Prompts there are quick afterwards."
-    if controller.busy:
-        return "busy", controller.busy
+    if controller.busy or controller.prediction.asking:
+        return "busy", controller.busy or "Predicting…"
     return "ready", _answer(controller) or _hint(controller)
 
 

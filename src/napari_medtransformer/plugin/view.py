@@ -106,9 +106,9 @@ class ViewFollower(QObject):
             slices, at = session.prefetch_around(axis, index, reach), 0
 
             def watch(done: int, blocks: int) -> None:
-                left = any(job.cancelled.is_set() for job in own)
-                if left or controller.prediction.wants_other_than(axis, order[at]):
+                if any(job.cancelled.is_set() for job in own):
                     raise EncodingStopped
+                controller.prediction.watch_ahead(axis, order[at], done, blocks)
 
             while True:
                 # only while this generator runs: prompts are answered between its steps
