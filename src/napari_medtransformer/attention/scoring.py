@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,11 @@ class Scores:
         keys = k.shape[2]
         self._rows = max(1, min(most // keys, q.shape[2]))
         self._at_once = max(1, min(most // (self._rows * keys), call.heads))
+        # of most queries the terms of decomposed positions are made at once, without a table per query
+        self._terms: list[Tensor] | None = None
+        if isinstance(call.bias, DecomposedBias) and 2 * len(self._tokens) > grid.n_tokens:
+            with exact(self.device):
+                self._terms = call.bias.terms(q)
         self._held = [q.new_empty(self._at_once * self._rows * keys) for _ in range(2)]
 
     def parts(self) -> Iterator[Part]:
@@ -78,13 +84,14 @@ class Scores:
         """
         entry, places = part.entry - self._first, part.places.to(self.device)
         q, keys = self._q[entry][:, places], self._k[entry].transpose(1, 2)
-        bias, scaled = _BiasRows(self._bias, q, part), q * self._scale
+        terms = None if self._terms is None else [term[entry][:, places] for term in self._terms]
+        with exact(self.device):
+            bias, scaled = _BiasRows(self._bias, q, part, terms), q * self._scale
         for start in range(0, self._heads, self._at_once):
             heads = slice(start, min(start + self._at_once, self._heads))
             shape = (heads.stop - start, len(places), keys.shape[2])
             block, room = (held[: math.prod(shape)].view(shape) for held in self._held)
-            # autocast would round the scores to half precision
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            with exact(self.device):
                 if bias.write(block, heads):
                     block.baddbmm_(scaled[heads], keys[heads])
                 else:
@@ -95,12 +102,19 @@ class Scores:
             yield heads, block, room
 
 
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """No gradients, and no autocast, which would round scores to half precision."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
 class _BiasRows:
     """The bias of one part's queries, written into blocks of scores."""
 
-    def __init__(self, bias: Bias | None, q: Tensor, part: Part) -> None:
+    def __init__(self, bias: Bias | None, q: Tensor, part: Part, terms: list[Tensor] | None) -> None:
         self._bias, self._q, self._part = bias, q, part
-        self._terms = bias.row_terms(q, part.places) if isinstance(bias, DecomposedBias) else []
+        self._terms = terms or (bias.row_terms(q, part.places) if isinstance(bias, DecomposedBias) else [])
 
     def write(self, block: Tensor, heads: slice) -> bool:
         """Fill a block (heads, n, K) with the bias of those heads; False, and nothing is written, without one."""
