@@ -11,7 +11,7 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.focus_crops import crop, crop_window, paste
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork, focus_maps
-from napari_medtransformer.models.second_look import second_look
+from napari_medtransformer.models.second_look import heed_clicks, second_look
 
 NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 SHAPES = [(128, 128), (512, 512), (300, 200), (50, 75), (100, 257)]
@@ -115,3 +115,26 @@ def test_an_empty_mask_prompt_looks_at_the_whole_image() -> None:
     seen = look("image", (60, 80), Prompts(*NO_POINTS, mask_logits=empty), image=ramp)
     inner = np.s_[1:-1, 1:-1]  # the outermost pixels blend with nothing
     np.testing.assert_allclose(seen[inner], (ramp * 2 - 1)[inner], atol=0.02)
+
+
+@pytest.mark.parametrize(("answer", "label"), [(-6.0, 1), (6.0, 0), (-0.1, 1)])
+def test_a_click_that_was_not_heeded_wins_at_its_place_and_nowhere_far(answer: float, label: int) -> None:
+    clicks = Prompts(np.array([[20.0, 30.0]], np.float32), np.array([label]))
+    bent = heed_clicks(torch.full((64, 64), answer), torch.rand(64, 64), clicks, 2.0)
+    assert bool(bent[20, 30] > 0) == bool(label)
+    torch.testing.assert_close(bent[50:, :10], torch.full((14, 10), answer))
+
+
+def test_a_bend_follows_what_looks_like_the_clicked_pixel() -> None:
+    image = torch.zeros(64, 64)
+    image[:, 32:] = 1.0  # an edge beside the click
+    clicks = Prompts(np.array([[32.0, 30.0]], np.float32), np.array([1]))
+    bent = heed_clicks(torch.full((64, 64), -2.0), image, clicks, 4.0) > 0
+    assert bent[32, 28:32].all()
+    assert not bent[:, 32:].any()
+
+
+def test_heeded_clicks_change_no_bit() -> None:
+    logits, clicks = torch.randn(64, 64), Prompts(np.array([[5.0, 6.0]], np.float32), np.array([1]))
+    logits[5, 6] = 0.01
+    assert torch.equal(heed_clicks(logits, torch.rand(64, 64), clicks, 3.0), logits)

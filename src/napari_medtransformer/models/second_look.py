@@ -12,6 +12,9 @@ from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, crop, crop_w
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork
 
 _EMPTY_PLACE = -1  # label of a place that holds no point
+# How far a click that was not heeded bends the answer, in sides of the window; how sure it is of its own place, as a
+# logit; and the difference in grey at which another pixel counts a third as much.
+_REACH, _SURE, _ALIKE = 0.05, 1.0, 0.1
 
 
 def second_look(
@@ -30,8 +33,32 @@ def second_look(
     batch = _batch(image, windows, prompts, guesses, previous)
     logits, scores = network(batch)
     shape = (int(image.shape[-2]), int(image.shape[-1]))
-    pasted = [paste(one, window, shape) for one, window in zip(logits, windows, strict=True)]
-    return torch.cat(pasted), scores
+    pasted = torch.cat([paste(one, window, shape) for one, window in zip(logits, windows, strict=True)])
+    heeded = [
+        heed_clicks(one, image[0, 0], prompts, float(window[2:].max()) * _REACH)
+        for one, window in zip(pasted, windows, strict=True)
+    ]
+    return torch.stack(heeded), scores
+
+
+def heed_clicks(logits: Tensor, image: Tensor, prompts: Prompts, radius: float) -> Tensor:
+    """Logits (H, W) in which every click lies on its side: each that does not bends what is near and looks like it.
+
+    image: (H, W) in [0, 1]; radius: standard deviation of the bend, in pixels.
+    """
+    rows, columns = logits.shape
+    for (y, x), inside in zip(prompts.points_yx.tolist(), prompts.point_labels.tolist(), strict=True):
+        at = min(max(round(y), 0), rows - 1), min(max(round(x), 0), columns - 1)
+        wanted = _SURE if inside else -_SURE
+        missing = wanted - float(logits[at])
+        if missing * wanted <= 0 or float(logits[at]) * wanted > 0:
+            continue
+        down = torch.arange(rows, device=logits.device, dtype=logits.dtype)[:, None] - at[0]
+        across = torch.arange(columns, device=logits.device, dtype=logits.dtype)[None, :] - at[1]
+        near = torch.exp(-(down.square() + across.square()) / (2 * max(radius, 0.7) ** 2))
+        alike = torch.exp(-(image - image[at]).abs() / _ALIKE)
+        logits = logits + missing * near * alike
+    return logits
 
 
 def _window(guess: Tensor, previous: Tensor | None, prompts: Prompts, ratio: Tensor) -> Tensor:
