@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.heat_layer import HEAT_NAME
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
-from napari_medtransformer.plugin.layer_volume import same_place
+from napari_medtransformer.plugin.layer_volume import place_of_slice
 from napari_medtransformer.plugin.pictures import ABOVE, BELOW
 from napari_medtransformer.plugin.workspace import Workspace
 
@@ -30,10 +32,7 @@ class ChangeLayer:
         """Show (rows, columns) labels on a slice: 1 stayed, 2 was lost (orange), 3 was gained (blue)."""
         self.remove()
         image = workspace.layer
-        place = same_place(image)
-        first = np.zeros(3)
-        first[axis] = index
-        place["translate"] = np.asarray(image.translate) + np.asarray(image.scale) * first[-image.ndim :]
+        place = place_of_slice(image, axis, index)
         data = labels if image.ndim == 2 else np.expand_dims(labels, axis)
         colours = {None: "transparent", 0: "transparent", 1: STAYED, 2: (*ABOVE, 1.0), 3: (*BELOW, 1.0)}
         self.layer = Labels(data, name=CHANGE_NAME, opacity=0.7, metadata={HEATMAP_KEY: True}, **place)
@@ -46,9 +45,15 @@ class ChangeLayer:
         if heat:
             viewer.layers.move(viewer.layers.index(self.layer), heat[-1] + 1)
 
-    def remove(self) -> None:
-        """Take the layer out of the viewer."""
+    def remove(self, *, later: bool = False) -> None:
+        """Take the layer out of the viewer. later: once the event loop turns, see HeatLayers.remove."""
+        layer, self.layer = self.layer, None
+        if later:
+            QTimer.singleShot(0, partial(self._take_out, layer))
+        else:
+            self._take_out(layer)
+
+    def _take_out(self, layer: Labels | None) -> None:
         viewer = self._viewer()
-        if viewer is not None and self.layer is not None and self.layer in viewer.layers:
-            viewer.layers.remove(self.layer)
-        self.layer = None
+        if viewer is not None and layer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)

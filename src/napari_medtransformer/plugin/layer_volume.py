@@ -49,7 +49,7 @@ def volume_of_layer(layer: Layer, frame: int = 0) -> LayerVolume:
     """
     attached = layer.metadata.get(VOLUME_KEY)
     if isinstance(attached, Volume) and attached.shape == layer_shape(layer):
-        return LayerVolume(attached)
+        return LayerVolume(_as_shown(layer, attached))
     if not isinstance(layer, Image):
         raise UnsupportedVolume(f"{layer.name} is a {type(layer).__name__} layer; choose an image layer.")
     if layer.rgb:
@@ -74,6 +74,16 @@ def volume_of_layer(layer: Layer, frame: int = 0) -> LayerVolume:
         f"{layer.name} says nothing about the patient: assumed (z, y, x) = upward, backward, leftward{assumption}."
     )
     return LayerVolume(Volume.from_array(data, millimetres), assumed)
+
+
+def _as_shown(layer: Layer, volume: Volume) -> Volume:
+    """The volume with what its image layer shows: other values may have taken the place of those that were read."""
+    if not isinstance(layer, Image) or layer.multiscale or layer.data is volume.data:
+        return volume
+    if lazy_of(layer.data) is not None or lazy_of(volume.data) is not None:
+        return volume
+    data = np.asarray(layer.data)
+    return volume if np.may_share_memory(data, volume.data) else replace(volume, data=data, coarser=())
 
 
 def layer_shape(layer: Layer) -> tuple[int, ...]:
@@ -106,6 +116,19 @@ def same_place(layer: Layer) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def place_of_slice(layer: Layer, axis: int, index: int) -> dict[str, Any]:
+    """As same_place, moved to one slice of the volume: for a layer that is one voxel thick along `axis`."""
+    place, step = same_place(layer), np.zeros(3)
+    step[axis] = index
+    if layer.ndim == 4 and "affine" in place:
+        affine = np.array(place["affine"])
+        affine[:3, 3] += affine[:3, :3] @ step
+        return place | {"affine": affine}
+    # A slice's place in the world is linear in its index.
+    scale = np.asarray(place["scale"])
+    return place | {"translate": np.asarray(place["translate"]) + scale * step[-len(scale) :]}
 
 
 def slice_point(layer: Layer, world: Sequence[float], dims_displayed: Sequence[int], ndim: int) -> SlicePoint | None:
@@ -160,7 +183,7 @@ def label_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> np.ndar
     for layer in reversed(viewer.layers):
         if not isinstance(layer, Labels) or not layer.visible or layer is workspace.masks:
             continue
-        data = layer.data
+        data = layer.data[0] if layer.multiscale else layer.data
         if data.ndim == 4:
             data = data[min(workspace.frame, len(data) - 1)]
         elif data.ndim == 2:

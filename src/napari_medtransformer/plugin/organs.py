@@ -10,6 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels
 
 from napari_medtransformer.plugin.layer_volume import layer_shape
+from napari_medtransformer.plugin.planes import shown_frame
 
 OBJECTS_LAYER = "marked here"
 """What the session's own labels are called in the choice of organs."""
@@ -17,12 +18,16 @@ OBJECTS_LAYER = "marked here"
 
 @dataclass(frozen=True)
 class Organ:
-    """A label of a Labels layer. key: tells it apart from all others, also after its layer was renamed."""
+    """A label of a Labels layer. key: tells it apart from all others, also after its layer was renamed.
+
+    frame: which volume of a layer (frame, z, y, x).
+    """
 
     key: tuple[int, int]
     name: str
     layer_name: str
     layer: weakref.ref[Labels]
+    frame: int = 0
 
     @property
     def value(self) -> int:
@@ -34,20 +39,23 @@ class Organ:
         layer = self.layer()
         if layer is None:
             return np.zeros((1, 1), bool)
-        return np.asarray(slice_of(layer, axis, index) == self.value)
+        return np.asarray(slice_of(layer, axis, index, self.frame) == self.value)
 
 
-def slice_of(layer: Labels, axis: int, index: int) -> np.ndarray:
-    """(rows, columns) labels of a slice."""
-    data = layer.data
+def slice_of(layer: Labels, axis: int, index: int, frame: int = 0) -> np.ndarray:
+    """(rows, columns) labels of a slice. frame: which volume of a layer (frame, z, y, x)."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    data = data[frame] if data.ndim == 4 else data
     return np.asarray(data if data.ndim == 2 else data[(slice(None),) * axis + (index,)])
 
 
 def labels_of(viewer: Any, image: Image | None) -> list[Labels]:
-    """The Labels layers on the image's own grid, by shape."""
+    """The Labels layers on the image's own grid, by shape; on an image (frame, z, y, x), those of one volume too."""
     if viewer is None or image is None:
         return []
-    return [x for x in viewer.layers if isinstance(x, Labels) and layer_shape(x) == layer_shape(image)]
+    shape = layer_shape(image)
+    shapes = (shape, shape[1:]) if len(shape) == 4 else (shape,)
+    return [layer for layer in viewer.layers if isinstance(layer, Labels) and layer_shape(layer) in shapes]
 
 
 def names_of(layer: Labels) -> dict[int, str]:
@@ -63,12 +71,13 @@ def organs_on_slice(viewer: Any, image: Image | None, own: Labels | None, axis: 
     """Every label on a slice: those of the session (`own`) first, then layer by layer, by number."""
     layers = labels_of(viewer, image)
     layers.sort(key=lambda layer: layer is not own)
+    frame = 0 if image is None else shown_frame(viewer, image)
     organs = []
     for layer in layers:
         names = names_of(layer)
         shown = OBJECTS_LAYER if layer is own else layer.name
-        for value in np.unique(slice_of(layer, axis, index)).tolist():
+        for value in np.unique(slice_of(layer, axis, index, frame)).tolist():
             if value:
                 name = names.get(value, f"object {value}" if layer is own else f"label {value}")
-                organs.append(Organ((id(layer), value), name, shown, weakref.ref(layer)))
+                organs.append(Organ((id(layer), value), name, shown, weakref.ref(layer), frame))
     return organs

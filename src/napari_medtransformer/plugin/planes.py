@@ -49,6 +49,14 @@ def shown_slice(viewer: Any, layer: Layer, shape_zyx: tuple[int, int, int]) -> t
     return (axis, index) if 0 <= index < shape_zyx[axis] else None
 
 
+def shown_frame(viewer: Any, layer: Layer) -> int:
+    """Which frame of a layer (frame, z, y, x) is on screen; 0 for a layer of one volume, or in no viewer."""
+    if layer.ndim != 4 or viewer is None or layer not in viewer.layers:
+        return 0
+    frame = round(float(layer.world_to_data(viewer.dims.point)[0]))
+    return min(max(frame, 0), len(layer.data) - 1)
+
+
 def turn_upright(viewer: Any) -> None:
     """Superior is up wherever z runs down the screen; anterior is up in axial slices."""
     vertical = viewer.dims.order[-2] - (viewer.dims.ndim - 3)
