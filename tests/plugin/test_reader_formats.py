@@ -99,6 +99,17 @@ def test_names_and_colours_survive_from_file_to_viewer_to_file(make_napari_viewe
     assert np.array_equal(read_labels(saved).data, data)
 
 
+def test_labels_numbered_in_the_millions_open_at_once(tmp_path: Path) -> None:
+    data = np.zeros((2, 3, 4), np.uint32)
+    data[0, 1, 2] = 4_000_000_000
+    names = [Label(4_000_000_000, "lesion", (1.0, 0.0, 0.0))]
+    write_labels(data, Volume.from_array(data), tmp_path / "far.seg.nrrd", names=names)
+    ((_, options, kind),) = read_layers(tmp_path / "far.seg.nrrd")
+    assert kind == "labels"
+    assert options["features"] == {"index": [0, 4_000_000_000], "name": ["background", "lesion"]}
+    assert options["colormap"][4_000_000_000] == (1.0, 0.0, 0.0, 1.0)
+
+
 def test_many_time_points_are_one_layer_with_a_slider(make_napari_viewer, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 99, (4, 5, 6, 20)).astype(np.int16)
     nib.save(nib.Nifti1Image(values, np.diag([1, 2, 3, 1])), tmp_path / "time.nii")

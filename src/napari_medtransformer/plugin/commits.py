@@ -100,11 +100,13 @@ def commit_to(workspace: Workspace, layer: Labels, overlap: Overlap) -> Commit:
 
 
 def fits(layer: Any, workspace: Workspace) -> bool:
-    """Whether labels of the session can be put into a layer: a labels layer in memory, on the same grid."""
+    """Whether labels of the session can be put into a layer: in memory, on the same grid, of a type that holds them."""
     if not isinstance(layer, Labels) or not isinstance(layer.data, np.ndarray) or layer is workspace.masks:
         return False
     new = labels_of_layer(workspace.session.live_labels, workspace.layer)
-    return layer.data.shape == new.shape and layer.data.flags.writeable and np.can_cast(np.uint8, layer.data.dtype)
+    if layer.data.shape != new.shape or not layer.data.flags.writeable:
+        return False
+    return int(new.max()) <= np.iinfo(layer.data.dtype).max
 
 
 def _paint(commit: Commit, expected: np.ndarray, wanted: np.ndarray) -> None:

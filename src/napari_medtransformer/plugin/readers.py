@@ -140,13 +140,13 @@ def _named(labels: list[Label]) -> dict[str, Any]:
     """Features and colours of a labels layer by its labels' names; empty if they have none."""
     if not labels:
         return {}
-    by_number = {label.number: label for label in labels}
-    numbers = range(max(by_number) + 1)
-    names = ["background", *(by_number[n].name if n in by_number else "" for n in numbers[1:])]
-    colors = {label.number: (*label.color, 1.0) for label in labels}
+    by_number = {label.number: label for label in sorted(labels, key=lambda label: label.number)}
+    colors = {number: (*label.color, 1.0) for number, label in by_number.items()}
     # None is the colour of any other number: one that the user draws later must be seen.
     colors |= {0: (0.0, 0.0, 0.0, 0.0), None: (*label_color(max(by_number) + 1), 1.0)}
-    return {"features": {"index": list(numbers), "name": names}, "colormap": colors}
+    # A row for each that has a name, not for each number: files may number their labels in the millions.
+    named = {"index": [0, *by_number], "name": ["background", *(label.name for label in by_number.values())]}
+    return {"features": named, "colormap": colors}
 
 
 def _as_paths(path: Paths) -> list[Path]:
