@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,8 +85,12 @@ def test_refining_makes_an_object_of_a_structure_for_clicks(dock: SegmentDock, q
     assert not dock.refine.isEnabled()
     dock.organs.topLevelItem(1).setSelected(True)
     assert dock.refine.isEnabled()
+    controller, image = dock.controller, dock.controller.layer
+    other = Image(np.zeros(np.shape(image.data), np.float32), name="another of the same shape")
+    controller.viewer.add_layer(other)
+    controller.set_layer(other)
     dock.refine.click()
-    controller = dock.controller
+    assert controller.layer is image, "structures go back to the image that they were found on"
     qtbot.waitUntil(lambda: not dock.refining.waiting and controller.session is not None, timeout=PATIENCE_MS)
     objects = controller.session.objects
     assert [o.name for o in objects] == ["posterior hippocampus"]
@@ -122,6 +127,21 @@ def test_cancel_keeps_what_is_done_and_is_quick(make_napari_viewer, qtbot: Any) 
     assert layer in viewer.layers
     assert kept[: volume.shape[0] // 8].any()
     assert not kept[-volume.shape[0] // 8 :].any()
+
+
+def test_closing_the_image_ends_its_run_and_the_next_one_goes(dock: SegmentDock, qtbot: Any, notifications) -> None:
+    viewer = dock.controller.viewer
+    gate = threading.Event()
+    dock.queue.submit(gate.wait, label="")
+    dock.run.click()
+    viewer.layers.remove(viewer.layers[0])
+    gate.set()
+    qtbot.waitUntil(lambda: not dock.state.running, timeout=PATIENCE_MS)
+    assert "the image was closed" in dock.state.said
+    assert [heard.message for heard in notifications if str(heard.severity) == "error"] == []
+    data, options, _ = hippocampus()[0]
+    viewer.add_layer(Image(data, **options))
+    run(dock, qtbot)
 
 
 def test_a_region_bounds_what_is_segmented(dock: SegmentDock, qtbot: Any) -> None:

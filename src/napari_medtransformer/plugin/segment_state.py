@@ -16,7 +16,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.layer_volume import labels_of_layer, same_place, world_of_voxel
 from napari_medtransformer.plugin.layers import VOLUME_KEY
-from napari_medtransformer.plugin.notify import report, tell
+from napari_medtransformer.plugin.notify import report, tell, warn
 from napari_medtransformer.plugin.organ_table import Organ
 from napari_medtransformer.plugin.work import Job, WorkQueue
 from napari_medtransformer.progress import Progress, Steps
@@ -123,7 +123,19 @@ class SegmentState(QObject):
         if self.slabs:
             self._measure()
 
+    def _is_gone(self) -> bool:
+        """Whether the image was closed meanwhile; then the run is over, as there is nothing to show labels on."""
+        viewer, image = self._controller.viewer, None if self._image is None else self._image()
+        if viewer is not None and image is not None and image in viewer.layers:
+            return False
+        if self._job is not None:
+            self._job.cancel()
+            self._end("Stopped: the image was closed.")
+        return True
+
     def _on_progress(self, progress: Progress) -> None:
+        if self._is_gone():
+            return
         self.progressed.emit(Progress(progress.done, progress.total, self._remaining(progress)))
 
     def _remaining(self, progress: Progress) -> str:
@@ -135,6 +147,8 @@ class SegmentState(QObject):
         return f"window {progress.done} of {progress.total} · {clock} left"
 
     def _on_slab(self, slab: FinishedSlab) -> None:
+        if self._is_gone():
+            return
         if self._labels is None:
             self._make_layer(slab.labels.dtype)
         (z0, y0, x0), (z1, y1, x1) = slab.start, slab.stop
@@ -145,6 +159,8 @@ class SegmentState(QObject):
             layer.refresh(extent=False)
 
     def _on_result(self, result: Segmentation) -> None:
+        if self._is_gone():
+            return
         if self._labels is None:
             self._make_layer(result.labels.dtype)
         layer = self.layer
@@ -173,11 +189,11 @@ class SegmentState(QObject):
     # ------------------------------------------------------------------ layers
 
     def _make_layer(self, dtype: Any) -> None:
+        self._labels = np.zeros(self.volume.shape, dtype)
         image = self._image() if self._image is not None else None
         workspace = self._controller.workspace
         if image is None or workspace is None:
             return
-        self._labels = np.zeros(self.volume.shape, dtype)
         layer = Labels(
             labels_of_layer(self._labels, image),
             name=f"{image.name} {self.card.name}",
@@ -292,6 +308,17 @@ class SegmentState(QObject):
         _bring_into_view(viewer, [place[axis] for axis in viewer.dims.displayed if axis in place])
         if self.layer is not None:
             self.layer.selected_label = number
+
+    def turn_to_image(self) -> bool:
+        """Have the segmented image worked on, if another one is by now; whether it is still there."""
+        controller, image = self._controller, None if self._image is None else self._image()
+        viewer = controller.viewer
+        if viewer is None or image is None or image not in viewer.layers:
+            warn("The image that was segmented is closed; open it again to refine its structures.")
+            return False
+        if controller.layer is not image:
+            controller.set_layer(image)
+        return controller.layer is image
 
     def hide_labels(self, numbers: Sequence[int]) -> None:
         """Show these labels no more, as long as the layer is there: something else stands for them now."""
