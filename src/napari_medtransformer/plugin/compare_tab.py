@@ -53,6 +53,7 @@ class CompareTab(QWidget):
         self._box.setSpacing(8)
         self._box.addWidget(self._pair_section(), 3)
         self._box.addWidget(self._similarity_section(), 2)
+        state.controller.layer_changed.connect(self._forget)
 
     def _pair_section(self) -> QWidget:
         self.as_layer = QCheckBox("difference in the viewer")
@@ -91,6 +92,11 @@ class CompareTab(QWidget):
 
     # ------------------------------------------------------------------ choosing
 
+    def _forget(self) -> None:
+        """Maps of another volume are of other anatomy, also where their slices have the same number."""
+        self.kept = self.other = None
+        self.models.setCurrentIndex(0)
+
     def _keep(self) -> None:
         self.kept = self._present()
         self.refresh()
@@ -123,6 +129,8 @@ class CompareTab(QWidget):
 
         def show(seen: tuple[PromptableModel, Answer]) -> None:
             self._model, found = seen
+            if self.state.inspection is not inspection:
+                return  # another slice was asked about meanwhile
             chosen = head if head in found.names else found.names[-1]
             title = f"{name} · {found.site} · {head_title(chosen)}"
             self.other = KeptMap(title, found.on_pixels(chosen, smooth=False), where)
@@ -156,6 +164,9 @@ class CompareTab(QWidget):
     def refresh(self) -> None:
         """Show both maps and what they have in common."""
         self.keep.setEnabled(self.state.answer is not None)
+        if self.other is not None and self.other.where != self.state.where:
+            self.other = None
+            self.models.setCurrentIndex(0)
         kept, other = self.kept, self.other or self._present()
         if kept is not None and kept.where != self.state.where:
             self.kept = kept = None

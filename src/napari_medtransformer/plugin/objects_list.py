@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from qtpy.QtCore import QPoint, QSize, Qt, Signal
 from qtpy.QtGui import QBrush, QColor, QDropEvent
-from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QHeaderView, QMenu, QTreeWidget, QTreeWidgetItem
+from qtpy.QtWidgets import (
+    QAbstractItemDelegate,
+    QAbstractItemView,
+    QColorDialog,
+    QHeaderView,
+    QMenu,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QWidget,
+)
 
 from napari_medtransformer.plugin.icons import swatch
 from napari_medtransformer.plugin.style import quiet_colour
@@ -54,6 +63,7 @@ class ObjectsList(QTreeWidget):
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.customContextMenuRequested.connect(self._on_menu)
         self._shown: tuple = ()
+        self._postponed: tuple | None = None  # what is shown once the name is typed
         self.currentItemChanged.connect(self._on_current)
         self.itemChanged.connect(self._on_edited)
         self.itemDoubleClicked.connect(self._on_double_click)
@@ -65,9 +75,13 @@ class ObjectsList(QTreeWidget):
         volumes_ml: Mapping[int, float],
         current: int,
     ) -> None:
-        """objects: the topmost last. volumes_ml: of those that have a mask."""
+        """objects: the topmost last. volumes_ml: of those that have a mask. Waits while a name is being typed."""
         shown = (tuple(objects), dict(colours), dict(volumes_ml), current)
+        self._postponed = None
         if shown == self._shown:
+            return
+        if self.state() == QAbstractItemView.State.EditingState:
+            self._postponed = shown
             return
         self._shown = shown
         self.blockSignals(True)
@@ -86,6 +100,12 @@ class ObjectsList(QTreeWidget):
             if object_id == current:
                 self.setCurrentItem(item)
         self.blockSignals(False)
+
+    def closeEditor(self, editor: QWidget, hint: QAbstractItemDelegate.EndEditHint) -> None:
+        """A name was typed, or given up: show what has come meanwhile."""
+        super().closeEditor(editor, hint)
+        if self._postponed is not None:
+            self.show_objects(*self._postponed)
 
     def _on_current(self, item: QTreeWidgetItem | None) -> None:
         if item is not None:

@@ -45,10 +45,10 @@ def columns(unit: str) -> tuple[str, ...]:
     return ("object", "class", "volume (ml)", f"mean{value}", f"SD{value}", "longest diameter (mm)")
 
 
-def as_csv(rows: Sequence[Row], unit: str) -> str:
-    """The table as comma-separated values."""
+def as_csv(rows: Sequence[Row], unit: str, separator: str = ",") -> str:
+    """The table as values separated by commas, or by something else."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
     writer.writerow(columns(unit))
     for one in rows:
         writer.writerow([one.name, one.class_name, *(f"{number:.6g}" for number in _numbers(one))])
@@ -100,7 +100,7 @@ class StatisticsTable(QDialog):
             raise CannotWrite(f"{path} was not written: {error.strerror or error}.") from error
 
     def _copy(self) -> None:
-        QApplication.clipboard().setText(as_csv(self._rows, self._unit).replace(",", "\t"))
+        QApplication.clipboard().setText(as_csv(self._rows, self._unit, "\t"))
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save measurements", "measurements.csv", "CSV (*.csv)")
