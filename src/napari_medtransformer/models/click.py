@@ -21,6 +21,7 @@ from napari_medtransformer.models.base import (
     point_tokens,
 )
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.click_following import SecondLooks
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
 from napari_medtransformer.models.resizing import pad, resize
 from napari_medtransformer.models.second_look import second_look
@@ -78,6 +79,10 @@ class ClickModel(PromptableModel):
         with self.autocast():
             features = self._click.encode(inputs)
         return ImageEmbedding((*(feature.float() for feature in features), native), placement)
+
+    def follower(self) -> SecondLooks:
+        """The second look alone, which mends the mask of the slice before."""
+        return SecondLooks(self, self._click.focus)
 
     @torch.inference_mode()
     def first_look(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:

@@ -1,0 +1,118 @@
+"""Where an object ends while it is followed from slice to slice: judged from its sizes, its looks and its overlap.
+
+No rule asks how sure the network is, as that differs from one training to the next. An end is often known only some
+slices later: what goes on behind a waist, or does not narrow any more where ends narrow ever faster, was something
+else from the waist on. Numbers were chosen on 31 objects of a CT, an MR of the abdomen and five of the hippocampus;
+docs/benchmarks.md tells how they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SMALLEST_PIXELS = 6  # a mask below that is noise
+_SHRINK = 0.15  # of the area before: an object that vanishes faster than that has ended
+_GROW = 2.5  # times the area before: a mask that grows faster has leaked
+_OVERLAP = 0.2  # IoU with the slice before, below which it is another object
+_STUMP = 0.05  # of the largest area: what is left is not worth following
+_UNLIKE = -0.3  # nats per pixel: rather what is beside the object, …
+_LESS_LIKE = 1.0  # … if it also looks that much less like it than it did where it was marked
+_SMALL = 0.4  # of the largest area: a mask that small ends if it looks less like the object, and the image there …
+_CHANGED = 2.0  # … changed that many times as much from the slice before as usual on the way
+_CHANGES = 8  # slices that tell what is usual
+_LEAST_CHANGE = 0.008  # of the window: below that it is noise
+_WAIST = 0.45  # of the largest area: what narrows to that, …
+_WIDER = 1.5  # … and then widens by that factor …
+_WIDER_BY = 0.1  # … and by that share of the largest area, is two objects
+_TIP = 0.35  # of the largest area: so much narrower, an object is about to end, …
+_PATIENCE = 2.0  # … and should halve again within that many times the slices in which it halved last, …
+_PATIENCE_SLICES = 2  # … and these
+
+
+@dataclass(frozen=True)
+class SliceFacts:
+    """What there is to judge of a slice. area: pixels. overlap: IoU with the slice before.
+
+    looks: nats per pixel, how much more it looks like the object than like what is beside it (see Appearance). change:
+    mean difference of the image to the slice before, within both masks, as a share of the window.
+    """
+
+    area: int
+    overlap: float
+    looks: float
+    change: float
+
+
+class Ends:
+    """Told slice after slice; `ended` says that there is nothing more to follow, `kept` how many slices were it.
+
+    area: pixels of the mask that it is followed from. looks: there, as in SliceFacts. open_end: False between two
+    prompted slices, where the object is known to go on: then only what cannot be followed any further ends it.
+    """
+
+    def __init__(self, area: int, looks: float, open_end: bool = True) -> None:
+        self._areas = [area]
+        self._changes: list[float] = []
+        self._looks = looks
+        self._open = open_end
+        self.ended = False
+        self.kept = 0
+
+    def add(self, facts: SliceFacts) -> None:
+        """The next slice."""
+        before = self._areas[-1]
+        lost = facts.area < max(SMALLEST_PIXELS, _SHRINK * before)
+        lost = lost or facts.area > _GROW * before or facts.overlap < _OVERLAP
+        self._areas.append(facts.area)
+        if lost or (self._open and self._something_else(facts)):
+            self.ended = True
+            return
+        self._changes.append(facts.change)
+        self.kept += 1
+        since = self._ended_at() if self._open else None
+        if since is not None:
+            self.ended, self.kept = True, since
+
+    def _something_else(self, facts: SliceFacts) -> bool:
+        """Whether this very slice holds the object no more."""
+        share = facts.area / max(self._areas)
+        less = self._looks - facts.looks
+        usual = np.median(self._changes[-_CHANGES:]) if self._changes else facts.change
+        changed = facts.change > _CHANGED * max(_LEAST_CHANGE, float(usual))
+        return (
+            share < _STUMP
+            or (facts.looks < _UNLIKE and less > _LESS_LIKE)
+            or (share < _SMALL and changed and less > _LESS_LIKE)
+        )
+
+    def _ended_at(self) -> int | None:
+        """After how many slices the object had ended already, seen from now; None while it goes on."""
+        areas = np.array(self._areas)
+        waist = _waist(areas)
+        return _blunt_tip(areas) if waist is None and areas[-1] < _TIP * areas.max() else waist
+
+
+def _waist(areas: np.ndarray) -> int | None:
+    """The narrowest slice between the widest and the last, if the last has become something wide again."""
+    widest = int(np.argmax(areas))
+    narrowest = widest + int(np.argmin(areas[widest:]))
+    wider = max(SMALLEST_PIXELS, _WIDER_BY * areas[widest])
+    is_waist = areas[narrowest] <= _WAIST * areas[widest]
+    return narrowest if is_waist and areas[-1] >= max(_WIDER * areas[narrowest], areas[narrowest] + wider) else None
+
+
+def _blunt_tip(areas: np.ndarray) -> int | None:
+    """The slice at which a narrow object halved last, if it did not go on narrowing as ends do.
+
+    A rounded end halves its section in ever fewer slices, a cone in 0.7 times as many each time, a tube never.
+    """
+    last = len(areas) - 1
+    for at in range(1, last):
+        halved = np.flatnonzero(areas[:at] >= 2 * areas[at])
+        if not len(halved) or areas[at] >= _TIP * areas.max() or areas[last] <= areas[at] / 2:
+            continue
+        if last > at + _PATIENCE * (at - int(halved[-1])) + _PATIENCE_SLICES:
+            return at
+    return None
