@@ -67,8 +67,7 @@ def write_report(
         "## Beside methods that learn nothing",
         "",
         "The same prompts, on a part of the targets: the ellipse that fills the box, region growing from the click, "
-        "the random walker (Grady 2006), each with one fixed setting. GrabCut was left out: as set up here it "
-        "emptied most masks, and a baseline that is held wrong proves nothing.",
+        "the random walker (Grady 2006), and GrabCut (Rother et al. 2004) by OpenCV, each with one fixed setting.",
         "",
         *comparison([row for row in rows if row["compared"]]),
         "",

@@ -11,7 +11,7 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.focus_crops import crop, crop_window, paste
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork, focus_maps
-from napari_medtransformer.models.second_look import heed_clicks, second_look
+from napari_medtransformer.models.second_look import expected_overlap, heed_clicks, second_look
 
 NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 SHAPES = [(128, 128), (512, 512), (300, 200), (50, 75), (100, 257)]
@@ -138,3 +138,17 @@ def test_heeded_clicks_change_no_bit() -> None:
     logits, clicks = torch.randn(64, 64), Prompts(np.array([[5.0, 6.0]], np.float32), np.array([1]))
     logits[5, 6] = 0.01
     assert torch.equal(heed_clicks(logits, torch.rand(64, 64), clicks, 3.0), logits)
+
+
+def test_the_expected_overlap_is_that_of_masks_drawn_from_the_probabilities() -> None:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    logits = (15 - torch.hypot(y - 32, x - 30)) / 3
+    mask = logits > 0
+    drawn = torch.rand(400, 64, 64, generator=torch.Generator().manual_seed(0)) < logits.sigmoid()
+    overlaps = (drawn & mask).sum(dim=(1, 2)) / (drawn | mask).sum(dim=(1, 2))
+    assert float(expected_overlap(logits)) == pytest.approx(float(overlaps.mean()), abs=0.01)
+
+
+def test_an_empty_mask_expects_no_overlap_and_a_sure_one_all() -> None:
+    assert float(expected_overlap(torch.full((8, 8), -9.0))) < 0.01
+    assert float(expected_overlap(torch.full((8, 8), 30.0))) == pytest.approx(1.0)

@@ -95,12 +95,14 @@ class ClickModel(PromptableModel):
         for listener in self.on_encode:
             listener(embedding.placement)
         logits, scores = self._first_look(embedding, prompts)
-        # Only one candidate gets a second look, and no other may then seem likelier.
+        # Only one candidate gets a second look, and its score; no other may then seem likelier.
         only_a_click = len(prompts.points_yx) == 1 and prompts.box is None and prompts.mask_logits is None
         best = _preferred(scores, _LIKELIER if only_a_click else 0.0)
         guess, image = logits[best : best + 1], embedding.features[-1]
         closer, sure = second_look(self._click.focus, image, embedding.placement, prompts, guess)
-        return torch.cat([logits[:best], closer.float(), logits[best + 1 :]]), torch.minimum(scores, sure.float())
+        expected = torch.minimum(scores, sure.float())
+        expected[best] = sure[0]
+        return torch.cat([logits[:best], closer.float(), logits[best + 1 :]]), expected
 
     def _first_look(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
         placement = embedding.placement

@@ -38,7 +38,16 @@ def second_look(
         heed_clicks(one, image[0, 0], prompts, float(window[2:].max()) * _REACH)
         for one, window in zip(pasted, windows, strict=True)
     ]
-    return torch.stack(heeded), scores
+    # What the network says of its mask and what its probabilities say err differently: their mean orders masks best.
+    return torch.stack(heeded), (scores + expected_overlap(logits)[:, 0]) / 2
+
+
+def expected_overlap(logits: Tensor) -> Tensor:
+    """IoU to be expected if every pixel's probability is right, of logits (…, H, W): (…)."""
+    chance = logits.float().sigmoid()
+    mask = chance > 0.5
+    shared = (chance * mask).sum(dim=(-2, -1))
+    return shared / (mask.sum(dim=(-2, -1)) + (chance * ~mask).sum(dim=(-2, -1))).clamp(min=1e-6)
 
 
 def heed_clicks(logits: Tensor, image: Tensor, prompts: Prompts, radius: float) -> Tensor:
