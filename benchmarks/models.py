@@ -1,12 +1,13 @@
 """Every published model at full size with random weights: does it run, how long, in how much memory.
 
-python benchmarks/models.py [--models NAME ...] [--docs docs/models.md] [--json FILE]
+python benchmarks/models.py [--models NAME ...] [--once] [--docs docs/models.md] [--json FILE]
 
 Each model runs in a process of its own, one after another, on a slice and a volume of the shipped CT: clicks through
 ImagePredictor and PromptSession, 3D clicks through prompting.object_3d, automatic ones through segment. Times are
 seconds of processor time, which a busy machine does not stretch as it does the clock; memory is the process's peak,
 interpreter and libraries (about 0.5 GB) included. Results are kept in the JSON file and rewritten model by model, so
-that a run can be interrupted; --docs replaces the table between the markers of that file.
+that a run can be interrupted; --docs replaces the table between the markers of that file. --once encodes a single
+slice, through a session alone: for the largest models, whose smaller kin ran both ways.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", help="names; all but the bundled ones if left out")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where results are kept")
     parser.add_argument("--docs", type=Path, help="a page whose table is replaced")
+    parser.add_argument("--once", action="store_true", help="one slice, through a session alone")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(measured(given.one)))
+        print(json.dumps(measured(given.one, given.once)))
         return
     kept: dict[str, Any] = json.loads(given.json.read_text()) if given.json.exists() else {}
     for name in published() if given.models is None else given.models:
-        result = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, check=False)
+        command = [sys.executable, __file__, "--one", name, *(("--once",) if given.once else ())]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             print(f"{name}: failed: {result.stderr.strip().splitlines()[-1:]}", flush=True)
             continue
@@ -70,7 +73,7 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
     return value, round(time.process_time() - start, 2)
 
 
-def measured(name: str) -> dict[str, Any]:
+def measured(name: str, once: bool) -> dict[str, Any]:
     """One model's measurements, in this process."""
     import torch
 
@@ -96,7 +99,7 @@ def measured(name: str) -> dict[str, Any]:
     elif card.dimensions == 3:
         found |= clicks_in_3d(model, volume)
     else:
-        found |= clicks_on_slices(model, volume)
+        found |= clicks_on_one_slice(model, volume) if once else clicks_on_slices(model, volume)
     found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found
 
@@ -117,6 +120,23 @@ def clicks_on_slices(model: Any, volume: Any) -> dict[str, Any]:
     if shapes != {volume.data[z].shape}:
         raise RuntimeError(f"masks of {shapes} for slices of {volume.data[z].shape}")
     return {"first_s": encode, "next_s": decode, "what": "a slice; then a click"}
+
+
+def clicks_on_one_slice(model: Any, volume: Any) -> dict[str, Any]:
+    """Two clicks and a box through a session, on one slice that is encoded once."""
+    import napari_medtransformer as nmt
+    from napari_medtransformer.prompting import PointPrompt
+
+    z, y, x = (n // 2 for n in volume.shape)
+    session = nmt.PromptSession(model, volume)
+    first = session.add_prompt(PointPrompt((z, y, x)))
+    outcome, whole = timed(lambda: session.predict(first))
+    session.accept(outcome)
+    second = session.add_prompt(PointPrompt((z, y + 5, x), positive=False))
+    outcome, decode = timed(lambda: session.predict(second))
+    session.accept(outcome)
+    session.add_box((z, y - 10, x - 15), (z, y + 10, x + 15), object_id=2, axis=0)
+    return {"first_s": round(whole - decode, 2), "next_s": decode, "what": "a slice; then a click"}
 
 
 def clicks_in_3d(model: Any, volume: Any) -> dict[str, Any]:

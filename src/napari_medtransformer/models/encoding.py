@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from napari_medtransformer.models.base import PromptableModel
     from napari_medtransformer.models.volume_model import VolumePromptableModel
+
+
+T = TypeVar("T")
 
 
 class EncodingStopped(Exception):
@@ -43,3 +46,21 @@ def watched_encoder(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def watched_steps(
+    model: PromptableModel | VolumePromptableModel, steps: Iterator[T], on_block: Callable[[int, int], None]
+) -> Iterator[T]:
+    """The same steps, with the model's encoder watched while they run, and not between them, when others may use it."""
+    try:
+        while True:
+            try:
+                with watched_encoder(model, on_block):
+                    step = next(steps)
+            except StopIteration:
+                return
+            yield step
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.statistics_table import Row
 from napari_medtransformer.plugin.work import Job
@@ -158,15 +159,23 @@ class SessionActions(QObject):
                     warn("The prompts changed meanwhile; the propagation was dropped. Start it again.")
             controller.after_change()
 
+        own: list[Job] = []  # the worker may begin before it is known here
+
+        def watch(done: int, blocks: int) -> None:
+            """In the worker: a large model takes long for a slice, and whoever cancels should not wait for it."""
+            if any(job.cancelled.is_set() for job in own):
+                raise EncodingStopped
+
         self.progressed.emit(Progress(0, None, "Propagating…"))
         self.long_job = controller.queue.submit_steps(
-            lambda: session.propagation_steps(object_id, afresh=afresh),
+            lambda: watched_steps(session.model, session.propagation_steps(object_id, afresh=afresh), watch),
             label="Propagating…",
             on_progress=self.progressed.emit,
             on_done=accept,
             on_error=report,
             on_end=self._long_job_ended,
         )
+        own.append(self.long_job)
         controller.changed.emit()
 
     def propagate_afresh(self) -> None:

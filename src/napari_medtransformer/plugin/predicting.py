@@ -127,7 +127,7 @@ class PredictionLoop(QObject):
         def failed(error: Exception) -> None:
             if isinstance(error, EncodingStopped):
                 self._stopped = True
-                tell("Stopped. The prompt waits: S answers it, Undo takes it back.")
+                tell("Stopped; the prompt waits for S.")
             else:
                 report(error)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_medtransformer.models.encoding import EncodingStopped, watched_encoder
+from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.aids import aids_of
 from napari_medtransformer.plugin.notify import report
@@ -110,12 +110,7 @@ class ViewFollower(QObject):
                     raise EncodingStopped
                 controller.prediction.watch_ahead(axis, order[at], done, blocks)
 
-            while True:
-                # only while this generator runs: prompts are answered between its steps
-                with watched_encoder(session.model, watch):
-                    step = next(slices, None)
-                if step is None:
-                    return
+            for step in watched_steps(session.model, slices, watch):
                 at = min(step.done, len(order) - 1)
                 yield step
 
