@@ -140,7 +140,11 @@ def test_find_chooses_the_head_with_the_largest_share_on_the_object(asked) -> No
     dock.look.find.click()
     desk.wait()
     assert (state.site, state.head) == max(shares, key=shares.get)
-    assert f"{max(shares.values()):.0%} on object 1" in dock.look.numbers.text()
+    told = dock.look.numbers.text()
+    assert "% on object 1 (" in told
+    assert float(told.split("% on object 1")[0].split(" · ")[-1]) == pytest.approx(100 * max(shares.values()), abs=0.51)
+    extent = float(state.target_mask().mean())
+    assert f"({max(shares.values()) / extent:.1f} times an even share)" in told
 
 
 def test_an_empty_dock_says_what_to_do(open_desk, torso) -> None:

@@ -22,6 +22,7 @@ from napari_medtransformer.cli.inspect_more import (
     check_extras,
     write_extras,
 )
+from napari_medtransformer.cli.inspect_windows import check_output, inspect_automatic, write_automatic
 from napari_medtransformer.cli.options import (
     DEFAULT_MODEL,
     AsJson,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from napari_medtransformer.attention.sites import AttentionSite
     from napari_medtransformer.inspection import SliceInspection
     from napari_medtransformer.inspection.heads import HeadReport
+    from napari_medtransformer.inspection.queries import Inspection
     from napari_medtransformer.volumes import Volume
 
 TABLE_SUFFIXES = (".csv", ".json")
@@ -98,11 +100,11 @@ def inspect(
 ) -> None:
     """Show what every attention head attends to from a voxel, on its slice.
 
-    The voxel is also the click with which the decoder runs. Coordinates are voxel indices in the file's own order,
-    counted from 0. Heatmaps and figure are of --site, or of the encoder's last site.
+    The voxel is also the click with which the decoder runs; of an automatic model, the windows that hold it run.
+    Coordinates are voxel indices in the file's own order, counted from 0. Heatmaps and figure are of --site, or of the
+    encoder's last site.
     """
     from napari_medtransformer.cli.coordinates import parse_axis, parse_query, point_zyx
-    from napari_medtransformer.cli.messages import say_json
     from napari_medtransformer.inspection.figure import figure_path
     from napari_medtransformer.models import find_card
 
@@ -112,6 +114,8 @@ def inspect(
     volume = read_input(input_path, series, frame)
     query_zyx = point_zyx(typed, volume, mm=mm)
     write = None if output is None else _writer(output, volume)
+    if card.task == "automatic":
+        check_output(output, token)
     if figure is not None:
         figure_path(figure)
     extras = check_extras(volume, labels, ask_label, shares, matrix, rollout, positions)
@@ -124,6 +128,14 @@ def inspect(
     from napari_medtransformer.prompting.prompts import nearest_voxel
 
     network = load(card, weights, device, dtype)
+    if card.task == "automatic":
+        only = None if site is None or extras.wanted else [site]
+        windows, reports = inspect_automatic(network, volume, query_zyx, slice_axis, only)
+        chosen = windows.site(site) if site is not None else _default_site(windows)
+        told = write_automatic(windows, chosen.name, query_zyx, reports, output, figure, extras)
+        reports = [report for report in reports if site is None or report.site == site]
+        _tell(as_json, reports, windows, query_zyx, told, input_path, output, figure)
+        return
     image_shape = tuple(n for other, n in enumerate(volume.shape) if other != slice_axis)
     in_slice = tuple(c for other, c in enumerate(query_zyx) if other != slice_axis)
     inspection = inspect_slice(
@@ -141,23 +153,39 @@ def inspect(
     if figure is not None:
         _draw(inspection, shown, query_zyx, token, reports, figure, card.name)
     told = write_extras(extras, inspection, query_zyx, None if site is None else shown)
+    _tell(as_json, reports, inspection, query_zyx, told, input_path, output, figure)
 
-    if as_json:
-        say_json(
-            {
-                "input": str(input_path),
-                "output": output,
-                "figure": figure,
-                "model": card.name,
-                "device": str(network.device),
-                "query": _file_index(query_zyx, volume),
-                "axis": slice_axis,
-                **told,
-                "sites": _as_sites(reports, inspection, volume),
-            }
-        )
-    else:
+
+def _tell(
+    as_json: bool,
+    reports: list[HeadReport],
+    inspection: Inspection,
+    query_zyx: tuple[float, float, float],
+    told: dict[str, Any],
+    input_path: Path,
+    output: Path | None,
+    figure: Path | None,
+) -> None:
+    """What was found, as a table for people or as JSON."""
+    from napari_medtransformer.cli.messages import say_json
+
+    model, volume = inspection.model, inspection.volume
+    if not as_json:
         _print_table(reports, inspection, volume)
+        return
+    say_json(
+        {
+            "input": str(input_path),
+            "output": output,
+            "figure": figure,
+            "model": model.card.name,
+            "device": str(model.device),
+            "query": _file_index(query_zyx, volume),
+            "axis": inspection.plane.axis,
+            **told,
+            "sites": _as_sites(reports, inspection, volume),
+        }
+    )
 
 
 Writer = Callable[
@@ -187,7 +215,7 @@ def _writer(output: Path, volume: Volume) -> Writer:
     return lambda inspection, _, __, ___, reports: _write_table(reports, inspection, output)
 
 
-def _default_site(inspection: SliceInspection) -> AttentionSite:
+def _default_site(inspection: Inspection) -> AttentionSite:
     """The last site at which the image attends to itself, or the last with a place."""
     placed = [site for site in inspection.sites if site.key_grid.has_place]
     return next((site for site in reversed(placed) if site.kind in ("global", "window")), placed[-1])
@@ -224,7 +252,7 @@ def _write_rows(
         np.savez_compressed(stream, **arrays)
 
 
-def _write_table(reports: list[HeadReport], inspection: SliceInspection, output: Path) -> None:
+def _write_table(reports: list[HeadReport], inspection: Inspection, output: Path) -> None:
     from napari_medtransformer.volumes.writing import replacing
 
     volume = inspection.volume
@@ -304,7 +332,7 @@ def _file_index(zyx: tuple[float, float, float], volume: Volume) -> list[float]:
     return [round(c, 3) for c in as_file_index(zyx, volume)]
 
 
-def _as_sites(reports: list[HeadReport], inspection: SliceInspection, volume: Volume) -> list[dict[str, Any]]:
+def _as_sites(reports: list[HeadReport], inspection: Inspection, volume: Volume) -> list[dict[str, Any]]:
     """The reports by site, coordinates in the file's own order."""
     sites = []
     reported = {report.site for report in reports}
@@ -329,7 +357,7 @@ def _as_sites(reports: list[HeadReport], inspection: SliceInspection, volume: Vo
     return sites
 
 
-def _print_table(reports: list[HeadReport], inspection: SliceInspection, volume: Volume) -> None:
+def _print_table(reports: list[HeadReport], inspection: Inspection, volume: Volume) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

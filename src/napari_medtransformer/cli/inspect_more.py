@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_medtransformer.cli.reading import check_grid
+
 if TYPE_CHECKING:
     import numpy as np
 
     from napari_medtransformer.attention.sites import AttentionSite
-    from napari_medtransformer.inspection import SliceInspection
-    from napari_medtransformer.inspection.queries import Query
+    from napari_medtransformer.inspection.queries import Answer, Inspection, Query
     from napari_medtransformer.volumes import Volume
 
 LabelsOption = Annotated[
@@ -98,22 +99,19 @@ def check_extras(
     if labels is None and (shares is not None or ask_label is not None):
         raise UnsupportedVolume("--shares and --ask-label are about labels; give their file with --labels.")
     read = None if labels is None else read_labels(labels)
-    if read is not None and read.data.shape != volume.shape:
-        raise UnsupportedVolume(
-            f"the labels have {read.data.shape} voxels (z, y, x), the image {volume.shape}; "
-            "give labels that were drawn on this image."
-        )
+    if read is not None and labels is not None:
+        check_grid(read, volume, labels)
     return Extras(None if read is None else read.data, ask_label, shares, matrix, rollout, positions)
 
 
 def write_extras(
-    extras: Extras, inspection: SliceInspection, query_zyx: tuple[float, float, float], site: AttentionSite | None
+    extras: Extras, inspection: Inspection, query_zyx: tuple[float, float, float], site: AttentionSite | None
 ) -> dict[str, Any]:
     """Write what was asked for; what `--json` tells about it. site: None for all, in the table of shares."""
     from napari_medtransformer.inspection.export import answer_figure, answer_shares, write_table
     from napari_medtransformer.inspection.figure import write_figure
     from napari_medtransformer.inspection.gallery import draw_matrix, draw_positions
-    from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
+    from napari_medtransformer.inspection.matrix import head_matrix
     from napari_medtransformer.inspection.position_views import (
         CHANNELS,
         MOSAIC,
@@ -122,12 +120,11 @@ def write_extras(
         views_of,
     )
     from napari_medtransformer.inspection.queries import ROLLOUT, ask
-    from napari_medtransformer.progress import run_to_end
 
     told: dict[str, Any] = {}
     query = _query(extras, inspection, query_zyx)
     if extras.shares is not None or extras.matrix is not None:
-        answers = run_to_end(matrix_steps(inspection, query))
+        answers = _answers(inspection, query)
     if extras.shares is not None and extras.labels is not None:
         table: list[list[str]] = []
         for answer in answers:
@@ -148,17 +145,41 @@ def write_extras(
         told["rollout"] = write_figure(drawn, extras.rollout)
     if extras.positions is not None:
         encoding = shown_encodings(inspection)[0]
-        yx = inspection.plane.in_slice(query_zyx)
+        place: tuple[float, ...] = inspection.plane.in_slice(query_zyx)
+        if answer_is_solid(inspection):
+            place = query_zyx
         titles = [title for title in views_of(encoding) if title in (MOSAIC, CHANNELS)] or views_of(encoding)[:1]
-        views = [(title, position_view(inspection, encoding, title, yx)) for title in titles]
+        views = [(title, position_view(inspection, encoding, title, place)) for title in titles]
         figure = draw_positions(views, encoding, inspection.model.card.name)
         told["positions"] = write_figure(figure, extras.positions)
     return told
 
 
-def _query(extras: Extras, inspection: SliceInspection, query_zyx: tuple[float, float, float]) -> Query:
+def answer_is_solid(inspection: Inspection) -> bool:
+    """Whether answers are maps of the volume, not of a slice: the model sees three axes."""
+    from napari_medtransformer.inspection.windows import VolumeInspection
+
+    return isinstance(inspection, VolumeInspection) and inspection.is_solid
+
+
+def _answers(inspection: Inspection, query: Query) -> list[Answer]:
+    """What every site answers; a label asks an automatic model in all windows that hold it."""
+    from napari_medtransformer.inspection.matrix import matrix_steps
+    from napari_medtransformer.inspection.queries import RegionQuery, encoder_sites
+    from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps
+    from napari_medtransformer.inspection.windows import VolumeInspection
+    from napari_medtransformer.progress import run_to_end
+
+    if isinstance(inspection, VolumeInspection) and isinstance(query, RegionQuery):
+        names = [site.name for site in encoder_sites(inspection)]
+        return run_to_end(ask_everywhere_steps(inspection, names, query))
+    return run_to_end(matrix_steps(inspection, query))
+
+
+def _query(extras: Extras, inspection: Inspection, query_zyx: tuple[float, float, float]) -> Query:
     from napari_medtransformer.inspection.queries import RegionQuery, VoxelQuery
 
     if extras.ask_label is None or extras.labels is None:
         return VoxelQuery(query_zyx)
-    return RegionQuery(f"label {extras.ask_label}", inspection.on_slice(extras.labels) == extras.ask_label)
+    labels = extras.labels if answer_is_solid(inspection) else inspection.on_slice(extras.labels)
+    return RegionQuery(f"label {extras.ask_label}", labels == extras.ask_label)

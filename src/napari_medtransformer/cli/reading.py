@@ -30,3 +30,20 @@ def read_input(path: Path, series: str | None = None, frame: int | None = None, 
         for said, option in _AS_OPTIONS:
             text = text.replace(said, option)
         raise UnsupportedVolume(text) from error
+
+
+def check_grid(labels: Volume, image: Volume, labels_path: Path) -> None:
+    """Raises UnsupportedVolume unless labels lie on an image's voxels."""
+    import numpy as np
+
+    # A hundredth of a voxel: what headers lose in writing an affine as float32 is far below.
+    tolerance = 0.01 * min(image.spacing)
+    if labels.shape == image.shape:
+        corners = np.array([(0, 0, 0), labels.shape, (0, labels.shape[1], 0)])
+        if np.abs(labels.mm_from_zyx(corners) - image.mm_from_zyx(corners)).max() < tolerance:
+            return
+    own, other = (" × ".join(map(str, one.shape)) for one in (labels, image))
+    raise UnsupportedVolume(
+        f"{labels_path.name} lies on another grid ({own} voxels) than {image.grid.path.name} ({other}); bring it "
+        f"there first with `medtransformer convert --labels --like`."
+    )

@@ -103,6 +103,11 @@ class VolumeInspection:
         return self.windows.plane is None
 
     @property
+    def probe(self) -> AttentionProbe:
+        """The probe of the last window."""
+        return self.runs.probes[-1]
+
+    @property
     def passes(self) -> dict[str, list[CapturedSite]]:
         """Every site with one capture per window that ran."""
         return self.runs.passes
@@ -135,7 +140,7 @@ class VolumeInspection:
     def captured(self, site: str | AttentionSite) -> CapturedSite:
         """A site with the queries and keys of the last window. Raises UnknownSite or NothingCaptured."""
         name = site if isinstance(site, str) else site.name
-        return self.passes[name][-1] if name in self.passes else self.runs.probes[-1].captured(name)
+        return self.passes[name][-1] if name in self.passes else self.probe.captured(name)
 
     def seen(self, zyx: tuple[float, float, float]) -> tuple[float, ...]:
         """A voxel along the axes that the model sees. Raises PointOutsideVolume off a 2D model's slice."""

@@ -43,7 +43,7 @@ def numbers_line(state: AttentionState) -> str:
     answer = state.answer
     if answer is None:
         return ""
-    told = [head_title(state.head)]
+    told = [f"{answer.site} · {head_title(state.head)}"]
     if state.head.isdigit():
         place = int(state.head)
         if np.isfinite(answer.entropy_nats[place]):
@@ -53,7 +53,8 @@ def numbers_line(state: AttentionState) -> str:
             told.append(f"mean distance {answer.distance_mm[place]:.0f} mm")
     share = state.target_share(state.head)
     if share is not None:
-        told.append(f"{share:.0%} on {state.target_organ.name}")
+        even = float(state.target_mask().mean())
+        told.append(f"{_share(share)} on {state.target_organ.name} ({share / even:.1f} times an even share)")
     peak = answer.peak(state.head)
     voxel = [round(float(p)) for p in (peak if len(peak) == 3 else np.insert(peak, *state.where))]
     told.append(f"peak {float(over_heads(answer.whole.values, state.head).max()):.1%} at {_voxel(voxel)}")
@@ -115,6 +116,11 @@ def query_maker(state: AttentionState) -> Callable[[SliceInspection], Query]:
 def head_title(name: str) -> str:
     """A head or a summary of all as people call it."""
     return f"Head {name}" if name.isdigit() else name.capitalize()
+
+
+def _share(share: float) -> str:
+    """In per cent; small ones with a decimal."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _side(mm: float, positive: str, negative: str) -> str:

@@ -9,14 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Layer, Points, Vectors
+from napari.layers import Image, Labels, Layer, Points, Vectors
 from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.layer_volume import place_of_slice, same_place
 from napari_medtransformer.plugin.pictures import ABOVE, BELOW, limits
-from napari_medtransformer.plugin.prompt_layers import OUTLINE_PIXELS, marker_size
+from napari_medtransformer.plugin.prompt_layers import OUTLINE_PIXELS, marker_size, quietly
 from napari_medtransformer.plugin.style import QUERY
 from napari_medtransformer.plugin.workspace import Workspace
 
@@ -28,6 +28,8 @@ QUERY_NAME = "attention query"
 LINES_NAME = "attention outline"
 QUERY_PIXELS = 20
 LINE_VOXELS = 0.15
+SAMPLED = 128
+"""Values along an axis that are looked at for a percentile; of all of a slice it takes as long as to draw it."""
 CONTOUR_COLOUR = "#ffffff"
 GRID_COLOUR = "#7f8896"
 WINDOW_COLOUR = "#f9e65c"
@@ -108,8 +110,9 @@ class HeatLayers:
         name = SIGNED if heat.signed else style.colour_map
         if layer.colormap.name != fading_name(name):
             layer.colormap = signed_colour_map() if heat.signed else fading_colour_map(name)
-        values = np.asarray(layer.data)
-        layer.contrast_limits = signed_limits(values) if heat.signed else limits(values, style.percentile)
+        low_high = limits_of(np.asarray(layer.data), heat, style)
+        if tuple(layer.contrast_limits) != low_high:
+            layer.contrast_limits = low_high
 
     def remove(self, *, later: bool = False) -> None:
         """Take these layers out of the viewer.
@@ -153,13 +156,32 @@ class HeatLayers:
         if self.heat is None:
             self.heat = Image(data, name=HEAT_NAME, metadata={HEATMAP_KEY: True}, **place)
             workspace.add_layer(self.heat, below_prompts=True)
+            self._lift()
         else:
             layer = self.heat
-            layer.data = data
+            if layer.data.shape == data.shape:
+                with quietly(layer):
+                    layer.data = data
+                    layer.contrast_limits = limits_of(data, heat, style)
+                layer.events.contrast_limits_range()
+                layer.events.contrast_limits()
+                layer.refresh(extent=False, thumbnail=False, highlight=False)
+            else:
+                layer.data = data
             for name in ("scale", "translate", "affine"):
                 if name in place and not np.allclose(getattr(layer, name), place[name]):
                     setattr(layer, name, place[name])
         self.restyle(style)
+
+    def _lift(self) -> None:
+        """Above every image and label, which would hide it; prompts and marks stay on top."""
+        viewer = self._viewer()
+        if viewer is None or self.heat not in viewer.layers:
+            return
+        layers = viewer.layers
+        below = [place for place, one in enumerate(layers) if isinstance(one, (Image, Labels)) and one is not self.heat]
+        if below and below[-1] > layers.index(self.heat):
+            layers.move(layers.index(self.heat), below[-1] + 1)
 
     def _show_lines(self, workspace: Workspace, heat: SliceHeat, style: HeatStyle) -> None:
         segments, colours = lines_of(heat, style)
@@ -215,8 +237,10 @@ class HeatLayers:
             )
             workspace.add_layer(self.query)
         elif not np.array_equal(self.query.data, position):
-            self.query.selected_data = set()
-            self.query.data = position
+            with quietly(self.query):
+                self.query.selected_data = set()
+                self.query.data = position
+            self.query.refresh(extent=False, thumbnail=False)
 
 
 def placed(heat: SliceHeat, image: Image) -> tuple[np.ndarray, dict[str, Any]]:
@@ -253,6 +277,16 @@ def lines_of(heat: SliceHeat, style: HeatStyle) -> tuple[np.ndarray, list[str]]:
     segments = [part for part, _ in parts if len(part)]
     colours = [colour for part, colour in parts for _ in range(len(part))]
     return (np.concatenate(segments) if segments else np.zeros((0, 2, 2))), colours
+
+
+def limits_of(values: np.ndarray, heat: SliceHeat, style: HeatStyle) -> tuple[float, float]:
+    """Contrast limits of a map; the percentile is that of a sample of its values, evenly spread."""
+    if heat.signed:
+        return signed_limits(values)
+    steps = [max(1, n // SAMPLED) for n in values.shape]
+    low, _ = limits(values[tuple(slice(step // 2, None, step) for step in steps)], style.percentile)
+    high = float(values.max())
+    return (low, high) if high > low else (low, low + max(abs(low), 1e-6))
 
 
 def signed_limits(values: np.ndarray) -> tuple[float, float]:

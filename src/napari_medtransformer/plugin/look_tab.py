@@ -109,18 +109,18 @@ class LookTab(QWidget):
         self.find.setMaximumWidth(60)
         self.find.clicked.connect(self.state.find_head)
         self.target = OrganChoice("The organ that is looked at: shares are told and heads are found for it")
-        self.target.setMaximumWidth(210)
         self.target.organ_chosen.connect(self.state.choose_target)
         self.quantity = combo("The number that frames every head of the matrix")
         for key, text in QUANTITIES.items():
             self.quantity.addItem(text, key)
-        self.quantity.setMinimumWidth(150)
-        self.quantity.setMaximumWidth(190)
         self.quantity.activated.connect(lambda: self.refresh_matrix())
         frame, layout = section("Heads", self.strip_button, self.matrix_button)
         looks_at = QLabel("looks at")
         looks_at.setStyleSheet(quiet_style())
-        layout.addLayout(row(looks_at, self.target, self.find, None, self.quantity))
+        layout.addLayout(row(looks_at, self.target, self.find))
+        self.framed = QLabel("frames show")
+        self.framed.setStyleSheet(quiet_style())
+        layout.addLayout(row(self.framed, self.quantity))
         self.message = quiet_label()
         self.message.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.message.setStyleSheet(quiet_style(12) + "padding: 18px;")
@@ -216,7 +216,8 @@ class LookTab(QWidget):
             self.heads.show_tiles(tiles(state), state.head)
         if self.shows_matrix:
             self._select_in_matrix()
-        self.quantity.setVisible(self.shows_matrix)
+        for widget in (self.framed, self.quantity):
+            widget.setVisible(self.shows_matrix)
         self.smooth.setChecked(state.style.smooth)
         for widget in (self.colours, self.blend, self.smooth, self.opacity, self.threshold, self.contour):
             widget.setEnabled(state.seen is not None and state.shown)
@@ -236,9 +237,9 @@ class LookTab(QWidget):
     def _show_models(self) -> None:
         """The model that answers clicks, and the automatic ones that can be loaded at once."""
         clicked = self.state.controller.models.card
-        own = "the model of your clicks" if clicked is None else f"{clicked.title} (your clicks)"
+        own = "the click model" if clicked is None else f"{clicked.name} (clicks)"
         inspected = self.state.inspected
-        wanted = [(own, ""), *((card.title, card.name) for card in inspected.cards)]
+        wanted = [(own, ""), *((card.name, card.name) for card in inspected.cards)]
         if inspected.name not in [name for _, name in wanted]:
             wanted.append((inspected.name, inspected.name))
         if [(self.models.itemText(i), self.models.itemData(i)) for i in range(self.models.count())] != wanted:
