@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, outer_sum_into
-from napari_medtransformer.attention.policy import policy_for, sdpa_kernel_name
+from napari_medtransformer.attention.policy import cpu_has, policy_for, sdpa_kernel_name
 
 # bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the
 # kernel reads it
@@ -49,7 +51,8 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     """Which kernel `attend` runs for these tensors, such as "cpu flash, low-rank positions"."""
     if isinstance(bias, DecomposedBias):
         if runs_blockwise(q, k, v):
-            return "cpu flash, blockwise positions in float32"
+            inside = "products, float32 scores, bfloat16 values" if weighs_in_bfloat16(q) else "flash, float32"
+            return f"cpu {inside}, positions blockwise"
         return _extended_kernel_name(q, sum(bias.key_shape))
     if isinstance(bias, WindowBias):
         return sdpa_kernel_name(q, k, v, bias.table[None].to(q.dtype)) + ", window bias"
@@ -106,29 +109,51 @@ def _one_hot_axes(shape: tuple[int, ...], device: torch.device) -> Tensor:
 @torch.no_grad()
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
     batch, heads, n, _ = q.shape
-    n_keys = k.shape[2]
-    dtype = q.dtype
-    # autocast would run the scores in half precision, which is slower here and coarser
+    dtype, mixed = q.dtype, weighs_in_bfloat16(q)
+    # autocast would round the scores to half precision
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v = q.float(), k.float(), v.float()
+        q, k, v = q.float(), k.float(), v if mixed else v.float()
         terms = bias.terms(q)
-        out = torch.empty_like(q)
-        entries, at_once, rows = _block_shape(batch, heads, n, n_keys)
+        out = q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=v.dtype)
+        entries, at_once, rows = _block_shape(batch, heads, n, k.shape[2])
         # one buffer for all blocks: fresh memory would cost more than what is calculated in it
-        held = q.new_empty((entries, at_once, rows, *bias.key_shape))
+        held = q.new_empty(entries * at_once * rows * k.shape[2])
+        room = torch.empty_like(held, dtype=v.dtype) if mixed else held
         for first in range(0, batch, entries):
             b = slice(first, min(first + entries, batch))
             for head in range(0, heads, at_once):
                 h = slice(head, min(head + at_once, heads))
                 for start in range(0, n, rows):
                     r = slice(start, min(start + rows, n))
-                    block = held[: b.stop - b.start, : h.stop - h.start, : r.stop - r.start]
+                    shape = (b.stop - first, h.stop - head, r.stop - start)
+                    block = held[: math.prod(shape) * k.shape[2]].view(*shape, *bias.key_shape)
                     outer_sum_into(block, [term[b, h, r] for term in terms])
-                    mask = block.flatten(3)
-                    out[b, h, r] = scaled_dot_product_attention(
-                        q[b, h, r], k[b, h], v[b, h], attn_mask=mask, scale=scale
-                    )
+                    if mixed:
+                        out[b, h, r] = _mixed(q[b, h, r], k[b, h], v[b, h], block.flatten(3), scale, room)
+                    else:
+                        out[b, h, r] = scaled_dot_product_attention(
+                            q[b, h, r], k[b, h], v[b, h], attn_mask=block.flatten(3), scale=scale
+                        )
     return out.to(dtype)
+
+
+def weighs_in_bfloat16(q: Tensor) -> bool:
+    """Whether values are weighed in bfloat16: queries in that format, on a processor with units for it.
+
+    torch's CPU kernel makes products of bfloat16 no faster than of float32 there; its matrix product does.
+    """
+    return q.dtype == torch.bfloat16 and cpu_has("avx512_bf16")
+
+
+def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, room: Tensor) -> Tensor:
+    """softmax(scale · q kᵀ + bias) v: scores and softmax in float32, their product with v in v's half precision.
+
+    bias: (B, heads, n, K), overwritten. room: for as many numbers in v's format.
+    """
+    scores = bias.flatten(0, 1)
+    scores.baddbmm_(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
+    weights = room[: scores.numel()].view(scores.shape).copy_(torch.softmax(scores, dim=-1, out=scores))
+    return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
 def _block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int, int]:
