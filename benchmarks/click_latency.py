@@ -2,17 +2,25 @@
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/click_latency.py [--clicks 200] [--size 512]
 
-The sample CT is resampled to size × size pixels. A click is a real mouse event; it ends with the first frame the canvas
-draws after the mask has changed. Wall times hold only on an idle machine, so CPU times stand beside them: of the whole
-process per click, and of the window's own thread in the longest gap between two beats of a 5 ms heartbeat. A gap in
-which that thread did not compute was somebody else's: another process, or a worker that held the interpreter's lock.
+The sample CT is resampled to size × size pixels. A click is a real mouse event; `drawn` is the end of the first frame
+that the canvas paints after the mask has changed, `on_screen` is when the window that holds it was swapped. Wall times
+hold only on an idle machine, so CPU times stand beside them: of the whole process per click, and of the window's own
+thread in the longest gap between two beats of a 5 ms heartbeat. A gap in which that thread did not compute was
+somebody else's: another process, or a worker that held the interpreter's lock.
+
+`floor` is what napari needs without the plugin, in a window of the same size: to repaint one changed layer of
+size × size pixels, and to take a click that does nothing. No plugin can be faster than the former.
+
+Prints JSON, milliseconds unless a name says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +33,10 @@ import numpy as np
 
 BEAT_MS = 5
 PATIENCE_S = 120.0
+WINDOW = (1600, 1000)
+LONG_MS = 50
+"""A pause that people feel."""
+FLOOR_REPEATS = 24
 
 
 @dataclass
@@ -42,8 +54,68 @@ class Heart:
         self.last = now
 
 
-class Bench:
-    """A viewer on the resampled CT, with the Prompt dock, and a hand on the mouse."""
+Times = tuple[float, float, float]
+"""Seconds: to the drawn frame, to that frame on the screen, and the process' CPU time to the drawn frame."""
+
+
+class Hand:
+    """A viewer with a hand on its mouse and an eye on its canvas."""
+
+    def __init__(self, viewer: Any, layer: Any) -> None:
+        self.viewer, self.layer = viewer, layer
+        self.canvas = viewer.window._qt_viewer.canvas
+        self.drawn_at = self.swapped_at = 0.0
+        self.canvas._scene_canvas.events.draw.connect(self._drawn, position="last")
+        self.canvas.native.frameSwapped.connect(self._swapped)
+
+    def _drawn(self, event: Any = None) -> None:
+        self.drawn_at = time.perf_counter()
+
+    def _swapped(self) -> None:
+        self.swapped_at = time.perf_counter()
+
+    def pump(self, seconds: float) -> None:
+        """Let the window live."""
+        from qtpy.QtWidgets import QApplication
+
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            QApplication.processEvents()
+            time.sleep(0.001)
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Let the window live until it is done."""
+        end = time.perf_counter() + PATIENCE_S
+        while not done():
+            if time.perf_counter() > end:
+                raise TimeoutError("the window did not get there")
+            self.pump(0.002)
+
+    def press(self, z: int, y: float, x: float) -> None:
+        """A real click on a voxel."""
+        from qtpy.QtCore import QPoint, Qt
+        from qtpy.QtTest import QTest
+
+        world = np.asarray(self.layer.data_to_world((z, y, x)))[1:]
+        (top, left), (bottom, right) = np.asarray(self.canvas._viewbox_corners_in_world)[:, 1:]
+        width, height = self.canvas.view.rect.size
+        at = QPoint(
+            round((world[1] - left) / (right - left) * width), round((world[0] - top) / (bottom - top) * height)
+        )
+        QTest.mouseClick(self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, at)
+
+    def timed(self, act: Callable[[], None], answered_at: Callable[[], float] | None = None) -> Times:
+        """From an act to the next frame, or the first one after it was answered; and to that frame on the screen."""
+        start, cpu = time.perf_counter(), time.process_time()
+        act()
+        self.until(lambda: self.drawn_at > (start if answered_at is None else answered_at()) >= start)
+        drawn, used = self.drawn_at, time.process_time() - cpu
+        self.until(lambda: self.swapped_at > drawn)
+        return drawn - start, self.swapped_at - start, used
+
+
+class Bench(Hand):
+    """A viewer on the resampled CT, with the Prompt dock."""
 
     def __init__(self, size: int) -> None:
         import napari
@@ -60,47 +132,25 @@ class Bench:
         scale = (1.0, size / data.shape[1], size / data.shape[2])
         spacing = tuple(s / f for s, f in zip(small.spacing, scale))
         volume = Volume.from_array(ndimage.zoom(data, scale, order=1), spacing)
-        self.viewer = napari.Viewer()
-        self.viewer.window.resize(1600, 1000)
+        viewer = napari.Viewer()
+        viewer.window.resize(*WINDOW)
         pixels, options, _ = image_layer(volume)
-        self.layer = self.viewer.add_layer(Image(pixels, **options))
-        self.dock = PromptDock(self.viewer)
-        self.viewer.window.add_dock_widget(self.dock, name="Prompt", area="right")
+        super().__init__(viewer, viewer.add_layer(Image(pixels, **options)))
+        self.dock = PromptDock(viewer)
+        viewer.window.add_dock_widget(self.dock, name="Prompt", area="right")
         self.controller = self.dock.controller
         self.until(lambda: self.controller.session is not None)
-        self.viewer.reset_view()
+        viewer.reset_view()
         self.shape = volume.shape
-        self.drawn_at = self.answered_at = 0.0
+        self.answered_at = 0.0
         self._answers = 0
         self.controller.changed.connect(self._changed)
-        self.canvas = self.viewer.window._qt_viewer.canvas
-        self.canvas._scene_canvas.events.draw.connect(self._drawn, position="last")
         self.pump(0.5)
-
-    def _drawn(self, event: Any = None) -> None:
-        self.drawn_at = time.perf_counter()
 
     def _changed(self) -> None:
         if self.controller.prediction.answers != self._answers:
             self._answers = self.controller.prediction.answers
             self.answered_at = time.perf_counter()
-
-    def pump(self, seconds: float) -> None:
-        """Let the window live."""
-        from qtpy.QtWidgets import QApplication
-
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            QApplication.processEvents()
-            time.sleep(0.001)
-
-    def until(self, done: Any) -> None:
-        """Let the window live until it is done."""
-        end = time.perf_counter() + PATIENCE_S
-        while not done():
-            if time.perf_counter() > end:
-                raise TimeoutError("the window did not get there")
-            self.pump(0.002)
 
     def idle(self) -> bool:
         """Whether the worker has nothing left to do."""
@@ -110,25 +160,9 @@ class Bench:
         """Show a slice."""
         self.viewer.dims.set_point(0, float(self.layer.data_to_world((z, 0, 0))[0]))
 
-    def press(self, z: int, y: float, x: float) -> None:
-        """A real click on a voxel."""
-        from qtpy.QtCore import QPoint, Qt
-        from qtpy.QtTest import QTest
-
-        world = np.asarray(self.layer.data_to_world((z, y, x)))[1:]
-        (top, left), (bottom, right) = np.asarray(self.canvas._viewbox_corners_in_world)[:, 1:]
-        width, height = self.canvas.view.rect.size
-        at = QPoint(
-            round((world[1] - left) / (right - left) * width), round((world[0] - top) / (bottom - top) * height)
-        )
-        QTest.mouseClick(self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, at)
-
-    def click(self, z: int, y: float, x: float) -> tuple[float, float]:
-        """(wall, CPU) seconds from the click to the first frame with its mask."""
-        start, cpu = time.perf_counter(), time.process_time()
-        self.press(z, y, x)
-        self.until(lambda: self.drawn_at > self.answered_at > start)
-        return self.drawn_at - start, time.process_time() - cpu
+    def click(self, z: int, y: float, x: float) -> Times:
+        """From the click to the first frame with its mask."""
+        return self.timed(lambda: self.press(z, y, x), lambda: self.answered_at)
 
 
 def place(random: np.random.Generator, size: int) -> tuple[float, float]:
@@ -137,10 +171,61 @@ def place(random: np.random.Generator, size: int) -> tuple[float, float]:
     return float(y), float(x)
 
 
-def told(name: str, times: list[tuple[float, float]]) -> str:
-    """One line of the table."""
-    wall, cpu = (1000 * np.array(column) for column in zip(*times))
-    return f"{name:<38}{np.median(wall):8.0f}{np.percentile(wall, 90):8.0f}{np.median(cpu):10.0f}"
+def told(times: list[Times]) -> dict[str, float]:
+    """Medians and the slow end of some clicks."""
+    drawn, swapped, cpu = (1000 * np.array(column) for column in zip(*times))
+    return {
+        "drawn": round(float(np.median(drawn)), 1),
+        "drawn_90th": round(float(np.percentile(drawn, 90)), 1),
+        "on_screen": round(float(np.median(swapped)), 1),
+        "cpu": round(float(np.median(cpu)), 1),
+        "times": len(times),
+    }
+
+
+def floor(size: int) -> dict[str, Any]:
+    """What napari alone needs: a layer repainted, a click taken."""
+    import napari
+    from qtpy.QtWidgets import QWidget
+
+    viewer = napari.Viewer()
+    viewer.window.resize(*WINDOW)
+    random = np.random.default_rng(0)
+    image = viewer.add_image(random.normal(size=(1, size, size)).astype(np.float32))
+    labels = viewer.add_labels(np.zeros((1, size, size), np.uint16))
+    dock = QWidget()
+    dock.setMinimumWidth(320)  # of the Prompt dock
+    viewer.window.add_dock_widget(dock, name="empty", area="right")
+    viewer.layers.selection = {image}
+    viewer.mouse_double_click_callbacks.clear()  # two clicks in a row shall not zoom
+    hand = Hand(viewer, image)
+    viewer.reset_view()
+    hand.pump(1.0)
+
+    def repaint(layer: Any, values: np.ndarray) -> Callable[[], None]:
+        def act() -> None:
+            layer.data[0] = values
+            layer.refresh(extent=False, thumbnail=False)
+
+        return act
+
+    def repeated(make: Callable[[int], Callable[[], None]]) -> dict[str, float]:
+        times = []
+        for i in range(FLOOR_REPEATS):
+            times.append(hand.timed(make(i)))
+            hand.pump(0.1)
+        return told(times[4:])
+
+    discs = [(np.hypot(*np.ogrid[-i : size - i, :size]) < size / 3).astype(np.uint16) for i in range(FLOOR_REPEATS)]
+    noise = random.normal(size=(size, size)).astype(np.float32)
+    found = {
+        "canvas": list(hand.canvas.size),
+        "labels_repainted": repeated(lambda i: repaint(labels, discs[i])),
+        "image_repainted": repeated(lambda i: repaint(image, np.roll(noise, i))),
+        "click_that_does_nothing": repeated(lambda i: lambda: hand.press(0, size / 2 + i, size / 2)),
+    }
+    viewer.close()
+    return found
 
 
 def main() -> None:
@@ -152,11 +237,12 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         os.environ["MEDT_PREFERENCES"] = str(Path(folder) / "preferences.json")
         os.environ["XDG_STATE_HOME"] = os.environ["XDG_CACHE_HOME"] = folder
-        measure(options.clicks, options.size)
+        alone = floor(options.size)
+        print(json.dumps({"floor": alone} | measure(options.clicks, options.size), indent=1))
 
 
-def measure(clicks: int, size: int) -> None:
-    """Print the table."""
+def measure(clicks: int, size: int) -> dict[str, Any]:
+    """Click on an encoded slice, on fresh ones, and while neighbours are encoded."""
     from dataclasses import replace
 
     from qtpy.QtCore import Qt, QTimer
@@ -165,28 +251,34 @@ def measure(clicks: int, size: int) -> None:
     bench = Bench(size)
     controller = bench.controller
     controller.preferences = replace(controller.preferences, reach=0)
-    load = os.getloadavg()[0]
-    print(f"{size} × {size}, {os.cpu_count()} cores, load {load:.1f} before; milliseconds")
-    print(f"{'':<38}{'median':>8}{'p90':>8}{'CPU':>10}")
+    found: dict[str, Any] = {
+        "size": size,
+        "canvas": list(bench.canvas.size),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ["OMP_NUM_THREADS"]),
+        "load_before": round(os.getloadavg()[0], 1),
+    }
     z0 = bench.shape[0] // 2
     bench.show(z0)
     bench.until(lambda: bench.idle() and controller.session.is_encoded(0, z0))
-    bench.click(z0, *place(random, size))
-    bench.pump(0.5)
+    for _ in range(2):  # layers and shaders are made
+        bench.click(z0, *place(random, size))
+        bench.pump(0.5)
     encoded = []
     for i in range(24):
         if i % 6 == 0:
             controller.actions.clear_object(1)
-        encoded.append(bench.click(z0, *place(random, size)))
         bench.pump(0.3)
-    print(told("click to repainted, slice encoded", encoded))
+        encoded.append(bench.click(z0, *place(random, size)))
+    found["click_on_encoded_slice"] = told(encoded)
     fresh = []
     for z in range(z0 + 1, z0 + 13):
         bench.show(z)
+        bench.pump(0.05)
         controller.view._timer.stop()  # the click comes before anything was encoded ahead
         fresh.append(bench.click(z, *place(random, size)))
         bench.pump(0.3)
-    print(told("click to repainted, with encoding", fresh))
+    found["click_with_encoding"] = told(fresh)
 
     controller.preferences = replace(controller.preferences, reach=100)
     heart, timer = Heart(), QTimer()
@@ -202,14 +294,20 @@ def measure(clicks: int, size: int) -> None:
             controller.actions.clear_object(1)
         ahead.append(bench.click(2, *place(random, size)))
     timer.stop()
-    print(told(f"{clicks} clicks while slices are encoded", ahead))
+    found["clicks_while_slices_are_encoded"] = told(ahead)
     wall, cpu = (1000 * np.array(column) for column in zip(*heart.gaps))
-    print(
-        f"event loop: gap p50 {np.median(wall):.0f}, p99 {np.percentile(wall, 99):.0f}, longest {wall.max():.0f} "
-        f"(own CPU in it {cpu[wall.argmax()]:.0f}); most own CPU in a gap {cpu.max():.0f}; "
-        f"{np.count_nonzero(wall > 50)} of {len(wall)} gaps over 50, {np.count_nonzero(cpu > 50)} by own work"
-    )
+    found["event_loop"] = {
+        "gap_median": round(float(np.median(wall)), 1),
+        "gap_99th": round(float(np.percentile(wall, 99)), 1),
+        "longest": round(float(wall.max()), 1),
+        "own_cpu_in_longest": round(float(cpu[wall.argmax()]), 1),
+        "most_own_cpu_in_a_gap": round(float(cpu.max()), 1),
+        "gaps": len(wall),
+        "gaps_over_50": int(np.count_nonzero(wall > LONG_MS)),
+        "gaps_over_50_by_own_cpu": int(np.count_nonzero(cpu > LONG_MS)),
+    }
     bench.viewer.close()
+    return found
 
 
 if __name__ == "__main__":
