@@ -29,9 +29,7 @@ def watched_encoder(
     model without any is not watched.
     """
     blocks = [
-        model.network.get_submodule(site.module)
-        for site in model.attention_sites()
-        if site.name.startswith("encoder.")
+        model.network.get_submodule(site.module) for site in model.attention_sites() if site.name.startswith("encoder.")
     ]
     done = 0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import SamConfig, SamModel, SamVisionConfig
+from transformers import SamConfig, SamHQModel, SamModel, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from napari_medtransformer.attention.bias import DecomposedBias
@@ -54,9 +54,11 @@ class FusedSamAttention(nn.Module):
 
 
 class SamAdapter(SamFamilyAdapter):
-    """A SamModel of any configuration behind the interface of promptable models."""
+    """A SamModel of any configuration, or one of its kin, behind the interface of promptable models."""
 
-    def __init__(self, card: ModelCard, network: SamModel, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, card: ModelCard, network: SamModel | SamHQModel, device: torch.device, dtype: torch.dtype
+    ) -> None:
         vision = network.config.vision_config
         size, patch = vision.image_size, vision.patch_size
         super().__init__(card, use_fused_attention(network), device, dtype, size=size, grid=size // patch)
@@ -75,14 +77,19 @@ class SamAdapter(SamFamilyAdapter):
 
     def _masks(self, features: tuple[Tensor, ...], given: PromptTensors, several: bool) -> tuple[Tensor, Tensor]:
         sparse, dense = self._sam.prompt_encoder(given.points, given.labels, given.boxes, given.mask)
-        masks, scores = self._sam.mask_decoder(
+        masks, scores, *_ = self._sam.mask_decoder(
             image_embeddings=features[0],
             image_positional_embeddings=self._sam.get_image_wide_positional_embeddings(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=several,
+            **self._decoder_inputs(features),
         )
         return masks[0, 0], scores[0, 0]
+
+    def _decoder_inputs(self, features: tuple[Tensor, ...]) -> dict[str, Any]:
+        """What the mask decoder takes beside the image embedding and the prompts."""
+        return {}
 
     def _own_tokens(self) -> list[PromptToken]:
         masks = self._sam.config.mask_decoder_config.num_multimask_outputs + 1
