@@ -13,7 +13,6 @@ from qtpy.QtCore import QObject, Signal
 from napari_medtransformer.models.encoding import EncodingStopped, watched_encoder
 from napari_medtransformer.plugin.notify import report, tell
 from napari_medtransformer.plugin.planes import PLANES
-from napari_medtransformer.plugin.showing import HOLD_MS
 from napari_medtransformer.progress import Progress
 from napari_medtransformer.prompting import PromptSession
 from napari_medtransformer.prompting.prompts import SliceKey
@@ -21,6 +20,9 @@ from napari_medtransformer.prompting.prompts import SliceKey
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
 
+SOON_S = 0.25
+"""The next answer on an encoded slice is worth waiting for if the last took no longer; some of it was spent on drawing
+the prompt, if that was not waiting."""
 SHOWN_AFTER_S = 0.5
 """Encoding is worth a word once it has taken this long."""
 
@@ -76,7 +78,7 @@ class PredictionLoop(QObject):
     def answers_soon(self) -> bool:
         """Whether what was asked last is likely to be answered before anybody would notice a delay."""
         session, asked = self._controller().session, list(self._asked)
-        if session is None or not asked or self.seconds is None or 1000 * self.seconds > HOLD_MS:
+        if session is None or not asked or (self.seconds or 0) > SOON_S:
             return False
         return session.is_encoded(asked[-1].axis, asked[-1].index)
 
