@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import Sam2Config, Sam2Model
+from transformers import Sam2Config, Sam2Model, Sam2VideoConfig
 
 from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.following import Follower
 from napari_medtransformer.models.initial import draw_weights, empty
-from napari_medtransformer.models.sam2_names import transformers_names
+from napari_medtransformer.models.sam2_following import MemoryFollower
+from napari_medtransformer.models.sam2_memory import Sam2Memory
+from napari_medtransformer.models.sam2_names import memory_names, transformers_names
 from napari_medtransformer.models.sam_family import PromptTensors, SamFamilyAdapter
 from napari_medtransformer.models.transformers_attention import attention_sites
 from napari_medtransformer.models.weights import fill
@@ -48,14 +52,32 @@ _STRIDES = (4, 8, 16)
 class Sam2Adapter(SamFamilyAdapter):
     """A Sam2Model of any configuration behind the interface of promptable models.
 
-    The image part of SAM 2: the memory between frames takes no part, slices are followed by propagation instead.
+    network: the image part, which answers prompts. memory: what follows an object from slice to slice; None for a
+    checkpoint of the image part alone, whose slices are followed by their masks instead.
     """
 
-    def __init__(self, card: ModelCard, network: Sam2Model, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        network: Sam2Model,
+        device: torch.device,
+        dtype: torch.dtype,
+        memory: Sam2Memory | None = None,
+    ) -> None:
         prompts = network.config.prompt_encoder_config
         size, grid = prompts.image_size, prompts.image_size // prompts.patch_size
         super().__init__(card, network, device, dtype, size=size, grid=grid)
         self._sam = network
+        self.memory = memory
+
+    @property
+    def input_size(self) -> int:
+        """Pixels per side of the network's input."""
+        return self._size
+
+    def follower(self) -> Follower | None:
+        """The memory of one object in one direction, if the checkpoint has the memory's weights."""
+        return None if self.memory is None else MemoryFollower(self, self.memory)
 
     def attention_sites(self) -> list[SiteSpec]:
         """The encoder's blocks, then the three attentions of each decoder layer, then the decoder's last one."""
@@ -69,6 +91,39 @@ class Sam2Adapter(SamFamilyAdapter):
         return tuple(
             level.permute(1, 2, 0).unflatten(-1, (side, side)) for level, side in zip(levels, sides, strict=True)
         )
+
+    def without_memory_embedding(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """An embedding's maps as the encoder made them, before the coarsest was told that it has no memory."""
+        *fine, coarse = features
+        return (*fine, coarse - self._sam.no_memory_embedding.view(1, -1, 1, 1))
+
+    def positions(self, features: Tensor) -> Tensor:
+        """The encoder's sinusoidal positions, (1, channels, rows, columns) as the map given."""
+        positions: Tensor = self._sam.vision_encoder.neck.position_encoding(
+            features.shape, features.device, features.dtype
+        )
+        return positions
+
+    def decode_frame(self, features: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The decoder without clicks: masks (3, h, w), scores (3,), mask tokens (1, 3, width), presence (1,).
+
+        features: the image's maps, the coarsest last. mask: (1, 1, h, w) logits as a prompt, or None.
+        """
+        nowhere = features[-1].new_zeros(1, 1, 1, 2)
+        empty = torch.full((1, 1, 1), -1, device=nowhere.device)
+        if mask is not None:
+            size = self._sam.prompt_encoder.mask_input_size
+            mask = F.interpolate(mask, size=size, mode="bilinear", antialias=True, align_corners=False)
+        sparse, dense = self._sam.prompt_encoder(nowhere, empty, None, mask)
+        masks, scores, tokens, presence = self._sam.mask_decoder(
+            image_embeddings=features[-1],
+            image_positional_embeddings=self._sam.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            high_resolution_features=list(features[:-1]),
+        )
+        return masks[0, 0], scores[0, 0], tokens[:, 0], presence[0, 0]
 
     def _masks(self, features: tuple[Tensor, ...], given: PromptTensors, several: bool) -> tuple[Tensor, Tensor]:
         sparse, dense = self._sam.prompt_encoder(given.points, given.labels, given.boxes, given.mask)
@@ -99,14 +154,20 @@ def build(
     if card.architecture not in _HIERA:
         raise UnsupportedModel(f"{card.name}: no Hiera is called {card.architecture!r}; there are {', '.join(_HIERA)}.")
     network = empty_sam2(sam2_config(_HIERA[card.architecture], card.input.size[0]))
+    memory = Sam2Memory(memory_config(card.input.size[0]))
     if weights is None:
         draw_weights(network, seed)
         network.shared_image_embedding.positional_embedding.copy_(
             network.prompt_encoder.shared_embedding.positional_embedding
         )
+        draw_weights(memory, seed)
     else:
         fill(network, transformers_names(weights), card.name)
-    return Sam2Adapter(card, network, device, dtype)
+        remembering = memory_names(weights)
+        if not remembering:  # a checkpoint of the image part alone
+            return Sam2Adapter(card, network, device, dtype)
+        fill(memory, remembering, f"the memory of {card.name}")
+    return Sam2Adapter(card, network, device, dtype, memory)
 
 
 def sam2_config(hiera: Hiera, size: int) -> Sam2Config:
@@ -132,6 +193,14 @@ def sam2_config(hiera: Hiera, size: int) -> Sam2Config:
         },
         prompt_encoder_config={"image_size": size},
     )
+
+
+def memory_config(size: int) -> Sam2VideoConfig:
+    """The configuration of SAM 2.1's memory for square images of `size` pixels per side."""
+    grid = size // _STRIDES[-1]
+    config = Sam2VideoConfig(image_size=size, memory_attention_rope_feat_sizes=[grid, grid])
+    config._attn_implementation = "sdpa"
+    return config
 
 
 def empty_sam2(config: Sam2Config) -> Sam2Model:

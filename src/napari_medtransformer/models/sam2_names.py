@@ -44,6 +44,28 @@ _VIDEO = re.compile(
     r"obj_ptr_|no_memory_positional_encoding|no_object_pointer|object_pointer_proj|temporal_positional_encoding_|"
     r"occlusion_spatial_embedding_parameter)"
 )
+# the memory's tensors in Meta's names, applied as _RENAMES
+_MEMORY_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
+    (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
+    (r"^no_obj_ptr$", "no_object_pointer"),
+    (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
+    (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
+    (r"^obj_ptr_proj\.layers\.0\.", "object_pointer_proj.proj_in."),
+    (r"^obj_ptr_proj\.layers\.1\.", "object_pointer_proj.layers.0."),
+    (r"^obj_ptr_proj\.layers\.2\.", "object_pointer_proj.proj_out."),
+    (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
+    (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
+    (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
+    (r"\.dwconv\.", ".depthwise_conv."),
+    (r"\.pwconv(\d)\.", r".pointwise_conv\1."),
+    (r"\.gamma$", ".scale"),
+    (r"\.norm(\d?)\.", r".layer_norm\1."),
+    (r"\.out_proj\.", ".o_proj."),
+)
+# four times convolution, norm and activation, then a last convolution: 0, 1, 3, 4, … 12
+_DOWNSAMPLER = re.compile(r"^memory_encoder\.mask_downsampler\.encoder\.(\d+)\.")
+_DOWNSAMPLER_STEPS = 4
 _SHARED = ("prompt_encoder.shared_embedding.positional_embedding", "shared_image_embedding.positional_embedding")
 
 
@@ -68,6 +90,21 @@ def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if here in named:
             named.setdefault(there, named[here])
     return named
+
+
+def memory_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's memory under transformers' names, from either naming; empty if it has none."""
+    return {_rename_memory(name): value for name, value in state.items() if _VIDEO.match(name)}
+
+
+def _rename_memory(name: str) -> str:
+    if part := _DOWNSAMPLER.match(name):
+        step, place = divmod(int(part[1]), 3)
+        layer = "final_conv" if step == _DOWNSAMPLER_STEPS else f"layers.{step}.{('conv', 'norm')[place]}"
+        name = f"memory_encoder.mask_downsampler.{layer}.{name[part.end() :]}"
+    for pattern, replacement in _MEMORY_RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _rename(name: str, depth: Mapping[str, int]) -> str:
