@@ -198,3 +198,15 @@ def test_asking_a_label_without_labels_is_one_line(ct: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_labels_of_another_place_are_refused(ct: Path, repository: Path, tmp_path: Path) -> None:
+    drawn = nib.load(repository / "sample_data" / "example_seg_fast_force_split.nii.gz")
+    affine = drawn.affine.copy()
+    affine[2, 3] += 30
+    nib.save(nib.Nifti1Image(np.asarray(drawn.dataobj), affine), tmp_path / "moved.nii.gz")
+    words = ["--labels", tmp_path / "moved.nii.gz", "--shares", tmp_path / "shares.csv"]
+    done = inspect(ct, "--query", "78,58,106", *words)
+    assert done.returncode == 2
+    assert "lies on another grid" in done.stderr
+    assert not (tmp_path / "shares.csv").exists()

@@ -342,6 +342,18 @@ def test_a_users_mistake_is_one_line(card, tmp_path, capsys, more, words) -> Non
     assert not (tmp_path / "labels.nii.gz").exists()
 
 
+def test_a_reference_on_another_grid_is_refused_before_the_work(card, tmp_path, capsys) -> None:
+    source = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    moved = np.diag([1.0, -1.0, 1.0, 1.0])
+    moved[0, 3] = 5
+    shape = nib.load(source).shape
+    nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), moved), tmp_path / "reference.nii.gz")
+    out = tmp_path / "labels.nii.gz"
+    assert run(arguments(source, out, "--reference", str(tmp_path / "reference.nii.gz"))) == 2
+    assert "lies on another grid" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_model_that_waits_for_clicks_and_an_empty_folder_are_refused(card, tmp_path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     assert run(["segment", str(tmp_path / "empty"), "-o", str(tmp_path / "out"), "-m", "medt-click-tiny"]) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +25,7 @@ from napari_medtransformer.cli.options import (
 from napari_medtransformer.cli.reading import read_input
 
 if TYPE_CHECKING:
-    from napari_medtransformer.cluster import Cluster
     from napari_medtransformer.prompting import PromptSession
-    from napari_medtransformer.prompting.remote import RemoteModel
 
 
 def click(
@@ -93,22 +93,19 @@ def click(
 
     network = load(card, weights, device, dtype)
     session = PromptSession(network, volume)
-    there, remote = (None, None) if cluster is None else _on_cluster(session, cluster)
-    for start, stop in boxes_zyx:
-        session.add_box(start, stop, object_id=1, axis=slice_axis)
-    for position, positive in points_zyx:
-        session.add_point(position, positive=positive, object_id=1, axis=slice_axis)
-    if propagate:
-        session.accept_propagation(run_with_progress(session.propagation_steps(object_id=1), "propagating"))
+    with nullcontext() if cluster is None else _on_cluster(session, cluster):
+        for start, stop in boxes_zyx:
+            session.add_box(start, stop, object_id=1, axis=slice_axis)
+        for position, positive in points_zyx:
+            session.add_point(position, positive=positive, object_id=1, axis=slice_axis)
+        if propagate:
+            session.accept_propagation(run_with_progress(session.propagation_steps(object_id=1), "propagating"))
+        place = session.place
     labels = session.labels
     voxels = int((labels == 1).sum())
     if voxels == 0:
         say_warning(f"{card.name} found nothing under these prompts; the labels are empty")
     written = write_labels(labels, volume, output)
-    place = session.place
-    if there is not None and remote is not None:
-        remote.close()
-        there.close()
 
     slices = sorted({int(index) for index in labels.nonzero()[slice_axis]})
     dz, dy, dx = volume.spacing
@@ -131,8 +128,9 @@ def click(
         say(f"{written}: {voxels} voxels on {many}, {summary['millilitres']:.1f} ml ({card.name}, {where})")
 
 
-def _on_cluster(session: PromptSession, address: str) -> tuple[Cluster, RemoteModel]:
-    """Have a cluster's workers answer; where it is lost, the session goes on here and says so.
+@contextmanager
+def _on_cluster(session: PromptSession, address: str) -> Iterator[None]:
+    """Have a cluster's workers answer inside; where it is lost, the session goes on here and says so.
 
     Raises ClusterUnreachable.
     """
@@ -140,7 +138,11 @@ def _on_cluster(session: PromptSession, address: str) -> tuple[Cluster, RemoteMo
     from napari_medtransformer.cluster import connect
     from napari_medtransformer.prompting.remote import RemoteModel
 
-    there = connect(address)
-    remote = RemoteModel(session.model, there, on_state=say_warning)
-    session.use(remote)
-    return there, remote
+    with connect(address) as there:
+        remote = RemoteModel(session.model, there, on_state=say_warning)
+        session.use(remote)
+        try:
+            yield
+        finally:
+            session.use(None)
+            remote.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_medtransformer.cli.options import AsJson, Frame, Series
-from napari_medtransformer.cli.reading import read_input
+from napari_medtransformer.cli.reading import check_grid, read_input
 from napari_medtransformer.errors import UnsupportedVolume
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def measure(
     labels = read_labels(labels_path)
     known = read_label_table(names) if names is not None else read_label_names(labels_path)
     volume = labels if image is None else read_input(image, series, frame)
-    _check_grid(labels, volume, labels_path)
+    check_grid(labels, volume, labels_path)
     found = label_statistics(labels.data, volume, known)
     columns = None if image is not None else ("voxels", "volume_ml")
     if output is not None:
@@ -80,23 +80,6 @@ def measure(
         say(f"{written}: {len(found)} label{'s' * (len(found) != 1)}, {total:.1f} ml together")
     else:
         _print(found, volume if image is not None else None)
-
-
-def _check_grid(labels: Volume, volume: Volume, labels_path: Path) -> None:
-    """Raises UnsupportedVolume unless the labels lie on the image's voxels."""
-    import numpy as np
-
-    # A hundredth of a voxel: what headers lose in writing an affine as float32 is far below.
-    tolerance = 0.01 * min(volume.spacing)
-    if labels.shape == volume.shape:
-        corners = np.array([(0, 0, 0), labels.shape, (0, labels.shape[1], 0)])
-        if np.abs(labels.mm_from_zyx(corners) - volume.mm_from_zyx(corners)).max() < tolerance:
-            return
-    own, other = (" × ".join(map(str, one.shape)) for one in (labels, volume))
-    raise UnsupportedVolume(
-        f"{labels_path.name} lies on another grid ({own} voxels) than {volume.grid.path.name} ({other}); bring it "
-        f"there first with `medtransformer convert --labels --like`."
-    )
 
 
 def _as_row(one: LabelStatistics, *, with_values: bool) -> dict[str, Any]:
