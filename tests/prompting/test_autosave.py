@@ -226,3 +226,22 @@ def test_a_step_costs_the_window_less_than_ten_milliseconds(session: PromptSessi
         costs.append(time.thread_time() - begun)
     autosave.close(discard=True)
     assert sorted(costs)[10] < 0.01
+
+
+def test_a_fault_while_writing_is_told_and_nobody_waits_for_it(
+    session: PromptSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    autosave = Autosave(session, tmp_path, on_problem=told.append)
+
+    def fail(moment: object) -> None:
+        raise ValueError("something\nnobody thought of")
+
+    monkeypatch.setattr(autosave._journal, "write", fail)
+    session.add_point((5, 8, 10))
+    started = time.monotonic()
+    assert autosave.flush() is False
+    monkeypatch.undo()
+    autosave.close()
+    assert time.monotonic() - started < 15
+    assert "something nobody thought of" in told[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,7 +14,8 @@ from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.progress import run_to_end
 from napari_medtransformer.prompting import PointPrompt, PromptSession, SliceKey
 from napari_medtransformer.prompting.shapes import fill_between, smoothed
-from napari_medtransformer.volumes import Volume
+from napari_medtransformer.volumes import Volume, read_volume
+from napari_medtransformer.volumes.lazy import lazy_of
 
 WINDOW = (0.0, 100.0)
 
@@ -268,3 +272,20 @@ def test_another_model_keeps_prompts_masks_and_history(
     assert session.pending() == []
     session.add_point((5, 8, 20))
     assert np.array_equal(session.labels[5] == 1, blocks.data[5] > 0)
+
+
+def test_statistics_of_a_volume_that_stays_in_its_file_are_those_in_memory(
+    region_model: PromptableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(0).normal(40, 9, (12, 20, 30)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data.transpose(2, 1, 0), np.diag([-1.0, -1.0, 2.0, 1.0])), tmp_path / "large.nii")
+    monkeypatch.setattr("napari_medtransformer.volumes.file_values.LAZY_BYTES", 1)
+    volume = read_volume(tmp_path / "large.nii")
+    assert lazy_of(volume.data) is not None
+    mask = ball(volume.shape, (6, 10, 15), 4)
+    session = PromptSession(region_model, volume)
+    session.import_mask(mask)
+    measured, inside = session.statistics(1), np.asarray(volume.data)[mask].astype(np.float64)
+    assert measured.voxels == inside.size
+    assert measured.mean == pytest.approx(inside.mean())
+    assert (measured.low, measured.high) == (inside.min(), inside.max())

@@ -131,8 +131,8 @@ class Autosave:
         """Why it was not written, or None."""
         try:
             self._journal.write(moment())
-        except (OSError, MedTransformerError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        except Exception as error:  # whatever it is: a thread that died of it would be waited for in vain
+            why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
             return f"the session is not kept on disk at the moment ({why}); make room in {self.folder}, or save it."
         return None
 

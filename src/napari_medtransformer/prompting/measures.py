@@ -42,7 +42,9 @@ def object_statistics(object_id: int, mask: np.ndarray, volume: Volume) -> Objec
     if not count:
         nan = float("nan")
         return ObjectStatistics(object_id, 0, 0.0, nan, nan, nan, nan, 0.0, 0.0, 0)
-    values = volume.data[mask].astype(np.float64)
+    # Slice by slice: of a volume that lies in its file only what holds the object comes into memory.
+    inside = np.flatnonzero(mask.any(axis=(1, 2)))
+    values = np.concatenate([volume.data[int(z)][mask[z]].astype(np.float64) for z in inside])
     ends = row_ends(mask)
     places = apply_affine(volume.affine, ends.astype(np.float64))
     on_slices = [places[ends[:, 0] == z] for z in np.unique(ends[:, 0])]
