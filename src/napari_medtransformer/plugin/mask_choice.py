@@ -41,7 +41,9 @@ class MaskChoice(QWidget):
         several = len(scores) > 1
         for place, button in enumerate(self.buttons):
             there = place < len(scores)
-            button.setVisible(there or place == 0 or (not several and place < 3))
+            visible = there or place == 0 or (not several and place < 3)
+            if button.isVisibleTo(self) != visible:
+                button.setVisible(visible)
             button.setEnabled(several and there)
             button.setChecked(several and place == chosen)
             button.setText(f"{place + 1}: {scores[place]:.0%}" if there else "–" if place else "mask –")

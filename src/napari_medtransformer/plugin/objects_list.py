@@ -83,13 +83,18 @@ class ObjectsList(QTreeWidget):
         if self.state() == QAbstractItemView.State.EditingState:
             self._postponed = shown
             return
-        self._shown = shown
+        before, self._shown = self._shown, shown
         self.blockSignals(True)
+        if before and (before[0], before[1], before[3]) == (shown[0], shown[1], shown[3]):
+            for row, one in enumerate(reversed(objects)):  # as after most prompts: nothing but sizes
+                self.topLevelItem(row).setText(_VOLUME, _size(volumes_ml, one.object_id))
+            self.blockSignals(False)
+            return
         self.clear()
         for one in reversed(objects):
-            object_id, size = one.object_id, volumes_ml.get(one.object_id)
+            object_id = one.object_id
             name = one.name or f"object {object_id}"
-            item = QTreeWidgetItem(["", name, one.class_name, "" if size is None else _millilitres(size)])
+            item = QTreeWidgetItem(["", name, one.class_name, _size(volumes_ml, object_id)])
             item.setData(_COLOUR, _ID, object_id)
             item.setIcon(_COLOUR, swatch(colours[object_id]))
             item.setForeground(_CLASS, QBrush(QColor(quiet_colour())))
@@ -165,5 +170,8 @@ class ObjectsList(QTreeWidget):
         menu.exec(self.viewport().mapToGlobal(place))
 
 
-def _millilitres(size: float) -> str:
+def _size(volumes_ml: Mapping[int, float], object_id: int) -> str:
+    size = volumes_ml.get(object_id)
+    if size is None:
+        return ""
     return f"{size:.0f} ml" if size >= 100 else f"{size:.1f} ml" if size >= 1 else f"{size:.2g} ml"

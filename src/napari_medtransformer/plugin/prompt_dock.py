@@ -169,7 +169,9 @@ class PromptDock(QWidget):
         """Show everything as it is now."""
         controller = self.controller
         mood, line = status_line(controller)
-        self.mood.setStyleSheet(f"color: {_MOODS[mood]}; font-size: 11px;")
+        style = f"color: {_MOODS[mood]}; font-size: 11px;"
+        if self.mood.styleSheet() != style:  # the same one again would lay out and paint the whole dock
+            self.mood.setStyleSheet(style)
         if self.status.text() != line:
             self.status.setText(line)
             self.status.setToolTip(line)
