@@ -148,6 +148,8 @@ class PromptSection(QWidget):
             else "Off: prompts wait until you press S"
         )
         self.preview.setChecked(controller.hover.on)
+        tip, none = "Preview under the cursor what a click would give (H)", "No preview: the model answers in 3D"
+        enable(self.preview, not in_3d, tip, none)
         key = controller.current_key
         here = () if key is None else controller.prompting.on_slice(key)
         enable(self.undo, controller.prompting.can_undo, "Undo (Ctrl+Z)", "Nothing to undo yet")
