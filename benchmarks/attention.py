@@ -4,7 +4,7 @@
         [--list] [--json] [--no-write]
 
 Prints tables, or JSON with --json, and renews its own sections of docs/benchmarks.md. Wall times need an idle machine;
-CPU times stand on a busy one too. All of it takes under five minutes on two cores.
+CPU times stand on a busy one too. All of it takes about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1 << 20
 BUSY_LOAD = 0.5  # running processes on average before the start, above which wall times say nothing
-LONG = 6.0  # seconds of a first run after which warming up no longer matters: it counts, and is the only one
+LONG = 5.0  # seconds of a first run after which warming up hardly matters: it may count, and be the only one
 
 Case = Callable[[str, int], dict[str, Any]]
 CASES: dict[str, tuple[str, Case]] = {}
@@ -41,8 +41,8 @@ def case(name: str, title: str) -> Callable[[Case], Case]:
     return register
 
 
-def timed(run: Callable[[], Any], device: str, repeat: int) -> dict[str, float]:
-    """The best of some runs after one to warm up, or that one alone where it is long: wall and CPU seconds."""
+def timed(run: Callable[[], Any], device: str, repeat: int, *, always_warm: bool = False) -> dict[str, float]:
+    """The best of some runs after one to warm up: wall and CPU seconds. A long first run counts, unless always_warm."""
     import torch
 
     def once() -> tuple[float, float]:
@@ -53,7 +53,7 @@ def timed(run: Callable[[], Any], device: str, repeat: int) -> dict[str, float]:
         return time.perf_counter() - wall, time.process_time() - cpu
 
     first = once()
-    times = [first] if first[0] > LONG else [once() for _ in range(repeat)]
+    times = [first] if first[0] > LONG and not always_warm else [once() for _ in range(repeat)]
     return {"seconds": min(t[0] for t in times), "cpu_seconds": min(t[1] for t in times)}
 
 
@@ -91,7 +91,7 @@ def our_sam(device: str, bf16: bool) -> Any:
 
 def encode_ours(device: str, repeat: int, bf16: bool) -> dict[str, Any]:
     model, image = our_sam(device, bf16), image_2d()
-    return {**timed(lambda: model.encode(image), device, repeat), "peak_mb": peak(device)}
+    return {**timed(lambda: model.encode(image), device, repeat, always_warm=True), "peak_mb": peak(device)}
 
 
 @case("sam ours fp32", "this package, float32")
@@ -122,7 +122,7 @@ def _(device: str, repeat: int) -> dict[str, Any]:
         with AttentionProbe(model):
             model.encode(image)
 
-    return {**timed(run, device, repeat), "peak_mb": peak(device)}
+    return {**timed(run, device, repeat, always_warm=True), "peak_mb": peak(device)}
 
 
 def transformers_sam(device: str, implementation: str, repeat: int) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def transformers_sam(device: str, implementation: str, repeat: int) -> dict[str,
         with torch.inference_mode():
             model.vision_encoder(pixels)
 
-    return {**timed(run, device, repeat), "peak_mb": peak(device)}
+    return {**timed(run, device, repeat, always_warm=True), "peak_mb": peak(device)}
 
 
 @case("sam transformers sdpa", "transformers, sdpa, float32")
@@ -166,7 +166,7 @@ def _(device: str, repeat: int) -> dict[str, Any]:
         with torch.inference_mode():
             encoder(pixels)
 
-    return {**timed(run, device, repeat), "peak_mb": peak(device)}
+    return {**timed(run, device, repeat, always_warm=True), "peak_mb": peak(device)}
 
 
 def meta_encoder() -> Any:
@@ -205,25 +205,21 @@ def meta_encoder() -> Any:
 # --- answers of the probe --------------------------------------------------------------------------------------------
 
 
-def probed_sam(device: str) -> Any:
+@case("answer ours", "all heads of one voxel, one global site")
+def _(device: str, repeat: int) -> dict[str, Any]:
     from napari_medtransformer import AttentionProbe
 
-    model = our_sam(device, bf16=False)
+    model, where = our_sam(device, bf16=False), (200, 300)
     with AttentionProbe(model) as probe:
         model.encode(image_2d())
-    return probe
-
-
-@case("answer voxel", "all heads of one voxel, one global site")
-def _(device: str, repeat: int) -> dict[str, Any]:
-    probe = probed_sam(device)
-    return timed(lambda: probe.heatmap("encoder.5", (200, 300)), device, 20 * repeat)
-
-
-@case("answer voxel everywhere", "all heads of one voxel, all 12 sites")
-def _(device: str, repeat: int) -> dict[str, Any]:
-    probe = probed_sam(device)
-    return timed(lambda: [probe.heatmap(site, (200, 300)) for site in probe.sites], device, 5 * repeat)
+    questions = {
+        "all heads of one voxel, all 12 sites": (lambda: [probe.heatmap(site, where) for site in probe.sites], 5),
+        "entropy and distance of all heads of all sites": (lambda: probe.summary((1.0, 1.0)), 1),
+        "rollout from one voxel through all sites": (lambda: probe.rollout(where), 1),
+    }
+    first = timed(lambda: probe.heatmap("encoder.5", where), device, 20 * repeat)
+    also = {title: timed(ask, device, times * repeat) for title, (ask, times) in questions.items()}
+    return {**first, "also": also}
 
 
 @case("answer voxel eager", "the same from transformers' output_attentions (a whole eager pass)")
@@ -242,18 +238,6 @@ def _(device: str, repeat: int) -> dict[str, Any]:
             [w.reshape(-1, 12, *w.shape[-2:])[:, :, 100].cpu() for w in weights]
 
     return {**timed(run, device, repeat), "peak_mb": peak(device)}
-
-
-@case("answer summary", "entropy and distance of all heads of all sites")
-def _(device: str, repeat: int) -> dict[str, Any]:
-    probe = probed_sam(device)
-    return timed(lambda: probe.summary((1.0, 1.0)), device, repeat)
-
-
-@case("answer rollout", "rollout from one voxel through all sites")
-def _(device: str, repeat: int) -> dict[str, Any]:
-    probe = probed_sam(device)
-    return timed(lambda: probe.rollout((200, 300)), device, repeat)
 
 
 # --- MONAI's 3D networks ---------------------------------------------------------------------------------------------
@@ -285,10 +269,9 @@ def monai_case(kind: str, size: int, ours: bool, device: str, repeat: int) -> di
         with torch.inference_mode():
             module(image)
 
-    alone = timed(lambda: run(encoder), device, repeat)
-    encoder_peak = peak(device)
-    result = {**timed(lambda: run(network), device, repeat), "peak_mb": peak(device)}
-    return {**result, **{f"encoder_{key}": value for key, value in alone.items()}, "encoder_peak_mb": encoder_peak}
+    alone = {**timed(lambda: run(encoder), device, repeat), "peak_mb": peak(device)}
+    whole = {**timed(lambda: run(network), device, repeat), "peak_mb": peak(device)}
+    return {**whole, "also": {"– its transformer alone": alone}}
 
 
 def add_monai_cases() -> None:
@@ -307,6 +290,7 @@ def add_monai_cases() -> None:
 
 
 add_monai_cases()
+ONLY_IF_ASKED = ("sam ours fp32 low-rank",)
 PARTS = {
     "sam": "SAM ViT-B, 1024², encoding one image",
     "answer": "SAM ViT-B, 1024², asking the probe",
@@ -343,17 +327,15 @@ def table(part: str, results: dict[str, dict[str, Any]], busy: bool) -> list[str
         if "skipped" in result:
             rows.append(f"| {title} | not measured: {result['skipped']} | | |")
             continue
-        rows.append(row(title, result, "", busy))
-        if "encoder_seconds" in result:
-            rows.append(row("– its transformer alone", result, "encoder_", busy))
+        rows += [row(*one, busy) for one in ((title, result), *result.get("also", {}).items())]
     return [f"## {PARTS[part]}", "", "| | wall | CPU time | peak memory |", "|---|---|---|---|", *rows, ""]
 
 
-def row(title: str, result: dict[str, Any], prefix: str, busy: bool) -> str:
-    """One line of a table. prefix: which of the result's figures."""
-    memory = f"{result[prefix + 'peak_mb']:,.0f} MB" if prefix + "peak_mb" in result else ""
-    wall = "–" if busy else seconds(result[prefix + "seconds"])
-    return f"| {title} | {wall} | {seconds(result[prefix + 'cpu_seconds'])} | {memory} |"
+def row(title: str, result: dict[str, Any], busy: bool) -> str:
+    """One line of a table."""
+    memory = f"{result['peak_mb']:,.0f} MB" if "peak_mb" in result else ""
+    wall = "–" if busy else seconds(result["seconds"])
+    return f"| {title} | {wall} | {seconds(result['cpu_seconds'])} | {memory} |"
 
 
 def seconds(value: float) -> str:
@@ -383,7 +365,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repeat", type=int, default=2, help="runs after one to warm up; long cases run once")
+    parser.add_argument("--repeat", type=int, default=1, help="runs after one to warm up")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="parts to run instead of all")
     parser.add_argument("--case", nargs="+", choices=list(CASES), metavar="NAME", help="cases to run; see --list")
     parser.add_argument("--list", action="store_true", help="print the names of all cases")
@@ -398,7 +380,8 @@ def main() -> None:
         print("\n".join(f"{name}: {title}" for name, (title, _) in CASES.items()))
         return
     busy = os.getloadavg()[0] > BUSY_LOAD
-    chosen = arguments.case or [n for n in CASES if arguments.only is None or n.split()[0] in arguments.only]
+    usual = [name for name in CASES if name not in ONLY_IF_ASKED]
+    chosen = arguments.case or [n for n in usual if arguments.only is None or n.split()[0] in arguments.only]
     results = {}
     for name in chosen:
         results[name] = run_case(name, arguments)
@@ -421,11 +404,12 @@ def how(arguments: argparse.Namespace, busy: bool) -> str:
     """How and where it was measured, in a paragraph."""
     import torch
 
+    runs = "One run" if arguments.repeat == 1 else f"The best of {arguments.repeat} runs"
     text = (
         f"{date.today():%d %B %Y}, {machine(arguments.device)}, {arguments.threads} threads, "
-        f"torch {torch.__version__}, `python benchmarks/attention.py`. Best of {arguments.repeat} runs after one, or "
-        f"that one alone where it takes over {LONG:.0f} s; each case in its own process, whose peak memory includes "
-        "network and libraries. CPU time is summed over threads."
+        f"torch {torch.__version__}, `python benchmarks/attention.py`. {runs} after one to warm up – of 3D networks "
+        f"the first where it takes over {LONG:.0f} s –, each case in its own process; peak memory is the process's, "
+        "network and libraries included. CPU time is summed over threads."
     )
     return text + (" Other work ran on the machine, so wall times are left out." if busy else "")
 
