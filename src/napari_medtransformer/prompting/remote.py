@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from napari_medtransformer.cluster import Cluster, pack_array, unpack_array
-from napari_medtransformer.errors import ClusterLost
+from napari_medtransformer.errors import ClusterLost, UnsupportedModel
 from napari_medtransformer.models.base import PromptableModel, Prompts
+from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting import remote_worker
 from napari_medtransformer.prompting.masks import unpacked
 from napari_medtransformer.prompting.model_prompts import logits_of
@@ -41,7 +42,14 @@ class RemoteModel:
     on_state: called with a line when the place where prompts are answered changes, in whatever thread notices.
     """
 
-    def __init__(self, model: PromptableModel, cluster: Cluster, on_state: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: PromptableModel | VolumePromptableModel,
+        cluster: Cluster,
+        on_state: Callable[[str], None] | None = None,
+    ) -> None:
+        if not isinstance(model, PromptableModel):
+            raise UnsupportedModel(f"{model.card.name} answers in 3D and is not asked on clusters; use it here.")
         self.model, self.cluster = model, cluster
         self.on_state = on_state
         self.answered_there = self.answered_here = 0

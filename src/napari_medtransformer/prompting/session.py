@@ -182,6 +182,8 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         """
         slices = self._slices
         if not isinstance(slices, SliceModel):
+            if remote is None:
+                return
             raise UnsupportedModel(f"{slices.model.card.name} answers in 3D and is not asked on clusters; use it here.")
         if remote is not None and remote.model is not self.model:
             raise UnsupportedModel(
