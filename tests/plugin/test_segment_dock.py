@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Shapes
 
+import napari_medtransformer as nmt
 from napari_medtransformer.plugin.layers import image_layer
 from napari_medtransformer.plugin.region import region_layer, region_of
 from napari_medtransformer.plugin.samples import hippocampus
@@ -47,6 +48,8 @@ def test_segmenting_measures_compares_jumps_and_saves(dock: SegmentDock, qtbot: 
     assert list(layer.features["name"]) == ["background", "anterior hippocampus", "posterior hippocampus"]
     np.testing.assert_allclose(layer.colormap.color_dict[1][:3], dock.state.names[0].color, atol=1e-6)
     np.testing.assert_allclose(layer.translate, viewer.layers[0].translate)
+    # the parts that came one after another are the whole
+    np.testing.assert_array_equal(layer.data, nmt.segment(dock.models.model, volume))
     # the table against numpy
     one = dock.state.organs[0]
     inside = np.asarray(layer.data) == 1
@@ -178,6 +181,26 @@ def test_an_image_of_another_kind_raises_doubts(make_napari_viewer, qtbot: Any) 
     qtbot.waitUntil(lambda: bool(dock.doubts.text()), timeout=PATIENCE_MS)
     assert "CT" in dock.doubts.text()
     assert "MR" in dock.doubts.text()
+
+
+def test_a_box_settles_the_doubt_about_a_large_field_of_view(make_napari_viewer, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    data, _, _ = hippocampus()[0]
+    tiled, options, _ = image_layer(Volume.from_array(np.tile(np.asarray(data), (3, 2, 3)), modality="MR"))
+    image = viewer.add_layer(Image(tiled, **options))
+    _, dock = viewer.window.add_plugin_dock_widget("napari-medtransformer", "Segment")
+    qtbot.waitUntil(lambda: "much larger" in dock.doubts.text(), timeout=PATIENCE_MS)
+    dock.draw.click()
+    shapes = viewer.layers.selection.active
+    for z in (2, 36):
+        shapes.add_rectangles(np.array([[z, 2, 2], [z, 2, 34], [z, 50, 34], [z, 50, 2]], float))
+    assert dock.region() == ((2, 2, 2), (37, 51, 35))
+    qtbot.waitUntil(lambda: dock.queue.pending == 0, timeout=PATIENCE_MS)
+    assert dock.doubts.text() == ""
+    viewer.layers.selection.active = image
+    dock.regions.setCurrentIndex(0)
+    dock.regions.activated.emit(0)
+    qtbot.waitUntil(lambda: "much larger" in dock.doubts.text(), timeout=PATIENCE_MS)
 
 
 def test_a_region_is_found_wherever_the_layers_lie(make_napari_viewer) -> None:

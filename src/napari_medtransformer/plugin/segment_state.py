@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.plugin.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.layer_volume import labels_of_layer, same_place, world_of_voxel
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from napari_medtransformer.segmentation import FinishedSlab, Segmentation
     from napari_medtransformer.segmentation.evaluation import Agreement
 
+REFRESH_MS = 100
+"""New parts are shown this often at most: a quick model finishes more of them than anybody sees."""
+TURN_MS = 10
+"""Between two layers that are added: each takes the window long enough by itself."""
 OPACITY = 0.55
 UNCERTAINTY_OPACITY = 0.75
 TOLERANCE_MM = 1.0
@@ -64,6 +68,11 @@ class SegmentState(QObject):
         self.messages: tuple[str, ...] = ()
         self.organs: list[Organ] = []
         self.agreement: list[Agreement] = []
+        self._refresh_timer = QTimer(self)
+        self._refresh_timer.setSingleShot(True)
+        self._refresh_timer.setInterval(REFRESH_MS)
+        self._refresh_timer.timeout.connect(self._show_labels)
+        self._to_do: list[Callable[[], None]] = []
 
     @property
     def running(self) -> bool:
@@ -118,6 +127,7 @@ class SegmentState(QObject):
         if self._job is None:
             return
         self._job.cancel()
+        self._to_do = []
         kept = f"{self.slabs} finished parts are kept" if self.slabs else "nothing was finished yet"
         self._end(f"Cancelled after {time.monotonic() - self._started:.0f} s; {kept}.")
         if self.slabs:
@@ -154,24 +164,52 @@ class SegmentState(QObject):
         (z0, y0, x0), (z1, y1, x1) = slab.start, slab.stop
         self._labels[z0:z1, y0:y1, x0:x1] = slab.labels
         self.slabs += 1
+        if not self._refresh_timer.isActive() and self._is_on_screen(slab):
+            self._refresh_timer.start()
+
+    def _is_on_screen(self, slab: FinishedSlab) -> bool:
+        """Whether a slab crosses the slice that is shown; in 3D every one does."""
+        viewer, layer = self._controller.viewer, self.layer
+        if viewer is None or layer is None or layer.ndim < 3:
+            return True
+        at = np.rint(np.asarray(layer.world_to_data(viewer.dims.point), dtype=float)[-3:])
+        hidden = [axis - (viewer.dims.ndim - 3) for axis in viewer.dims.not_displayed]
+        return all(slab.start[axis] <= at[axis] < slab.stop[axis] for axis in hidden if axis >= 0)
+
+    def _show_labels(self) -> None:
+        """Draw the labels as they are now: neither where they lie nor the small picture in the list is worked out."""
         layer = self.layer
         if layer is not None:
-            layer.refresh(extent=False)
+            layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _on_result(self, result: Segmentation) -> None:
+        """Every voxel of the labels came as part of a slab; what is left is uncertainty, a layer at a time."""
         if self._is_gone():
             return
         if self._labels is None:
             self._make_layer(result.labels.dtype)
-        layer = self.layer
-        if layer is not None and self._image is not None and self._image() is not None:
-            self._labels = result.labels
-            layer.data = labels_of_layer(result.labels, self._image())
         self.messages = result.messages
-        if result.disagreement is not None:
-            self._add_heat(result.disagreement, "disagreement", 1.0, visible=False)
+        self._to_do = [lambda: self._finish(result)]
         if result.entropy is not None:
-            self._add_heat(result.entropy, "uncertainty", float(np.log(len(self.names) + 1)), visible=True)
+            highest = float(np.log(len(self.names) + 1))
+            self._to_do.insert(0, lambda: self._add_heat(result.entropy, "uncertainty", highest, visible=True))
+        if result.disagreement is not None:
+            self._to_do.insert(0, lambda: self._add_heat(result.disagreement, "disagreement", 1.0, visible=False))
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Do the next of what is left, and come back once the window has lived for a moment."""
+        if self._is_gone():
+            return
+        if self._to_do:
+            self._to_do.pop(0)()
+        if self._to_do:
+            QTimer.singleShot(TURN_MS, self._take_turn)
+
+    def _finish(self, result: Segmentation) -> None:
+        layer = self.layer
+        if layer is not None:
+            layer.refresh(extent=False, highlight=False)
         self.seconds = time.monotonic() - self._started
         windows = f"{result.windows} windows" if result.windows != 1 else "1 window"
         self._end(f"{windows} in {self.seconds:.1f} s.")
@@ -230,9 +268,10 @@ class SegmentState(QObject):
     # ------------------------------------------------------------------ measuring
 
     def _measure(self) -> None:
-        labels, volume, names, revision = np.array(self._labels), self.volume, self.names, self._revision
+        shown, volume, names, revision = self._labels, self.volume, self.names, self._revision
 
         def organs() -> list[Organ]:
+            labels = np.array(shown)  # what somebody paints meanwhile is not measured half
             places = label_places(labels)
             return [Organ(one, places[one.label.number]) for one in label_statistics(labels, volume, names)]
 

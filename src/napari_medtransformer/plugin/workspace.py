@@ -10,6 +10,7 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.plugin.adding import insert_quietly
 from napari_medtransformer.plugin.commits import Commits
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
@@ -134,15 +135,13 @@ class Workspace:
         viewer = self._viewer()
         if viewer is None:
             return
-        selected = set(viewer.layers.selection)
-        active = viewer.layers.selection.active
-        viewer.add_layer(layer)
+        place = len(viewer.layers)
         if below_prompts:
             base = self.masks if self.masks is not None and self.masks in viewer.layers else self.layer
-            viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(base) + 1)
-        viewer.layers.selection = selected or {self.layer}
-        if active is not None:
-            viewer.layers.selection.active = active
+            place = viewer.layers.index(base) + 1  # at once: moving it would draw and list everything again
+        insert_quietly(viewer.layers, place, layer)
+        if not viewer.layers.selection:
+            viewer.layers.selection.active = self.layer
 
     def labels_layer_for_user(self) -> Labels:
         """An empty labels layer on the image's grid, in the objects' colours, for the user to keep and paint on."""
