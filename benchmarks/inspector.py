@@ -198,7 +198,7 @@ def memory_dock() -> dict[str, Any]:
     controller.queried.emit(point, False)
     until(lambda: state.seen is not None and controller.queue.pending == 0)
     added = {}
-    for entry in list(state.sites):
+    for entry in [entry for entry in state.sites if entry.name != "rollout"]:
         state.choose_site(entry.name)
         until(lambda name=entry.name: state.site == name and controller.queue.pending == 0)
         added[entry.name] = resident() - before
@@ -220,10 +220,11 @@ def sam_volume(kind: Any) -> Any:
 
 
 def resident() -> int:
-    """Bytes of this process in memory now, what torch no longer uses given back first."""
+    """Bytes of this process in memory now, swapped ones too; what torch no longer uses is given back first."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("VmRSS:", "VmSwap:")))
 
 
 def ranking() -> dict[str, Any]:

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medtransformer.errors import PointOutsideVolume, QueryOutOfGrid
+from napari_medtransformer.attention.ablation import ablated_heads
+from napari_medtransformer.attention.positions import PositionTable
+from napari_medtransformer.errors import PointOutsideVolume, QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.inspection import AttentionProbe
+from napari_medtransformer.inspection.ablation import dice
 from napari_medtransformer.inspection.cuts import cut_heatmap
 from napari_medtransformer.inspection.export import answer_shares, answer_volume
 from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
+from napari_medtransformer.inspection.position_views import AROUND, position_view, shown_encodings, views_of
 from napari_medtransformer.inspection.queries import (
     ROLLOUT,
     EverythingQuery,
@@ -19,6 +23,7 @@ from napari_medtransformer.inspection.queries import (
     VoxelQuery,
     ask,
 )
+from napari_medtransformer.inspection.volume_ablation import labels_without, rank_heads_for_label
 from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps, windows_asking
 from napari_medtransformer.inspection.windows import inspect_windows, inspect_windows_steps, starts_holding
 from napari_medtransformer.models import InputContract, LabelInfo, ModelCard
@@ -204,3 +209,38 @@ def test_a_resampled_volume_is_asked_in_its_own_voxels(volume) -> None:
     )
     assert answer.lines.window is not None
     assert any(answer.lines.shift)
+
+
+def test_every_picture_of_every_encoding_can_be_made_in_three_axes(inspection) -> None:
+    encodings = shown_encodings(inspection)
+    assert any(isinstance(encoding, PositionTable) and len(encoding.grid) == 3 for encoding in encodings)
+    biased = any(inspection.captured(site).call.bias is not None for site in inspection.sites)
+    for encoding in encodings:
+        for view in views_of(encoding):
+            if view == AROUND and not biased:
+                with pytest.raises(UnsupportedModel, match="adds no relative position"):
+                    position_view(inspection, encoding, view, VOXEL)
+            else:
+                assert position_view(inspection, encoding, view, VOXEL).values.ndim == 2
+
+
+def test_labels_without_heads_and_their_ranking_agree_with_the_engines_ablation(model, volume) -> None:
+    cube = Volume.from_array(volume.data[:16, :16, :16], (2.0, 1.0, 1.5), "MR")
+    plan = plan_windows(model, cube)
+    inspection = inspect_windows(plan, (8.0, 8.0, 8.0))
+    site = inspection.sites[0].name
+    whole = model.logits(plan.read((0, 0, 0)))[0].argmax(0).numpy()
+    with ablated_heads(model, {site: "all"}):
+        changed = model.logits(plan.read((0, 0, 0)))[0].argmax(0).numpy()
+    effects = labels_without(inspection, {site: "all"})
+    assert effects
+    for value, effect in effects.items():
+        assert effect.dice == pytest.approx(dice(changed == value, whole == value), abs=1e-6)
+        np.testing.assert_array_equal(effect.whole, (whole == value)[8])
+        np.testing.assert_array_equal(effect.changed, (changed == value)[8])
+    label = int(np.bincount(whole.ravel(), minlength=3)[1:].argmax()) + 1
+    with ablated_heads(model, {site: [0]}):
+        one = model.logits(plan.read((0, 0, 0)))[0].argmax(0).numpy()
+    ranked = run_to_end(rank_heads_for_label(inspection, label))
+    assert len(ranked) == sum(spec.heads for spec in model.attention_sites())
+    assert ranked[0].dice == pytest.approx(dice(one == label, whole == label), abs=1e-6)

@@ -55,7 +55,8 @@ def shown_encodings(inspection: Inspection) -> list[PositionalEncoding]:
     found = encodings_of(inspection)
     sites = encoder_sites(inspection)
     grid = sites[-1].query_grid.shape if sites else (16, 16)
-    return [*found, sinusoidal(grid, _SINUSOIDAL_WIDTH)]
+    # a sine and a cosine for every axis
+    return [*found, sinusoidal(grid, _SINUSOIDAL_WIDTH - _SINUSOIDAL_WIDTH % (2 * len(grid)))]
 
 
 def views_of(encoding: PositionalEncoding) -> list[str]:
