@@ -111,6 +111,13 @@ def seen(session: PromptSession) -> tuple[Any, ...]:
     return session.state, session.prompts, session.objects, session.labels.tobytes()
 
 
+def counted_ml(session: PromptSession) -> dict[int, float]:
+    """What counting all voxels gives."""
+    numbers, counts = np.unique(session.labels, return_counts=True)
+    voxel = float(np.prod(session.volume.spacing)) / 1000
+    return {int(number): voxel * int(count) for number, count in zip(numbers, counts, strict=True) if number}
+
+
 STEPS = st.tuples(st.integers(0, 13), st.integers(0, 10**6), st.integers(0, 10**6))
 
 
@@ -126,12 +133,16 @@ def walk(session: PromptSession, steps: list[tuple[int, int, int]]) -> int:
     """Do the steps, take all of them back and do them again, comparing every moment; returns how many there were."""
     moments = [seen(session)]
     for step in steps:
+        painted, before = session.painted, session.labels
         act(session, *step)
+        assert session.volumes_ml == counted_ml(session)
+        assert (session.painted != painted) or np.array_equal(session.labels, before)
         if session.state != moments[-1][0]:
             moments.append(seen(session))
     for moment in reversed(moments[:-1]):
         session.undo()
         assert seen(session) == moment
+        assert session.volumes_ml == counted_ml(session)
     assert not session.can_undo
     assert session.undo() == []
     for moment in moments[1:]:
@@ -219,3 +230,14 @@ def test_a_thousand_steps_cost_megabytes_not_gigabytes(region_model: PromptableM
         mask = ndimage.gaussian_filter(rng.normal(size=(512, 512)), 40) > 0
         session.import_mask(mask[None])
     assert session._timeline.bytes_in_memory / 60 < 20_000  # bytes a step: 20 MB per thousand, of 262 MB as arrays
+
+
+def test_a_prompt_without_an_answer_paints_nothing(region_model: PromptableModel, blocks: Volume) -> None:
+    session = PromptSession(region_model, blocks, window=(0, 100))
+    session.add_point((5, 8, 10))
+    revision, painted = session.revision, session.painted
+    request = session.add_prompt(PointPrompt((5.0, 8.0, 20.0)))
+    assert session.revision > revision
+    assert session.painted == painted
+    session.accept(session.predict(request))
+    assert session.painted > painted
