@@ -27,6 +27,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import SamConfig, SamHQModel, UperNetForSemanticSegmentation
 
+from napari_medtransformer.attention.ablation import ablated_heads
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, KeyTermsBias, WindowBias
 from napari_medtransformer.attention.fused import attend
 from napari_medtransformer.attention.interception import ModulePath
@@ -83,7 +84,7 @@ def whole(model, *shape):
     def run():
         for listener in model.on_encode:
             listener(place)
-        model.logits(images)
+        return model.logits(images)
 
     return Case(model, model.attention_sites(), run)
 
@@ -121,7 +122,7 @@ def sam_med3d():
 
     def run():
         embedding = model.encode(test_sam_med3d.VOLUME, test_sam_med3d.SPACING, centre, "MR")
-        model.decode(embedding, test_sam_med3d.clicks(centre))
+        return model.decode(embedding, test_sam_med3d.clicks(centre))
 
     return Case(model, model.attention_sites(), run)
 
@@ -170,7 +171,7 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "upernet": upernet,
     "unetr": lambda: windows(unetr, "unetr", "monai-4", 32, 32, 48),
     "unetr, compact": lambda: windows(unetr, "unetr", "compact", 24, 32, 40),
-    "swin-unetr": lambda: windows(swin_unetr, "swin-unetr", "monai-12", 32, 32, 32),
+    "swin-unetr": lambda: windows(swin_unetr, "swin-unetr", "monai-12", 32, 64, 32),
     "swin-unetr, compact": lambda: windows(swin_unetr, "swin-unetr", "compact", 24, 40, 32),
     "vit, class token": class_token,
     "vit, positions along three axes": positions_3d,
@@ -329,6 +330,55 @@ def test_window_maps_are_stitched_as_monais_own_partition_says(family):
             canvas = torch.roll(canvas[0], keys.shift, dims=tuple(range(len(padded)))).movedim(-1, 0)
             expected = canvas[(slice(None), *[slice(n) for n in keys.shape])]
             assert np.allclose(probe.heatmap(site, token).values, expected.numpy(), atol=1e-5), site.name
+
+
+@dataclass
+class Wrapped:
+    """A plain network as far as ablation asks for a model."""
+
+    network: nn.Module
+    specs: list[SiteSpec]
+
+    def attention_sites(self):
+        return self.specs
+
+
+# what networks call the linear layer behind their heads
+PROJECTIONS = {"proj", "out_proj", "o_proj", "out", "dense"}
+
+
+def numbers(output: Any) -> list[torch.Tensor]:
+    """All tensors and arrays of an output, whatever holds them."""
+    if isinstance(output, torch.Tensor | np.ndarray):
+        return [torch.as_tensor(output)]
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in numbers(part)]
+    if isinstance(output, dict) or hasattr(output, "__dict__"):
+        fields = output if isinstance(output, dict) else vars(output)
+        return [tensor for part in fields.values() for tensor in numbers(part)]
+    return []
+
+
+@torch.no_grad()
+def test_all_heads_off_is_the_branch_removed_and_none_off_changes_no_bit(family):
+    case, _, _ = family
+    model = Wrapped(case.probed, case.specs) if isinstance(case.probed, nn.Module) else case.probed
+    before = numbers(case.run())
+    assert before
+    with ablated_heads(model, {}):
+        assert all(torch.equal(a, b) for a, b in zip(numbers(case.run()), before, strict=True))
+    for spec in (case.specs[0], case.specs[-1]):
+        with ablated_heads(model, {spec.name: "all"}):
+            ablated = numbers(case.run())
+        module = case.network.get_submodule(spec.module)
+        (projection,) = (m for path, m in module.named_modules() if path.rsplit(".", 1)[-1] in PROJECTIONS)
+        kept = {name: parameter.clone() for name, parameter in projection.named_parameters()}
+        for parameter in projection.parameters():
+            parameter.zero_()
+        removed = numbers(case.run())
+        projection.load_state_dict(kept)
+        assert all(torch.equal(a, b) for a, b in zip(ablated, removed, strict=True)), spec.name
+        assert not all(torch.equal(a, b) for a, b in zip(ablated, before, strict=True)), spec.name
 
 
 @pytest.mark.parametrize("kernel", ["low-rank", "blockwise"])
