@@ -1,11 +1,13 @@
-"""Propagation on a labelled CT: 3D Dice from one and from three prompted slices, where it stops, and how fast it is.
+"""Propagation on a labelled volume: 3D Dice from one and from three prompted slices, where it stops, how fast it is.
 
-    python benchmarks/propagation.py --image CT --labels LABELS [--model medt-click-tiny] [--weights FILE] [--axis 0]
+    python benchmarks/propagation.py [--image CT --labels LABELS] [--objects NAME=NUMBER …] [--prompted 1 3]
+                                     [--model medt-click-tiny] [--weights FILE] [--axis 0]
 
 Every prompt is a rule, so that a run can be repeated: the object's own bounding box and its innermost pixel, on the
-slice where it is largest; for three slices also on those at a sixth and five sixths of its extent. 'ends' counts the
-slices by which the first and the last slice of the result lie beyond (+) or short of (-) the object's. Slices are
-encoded beforehand for 'slices/s (encoded)', and not for the other.
+slice where it is largest; for three slices on those at a sixth, a half and five sixths of its extent. 'ends' are the
+slices by which the first and the last slice of the result lie beyond (+) or short of (-) the object's; one at the
+volume's end is marked |. 'CPU ms' is processor time per slice followed, 'slices/s' by the clock; both include
+the prompted slices' own prediction; those are encoded already.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from scipy import ndimage
 
 import napari_medtransformer as nmt
 from napari_medtransformer.models.base import PromptableModel
-from napari_medtransformer.progress import run_to_end
-from napari_medtransformer.prompting.embedding_store import EmbeddingStore
+from napari_medtransformer.progress import Progress
 
 # Numbers of the labels in sample_data/example_seg_fast_force_split.nii.gz.
 ORGANS = {"liver": 5, "spleen": 1, "right kidney": 2, "left kidney": 3, "bladder": 21}
@@ -29,13 +30,17 @@ ORGANS = {"liver": 5, "spleen": 1, "right kidney": 2, "left kidney": 3, "bladder
 
 @dataclass(frozen=True)
 class Figures:
-    """How one propagation did. prompted: mean Dice of the prompted slices; dice: of the whole object."""
+    """How one propagation did. prompted: mean Dice of the prompted slices; dice: of the whole object.
+
+    ends: as told above. followed: slices looked at. cpu_s, wall_s: for all of them.
+    """
 
     prompted: float
     dice: float
-    ends: tuple[int, int]
-    slices: int
-    seconds: float
+    ends: tuple[str, str]
+    followed: int
+    cpu_s: float
+    wall_s: float
 
 
 def dice(one: np.ndarray, two: np.ndarray) -> float:
@@ -45,7 +50,7 @@ def dice(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def prompted_slices(mask: np.ndarray, count: int) -> list[int]:
-    """The slices to prompt: where the object is largest, and evenly spread ones. mask: (z, y, x) bool."""
+    """The slices to prompt: where the object is largest, or evenly spread ones. mask: (z, y, x) bool."""
     areas = mask.sum(axis=(1, 2))
     there = np.flatnonzero(areas)
     if count == 1:
@@ -54,30 +59,40 @@ def prompted_slices(mask: np.ndarray, count: int) -> list[int]:
     return sorted({int(there[int(share * len(there))]) for share in shares})
 
 
+def prompt(session: nmt.PromptSession, mask: np.ndarray, index: int, axis: int) -> None:
+    """Draw the object's box on a slice and click its innermost pixel. mask: (H, W) bool, of the slice."""
+    rows, columns = (np.flatnonzero(mask.any(axis=a)) for a in (1, 0))
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
+    place = [float(y), float(x)]
+    start, stop = [float(rows[0]), float(columns[0])], [float(rows[-1] + 1), float(columns[-1] + 1)]
+    for corner in (place, start, stop):
+        corner.insert(axis, float(index))
+    session.add_box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]), axis=axis)
+    session.add_point((place[0], place[1], place[2]), axis=axis)
+
+
 def measure(session: nmt.PromptSession, truth: np.ndarray, count: int, axis: int) -> Figures:
     """Prompt, propagate and compare. truth: (z, y, x) bool."""
     along = np.moveaxis(truth, axis, 0)
     indices = prompted_slices(along, count)
     for index in indices:
-        mask = along[index]
-        rows, columns = (np.flatnonzero(mask.any(axis=a)) for a in (1, 0))
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-        place = [float(y), float(x)]
-        start, stop = [float(rows[0]), float(columns[0])], [float(rows[-1] + 1), float(columns[-1] + 1)]
-        for corner in (place, start, stop):
-            corner.insert(axis, float(index))
-        session.add_box(tuple(start), tuple(stop), axis=axis)
-        session.add_point(tuple(place), axis=axis)
+        prompt(session, along[index], index, axis)
     before = np.moveaxis(session.labels == 1, axis, 0)
     prompted = float(np.mean([dice(before[index], along[index]) for index in indices]))
-    begun = time.perf_counter()
-    found = run_to_end(session.propagate(1, axis=axis))
-    seconds = time.perf_counter() - begun
+    steps = session.propagate(1, axis=axis)
+    followed, wall, cpu = 0, time.perf_counter(), time.process_time()
+    for step in steps:
+        followed += isinstance(step, Progress) and "prompted" not in step.message
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     after = np.moveaxis(session.labels == 1, axis, 0)
     reached, there = (np.flatnonzero(one.any(axis=(1, 2))) for one in (after, along))
-    ends = (int(there[0] - reached[0]), int(reached[-1] - there[-1]))
-    return Figures(prompted, dice(after, along), ends, len(found.masks), seconds)
+    last = len(along) - 1
+    ends = (
+        f"{there[0] - reached[0]:+d}{'|' if there[0] == 0 else ''}",
+        f"{reached[-1] - there[-1]:+d}{'|' if there[-1] == last else ''}",
+    )
+    return Figures(prompted, dice(after, along), ends, followed, cpu, wall)
 
 
 def report(
@@ -85,21 +100,18 @@ def report(
     volume: nmt.Volume,
     labels: np.ndarray,
     axis: int,
-    organs: dict[str, int],
-    store: Path | None,
+    objects: dict[str, int],
+    counts: list[int],
 ) -> None:
     """Print the table."""
-    kept = None if store is None else EmbeddingStore(store)
-    print(f"{'organ':<14}{'prompted':>9}{'slice Dice':>12}{'3D Dice':>9}{'ends':>10}{'slices':>8}{'slices/s':>10}")
-    for name, number in organs.items():
-        for count in (1, 3):
-            session = nmt.PromptSession(model, volume, store=kept)
-            f = measure(session, labels == number, count, axis)
-            ends = f"{f.ends[0]:+d} {f.ends[1]:+d}"
-            rate = f.slices / f.seconds
-            print(
-                f"{name:<14}{count:>9}{f.prompted:>12.3f}{f.dice:>9.3f}{ends:>10}{f.slices:>8}{rate:>10.1f}", flush=True
-            )
+    print("| object | prompted | Dice there | 3D Dice | ends | followed | CPU ms | slices/s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, number in objects.items():
+        for count in counts:
+            f = measure(nmt.PromptSession(model, volume), labels == number, count, axis)
+            times = f"{1000 * f.cpu_s / f.followed:.0f} | {f.followed / f.wall_s:.1f}"
+            found = f"{f.prompted:.3f} | {f.dice:.3f} | {' '.join(f.ends)}"
+            print(f"| {name} | {count} | {found} | {f.followed} | {times} |", flush=True)
 
 
 def main() -> None:
@@ -108,18 +120,18 @@ def main() -> None:
     samples = Path(__file__).parents[1] / "sample_data"
     parser.add_argument("--image", type=Path, default=samples / "example_ct.nii.gz")
     parser.add_argument("--labels", type=Path, default=samples / "example_seg_fast_force_split.nii.gz")
-    parser.add_argument("--numbers", nargs="*", metavar="NAME=NUMBER", help="other objects than those of the sample CT")
+    parser.add_argument("--objects", nargs="*", metavar="NAME=NUMBER", help="other objects than those of the sample CT")
+    parser.add_argument("--prompted", nargs="*", type=int, default=[1, 3], help="from how many slices")
     parser.add_argument("--model", default="medt-click-tiny")
     parser.add_argument("--weights")
     parser.add_argument("--axis", type=int, default=0)
-    parser.add_argument("--store", type=Path, help="keep encoded slices in this folder: rates are then of decoding")
     arguments = parser.parse_args()
     volume = nmt.read_volume(arguments.image)
     truth = nmt.read_volume(arguments.labels)
-    named = (one.partition("=") for one in arguments.numbers or ())
-    organs = {name: int(number) for name, _, number in named} or ORGANS
+    named = (one.partition("=") for one in arguments.objects or ())
+    objects = {name: int(number) for name, _, number in named} or ORGANS
     model = nmt.load_model(arguments.model, weights=arguments.weights)
-    report(model, volume, np.asarray(truth.data), arguments.axis, organs, arguments.store)
+    report(model, volume, np.asarray(truth.data), arguments.axis, objects, arguments.prompted)
 
 
 if __name__ == "__main__":

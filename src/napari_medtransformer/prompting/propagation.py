@@ -94,12 +94,15 @@ def follow(
     spans: the slices to look at, see spans_to_follow. Yields Progress and a Partial[PropagatedSlice] per slice, then
     the Result.
     """
-    wanted = {end for span in spans for end in (span.start - 1, span.stop) if end in seeds}
+    ends = [{span.start - 1, span.stop} & seeds.keys() for span in spans]
+    # How large the object is elsewhere tells where it ends.
+    wanted = set(seeds) if any(len(known) == 1 for known in ends) else set().union(*ends)
     predicted: dict[int, Outcome] = {}
     for index in sorted(wanted):
         yield Progress(len(predicted), None, f"slice {index}, as prompted")
         predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seeds[index].prompts), levels=True)
     starts = {index: _chosen(outcome.prediction, seeds[index]) for index, outcome in predicted.items()}
+    largest = max((int(np.count_nonzero(logits > 0)) for logits in starts.values()), default=0)
     done = len(starts)
     masks: dict[int, PackedMask] = {}
 
@@ -111,15 +114,16 @@ def follow(
         below, above = span.start - 1, span.stop
         if below not in starts or above not in starts:
             start, indices = (below, span) if below in starts else (above, span[::-1])
-            found = yield from walk(slices, axis, start, starts[start], indices, done, open_end=True)
+            found = yield from walk(slices, axis, start, starts[start], indices, done=done, largest=largest)
             done += len(found)
             for index, one in found.items():
                 yield Partial(reached(index, one.logits(), one.score))
             continue
         sides: list[dict[int, Followed]] = []
         for start, indices in ((below, span), (above, span[::-1])):
-            sides.append((yield from walk(slices, axis, start, starts[start], indices, done, open_end=False)))
-            done += len(sides[-1])
+            side = yield from walk(slices, axis, start, starts[start], indices, done=done, open_end=False)
+            sides.append(side)
+            done += len(side)
         for index in span:
             blended = _blend(sides[0].get(index), sides[1].get(index), (above - index) / (above - below))
             if blended is not None and (blended[0] > 0).any():

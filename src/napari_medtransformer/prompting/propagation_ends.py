@@ -48,12 +48,14 @@ class SliceFacts:
 class Ends:
     """Told slice after slice; `ended` says that there is nothing more to follow, `kept` how many slices were it.
 
-    area: pixels of the mask that it is followed from. looks: there, as in SliceFacts. open_end: False between two
-    prompted slices, where the object is known to go on: then only what cannot be followed any further ends it.
+    area: pixels of the mask that it is followed from. looks: there, as in SliceFacts. largest: pixels of the largest
+    mask known of the object, on any slice. open_end: False between two prompted slices, where the object is known to go
+    on: then only what cannot be followed any further ends it.
     """
 
-    def __init__(self, area: int, looks: float, open_end: bool = True) -> None:
+    def __init__(self, area: int, looks: float, largest: int = 0, open_end: bool = True) -> None:
         self._areas = [area]
+        self._largest = max(area, largest)
         self._changes: list[float] = []
         self._looks = looks
         self._open = open_end
@@ -66,6 +68,7 @@ class Ends:
         lost = facts.area < max(SMALLEST_PIXELS, _SHRINK * before)
         lost = lost or facts.area > _GROW * before or facts.overlap < _OVERLAP
         self._areas.append(facts.area)
+        self._largest = max(self._largest, facts.area)
         if lost or (self._open and self._something_else(facts)):
             self.ended = True
             return
@@ -77,7 +80,7 @@ class Ends:
 
     def _something_else(self, facts: SliceFacts) -> bool:
         """Whether this very slice holds the object no more."""
-        share = facts.area / max(self._areas)
+        share = facts.area / self._largest
         less = self._looks - facts.looks
         usual = np.median(self._changes[-_CHANGES:]) if self._changes else facts.change
         changed = facts.change > _CHANGED * max(_LEAST_CHANGE, float(usual))
@@ -90,20 +93,19 @@ class Ends:
     def _ended_at(self) -> int | None:
         """After how many slices the object had ended already, seen from now; None while it goes on."""
         areas = np.array(self._areas)
-        waist = _waist(areas)
-        return _blunt_tip(areas) if waist is None and areas[-1] < _TIP * areas.max() else waist
+        waist = _waist(areas, self._largest)
+        return _blunt_tip(areas, self._largest) if waist is None and areas[-1] < _TIP * self._largest else waist
 
 
-def _waist(areas: np.ndarray) -> int | None:
-    """The narrowest slice between the widest and the last, if the last has become something wide again."""
-    widest = int(np.argmax(areas))
+def _waist(areas: np.ndarray, largest: int) -> int | None:
+    """The narrowest slice behind the widest, if the last has become something wide again."""
+    widest = int(np.argmax(areas)) if areas.max() == largest else 0
     narrowest = widest + int(np.argmin(areas[widest:]))
-    wider = max(SMALLEST_PIXELS, _WIDER_BY * areas[widest])
-    is_waist = areas[narrowest] <= _WAIST * areas[widest]
-    return narrowest if is_waist and areas[-1] >= max(_WIDER * areas[narrowest], areas[narrowest] + wider) else None
+    wider = max(_WIDER * areas[narrowest], areas[narrowest] + max(SMALLEST_PIXELS, _WIDER_BY * largest))
+    return narrowest if areas[narrowest] <= _WAIST * largest and areas[-1] >= wider else None
 
 
-def _blunt_tip(areas: np.ndarray) -> int | None:
+def _blunt_tip(areas: np.ndarray, largest: int) -> int | None:
     """The slice at which a narrow object halved last, if it did not go on narrowing as ends do.
 
     A rounded end halves its section in ever fewer slices, a cone in 0.7 times as many each time, a tube never.
@@ -111,7 +113,7 @@ def _blunt_tip(areas: np.ndarray) -> int | None:
     last = len(areas) - 1
     for at in range(1, last):
         halved = np.flatnonzero(areas[:at] >= 2 * areas[at])
-        if not len(halved) or areas[at] >= _TIP * areas.max() or areas[last] <= areas[at] / 2:
+        if not len(halved) or areas[at] >= _TIP * largest or areas[last] <= areas[at] / 2:
             continue
         if last > at + _PATIENCE * (at - int(halved[-1])) + _PATIENCE_SLICES:
             return at

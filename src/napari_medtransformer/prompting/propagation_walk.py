@@ -53,19 +53,27 @@ class Followed:
 
 
 def walk(
-    slices: SliceModel, axis: int, start: int, logits: np.ndarray, indices: range, done: int, *, open_end: bool
+    slices: SliceModel,
+    axis: int,
+    start: int,
+    logits: np.ndarray,
+    indices: range,
+    *,
+    done: int = 0,
+    largest: int = 0,
+    open_end: bool = True,
 ) -> Generator[Progress, None, dict[int, Followed]]:
     """Follow the object slice after slice until it ends; returns the slices that hold it.
 
-    logits: (H, W), of the slice `start` that it begins at. done: slices already followed, for Progress. open_end: see
-    Ends.
+    logits: (H, W), of the slice `start` that it begins at. done: slices already followed, for Progress. largest,
+    open_end: see Ends.
     """
     followed: dict[int, Followed] = {}
     if not (logits > 0).any():
         return followed
     mask = logits > 0
     appearance = Appearance(without_noise(slices.image(axis, start)), mask)
-    ends = Ends(int(np.count_nonzero(mask)), appearance.own, open_end)
+    ends = Ends(int(np.count_nonzero(mask)), appearance.own, largest, open_end)
     voice = Voice(slices, axis, start, logits)
     before, last = logits_from_levels(rounded_levels(logits)), start
     for index in indices:
@@ -138,9 +146,12 @@ def _hanging_together(logits: np.ndarray, before: np.ndarray, neck: float) -> np
 
 def _touching(mask: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The connected parts of a mask that share pixels with another."""
-    parts, _ = ndimage.label(mask)
-    kept = np.unique(parts[before])
-    return np.isin(parts, kept[kept > 0])
+    parts, count = ndimage.label(mask)
+    touching = np.zeros(count + 1, bool)
+    touching[parts[before]] = True
+    touching[0] = False
+    kept: np.ndarray = touching[parts]
+    return kept
 
 
 def _depth(mask: np.ndarray, edge: bool = True) -> np.ndarray:
