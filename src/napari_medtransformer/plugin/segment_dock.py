@@ -242,9 +242,12 @@ class SegmentDock(QWidget):
     def _show_progress(self, progress: Progress | None) -> None:
         self.progress.setVisible(progress is not None)
         if progress is not None:
+            # Qt's bar paints at once when its value is set, and the canvas with it: so it waits for the next frame
+            self.progress.setUpdatesEnabled(False)
             self.progress.setRange(0, progress.total or 0)
             self.progress.setValue(progress.done)
             self.progress.setFormat(progress.message)
+            self.progress.setUpdatesEnabled(True)
 
     def _show_organs(self) -> None:
         volume = self.state.volume
