@@ -13,7 +13,6 @@ import gc
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,6 @@ from typing import Any
 
 import numpy as np
 
-UPDATES = 60
-HEARTBEAT_MS = 5
 SAM_SIDE = 1024  # pixels of the slice that SAM ViT-B is inspected on
 PATIENCE_S = 900.0
 MB = 1e6
@@ -88,46 +85,25 @@ def _slice_point(zyx: tuple[float, float, float]) -> Any:
 
 
 def live(model_name: str, weights: str | None, side: int, site: str) -> dict[str, Any]:
-    """Move the cursor over a slice and time every heatmap from the voxel to the drawn layer."""
-    from qtpy.QtCore import QTimer
+    """Move the mouse over a slice and time the heatmaps that follow it."""
+    from live_heatmap import follow_the_cursor
 
     viewer, controller, until = window(sam_layer(side))
     open_dock(viewer)
     controller.models.use(_loaded(model_name, weights))
     state = controller.attention
-
-    def ask(y: int, x: int, hovering: bool) -> None:
-        before = state.seen
-        controller.queried.emit(_slice_point((1.0, float(y), float(x))), hovering)
-        until(lambda: state.seen is not before and controller.queue.pending == 0)
-
     until(lambda: controller.session is not None and controller.queue.pending == 0)
-    ask(side // 2, side // 2, False)
+    viewer.dims.set_point(0, 3.0)  # the slice in the middle
+    viewer.reset_view()
+    controller.queried.emit(_slice_point((1.0, side / 2, side / 2)), False)
+    until(lambda: state.seen is not None and controller.queue.pending == 0)
     state.choose_site(site, "0")
     until(lambda: state.site == site and controller.queue.pending == 0)
-    beats: list[float] = []
-    timer = QTimer()
-    timer.timeout.connect(lambda: beats.append(time.perf_counter()))
-    timer.start(HEARTBEAT_MS)
-    wall, cpu = [], []
-    for step in range(UPDATES):
-        begun, used = time.perf_counter(), time.process_time()
-        ask(side // 4 + step * side // (2 * UPDATES), side // 3 + step, True)
-        wall.append(time.perf_counter() - begun)
-        cpu.append(time.process_time() - used)
-    gaps = np.diff(beats)
+    tokens = int(state.inspection.site(site).query_grid.n_tokens)
+    found = follow_the_cursor(viewer, controller, until)
     viewer.close()
     controller.queue.wait()
-    return {
-        "tokens": int(state.inspection.site(site).query_grid.n_tokens) if state.inspection else None,
-        "cpu_ms": round(1000 * statistics.median(cpu), 1),
-        "wall_ms": round(1000 * statistics.median(wall), 1),
-        "per_second_by_cpu": round(1 / statistics.median(cpu), 1),
-        "heartbeat_median_ms": round(1000 * float(np.median(gaps)), 1) if len(gaps) else None,
-        "heartbeat_95_ms": round(1000 * float(np.percentile(gaps, 95)), 1) if len(gaps) else None,
-        "heartbeat_worst_ms": round(1000 * float(gaps.max()), 1) if len(gaps) else None,
-        "load": round(os.getloadavg()[0], 1),
-    }
+    return {"tokens": tokens} | found
 
 
 def live_tiny() -> dict[str, Any]:

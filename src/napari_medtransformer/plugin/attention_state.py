@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +14,8 @@ from napari_medtransformer.plugin.attention_drawing import HeatDrawing
 from napari_medtransformer.plugin.attention_matrix import MatrixOfHeads
 from napari_medtransformer.plugin.attention_model import InspectedModel
 from napari_medtransformer.plugin.attention_organs import OrgansInView
-from napari_medtransformer.plugin.attention_wishes import prompts_by_object, slice_wish, window_wish
+from napari_medtransformer.plugin.attention_pace import CursorPace
+from napari_medtransformer.plugin.attention_wishes import ask_slice, ask_windows, prompts_by_object
 from napari_medtransformer.plugin.heat_layer import HeatLayers, HeatStyle, SliceHeat
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.notify import report, warn
@@ -54,11 +57,13 @@ class AttentionState(QObject):
         self._drawing = HeatDrawing(controller)
         self._matrix = MatrixOfHeads(self)
         self._matrix.changed.connect(self.matrix_changed)
+        self._pace = CursorPace(self)
+        self._pace.pictured.connect(self.changed)
         self.inspected = InspectedModel(controller)
         self.inspected.changed.connect(self._on_inspected)
         controller.queried.connect(self._on_query)
         controller.layer_changed.connect(self._on_layer)
-        controller.models.changed.connect(self._forget)
+        controller.models.changed.connect(self._on_models)
 
     # ------------------------------------------------------------------ what there is
 
@@ -296,7 +301,16 @@ class AttentionState(QObject):
                     self._ask()  # the click was a prompt, perhaps
                 return
         self.query = point
-        self._ask()
+        if hovering:
+            self._pace.move()
+        else:
+            self._ask()
+
+    def ask_under_cursor(self, on_end: Callable[[], None]) -> bool:
+        """Ask for the present query, thumbnails later if there are some to be seen; whether anything was asked."""
+        seen = self.seen
+        known = seen is not None and seen.answer.site == self.site and (self._seen_for or ())[:3] == self._wish_key()
+        return self._ask(on_end, pictured=not known)
 
     def _on_inspected(self) -> None:
         """Another model is looked into; what was asked is asked again."""
@@ -304,6 +318,10 @@ class AttentionState(QObject):
         if self.inspected.is_automatic and self.asks in ("prompt", "organ"):
             self.asks = "voxel"
         self.ask_again()
+
+    def _on_models(self) -> None:
+        if not self.inspected.is_automatic:
+            self._forget()
 
     def _on_layer(self) -> None:
         self.query = None  # it lay in another volume
@@ -318,66 +336,35 @@ class AttentionState(QObject):
             self.query = SlicePoint((place[0], place[1], place[2]), where[0])
 
     def _wish_key(self) -> Any:
-        if self.where is None:
-            return None
-        automatic = self.inspected.model
-        return (id(self.controller.session if automatic is None else automatic), *self.where)
+        return None if self.where is None else (id(self.inspected.model or self.controller.session), *self.where)
 
-    def _ask(self) -> None:
+    def _ask(self, on_end: Callable[[], None] | None = None, *, pictured: bool = True) -> bool:
+        """Ask for the present query; whether anything was asked."""
+        if not self.awake:
+            return False
         if self.inspected.is_automatic:
-            self._ask_windows()
-            return
-        found = slice_wish(self) if self.awake else None
-        if found is None:
-            return
-        from napari_medtransformer.plugin import head_maps
-
-        wish, prompts = found
-        key = self._wish_key()
-        known = self.seen.inspection if self.seen is not None and self._seen_for is not None else None
-        known = known if known is not None and self._seen_for[:3] == key else None
-        same_prompts = known is not None and self._seen_for[3] == prompts
-
-        def show(seen: Seen) -> None:
-            self._show(seen, (*key, prompts))
-
-        self.controller.queue.submit(
-            lambda: head_maps.look(wish, known, same_prompts), label="", key="attention", on_done=show, on_error=report
-        )
-
-    def _ask_windows(self) -> None:
-        """Ask the automatic model: its windows run unless they did; an organ asks in every window that holds it."""
-        wish = window_wish(self) if self.awake else None
-        if wish is None:
-            return
-        from napari_medtransformer.plugin import head_maps
-
-        key, known = self._wish_key(), None if self.seen is None else self.seen.inspection
-
-        def show(seen: Seen) -> None:
-            self._show(seen, (*key, None))
-
-        self.controller.queue.submit_steps(
-            lambda: head_maps.look_steps(wish, known),
-            label="Looking inside…",
-            key="attention",
-            on_done=show,
-            on_error=report,
-        )
+            return ask_windows(self, self._wish_key(), self._show, on_end)
+        return ask_slice(self, self._wish_key(), self._seen_for, self._show, on_end, pictured=pictured)
 
     def _show(self, seen: Seen, made_for: tuple[Any, ...]) -> None:
         """Take over what the worker found, unless another slice, volume or model was chosen meanwhile."""
         model = self.inspected.model if self.inspected.is_automatic else self.controller.model
         if made_for[:3] != self._wish_key() or seen.inspection.model is not model:
             return
+        self._pace.answered()
+        if not seen.is_pictured and self.seen is not None:
+            seen = replace(seen, pictures=self.seen.pictures)
         self.seen, self._seen_for = seen, made_for
         self.site = seen.answer.site
         if self.head not in seen.answer.names:
             self.head = seen.answer.names[-1]
         self._organs.follow(self.where)
         self.draw()
-        self.changed.emit()
         self._matrix.follow()
+        if seen.is_pictured:
+            self.changed.emit()
+        else:
+            self._pace.picture(seen)
 
     # ------------------------------------------------------------------ drawing
 

@@ -60,7 +60,7 @@ class Wish:
     """What is to be found. make_query: from the inspected slice, whose prompts name the decoder's tokens.
 
     axis, index: the slice. prompts: those of one object there, None without any. site: "" for the last one of the
-    encoder. colour_map, percentile: of the thumbnails.
+    encoder. colour_map, percentile: of the thumbnails. pictured: whether there are to be any.
     """
 
     model: PromptableModel
@@ -73,6 +73,7 @@ class Wish:
     site: str
     colour_map: str
     percentile: float
+    pictured: bool = True
 
     @property
     def upside_down(self) -> bool:
@@ -98,12 +99,16 @@ class WindowWish:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What was found. pictures: a thumbnail (rows, columns, 3) uint8 of every map of the answer, by name."""
+    """What was found. pictures: a thumbnail (rows, columns, 3) uint8 of every map of the answer, by name.
+
+    is_pictured: whether the pictures are this answer's; while the cursor is followed they may be an earlier one's.
+    """
 
     inspection: Inspection
     sites: tuple[SiteEntry, ...]
     answer: Answer
     pictures: Mapping[str, np.ndarray]
+    is_pictured: bool = True
 
 
 def look(wish: Wish, known: SliceInspection | None, same_prompts: bool) -> Seen:
@@ -120,6 +125,8 @@ def look(wish: Wish, known: SliceInspection | None, same_prompts: bool) -> Seen:
     encoder = [site.name for site in encoder_sites(inspection)]
     chosen = wish.site if wish.site in names else (encoder or names)[-1]
     answer = ask(inspection, chosen, wish.make_query(inspection))
+    if not wish.pictured:
+        return Seen(inspection, sites, answer, {}, is_pictured=False)
     drawn = pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile, wish.upside_down)
     return Seen(inspection, sites, answer, drawn)
 
