@@ -243,6 +243,8 @@ def main() -> int:
     if chosen is not None:
         with tempfile.TemporaryDirectory() as folder:  # nothing of it is kept among the user's own sessions
             os.environ["MEDT_PREFERENCES"] = f"{folder}/preferences.json"
+            # no neighbours are encoded ahead: one slice is what is measured
+            Path(folder, "preferences.json").write_text('{"reach": 0, "disk_gb": 0}')
             os.environ["XDG_STATE_HOME"] = os.environ["XDG_CACHE_HOME"] = folder
             print(json.dumps({chosen: CASES[chosen]()}))
         return 0

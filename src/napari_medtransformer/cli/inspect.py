@@ -124,11 +124,13 @@ def inspect(
     from napari_medtransformer.cli.loading import load
     from napari_medtransformer.inspection import inspect_slice
     from napari_medtransformer.inspection.heads import report_heads
+    from napari_medtransformer.models.base import AutomaticModel
     from napari_medtransformer.prompting.predictor import make_prompts
     from napari_medtransformer.prompting.prompts import nearest_voxel
 
-    network = load(card, weights, device, dtype)
-    if card.task == "automatic":
+    # the registry promises what most callers want, a model that answers prompts; cards of both kinds have attention
+    network: Any = load(card, weights, device, dtype)
+    if isinstance(network, AutomaticModel):
         only = None if site is None or extras.wanted else [site]
         windows, reports = inspect_automatic(network, volume, query_zyx, slice_axis, only)
         chosen = windows.site(site) if site is not None else _default_site(windows)

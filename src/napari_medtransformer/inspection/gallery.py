@@ -10,12 +10,11 @@ import numpy as np
 
 from napari_medtransformer.attention.positions import PositionalEncoding, RelativeBias
 from napari_medtransformer.inspection.ablation import ObjectEffect
-from napari_medtransformer.inspection.inspect import SliceInspection
 from napari_medtransformer.inspection.maps import on_picture
 from napari_medtransformer.inspection.matrix import HeadMatrix
 from napari_medtransformer.inspection.position_views import PositionView
 from napari_medtransformer.inspection.positions import bias_pictures, describe_encoding
-from napari_medtransformer.inspection.queries import Answer
+from napari_medtransformer.inspection.queries import Answer, Inspection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ _FRAME_POINTS = 3.0
 LOST, GAINED, STAYED = (1.0, 0.55, 0.1), (0.2, 0.6, 1.0), (0.85, 0.85, 0.85)
 
 
-def draw_matrix(inspection: SliceInspection, answers: Sequence[Answer], matrix: HeadMatrix, caption: str) -> Figure:
+def draw_matrix(inspection: Inspection, answers: Sequence[Answer], matrix: HeadMatrix, caption: str) -> Figure:
     """Depth × heads: every head's map on the anatomy, framed in its number's colour. Raises ValueError if empty."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -105,7 +104,7 @@ def draw_relative_bias(encoding: RelativeBias, caption: str) -> Figure:
     return figure
 
 
-def draw_change(inspection: SliceInspection, effects: Mapping[str, ObjectEffect], caption: str) -> Figure:
+def draw_change(inspection: Inspection, effects: Mapping[str, ObjectEffect], caption: str) -> Figure:
     """The mask of the whole model, then a panel per change: what stayed (grey), was lost (orange), gained (blue).
 
     effects: title → effect on one object, at least one.
@@ -135,7 +134,7 @@ def draw_change(inspection: SliceInspection, effects: Mapping[str, ObjectEffect]
     return figure
 
 
-def _draw_map(panel: Any, inspection: SliceInspection, values: np.ndarray, extent_mm: tuple[float, float]) -> None:
+def _draw_map(panel: Any, inspection: Inspection, values: np.ndarray, extent_mm: tuple[float, float]) -> None:
     height_mm, width_mm = extent_mm
     share = values / values.max() if values.max() > 0 else values
     opacity = 0.85 * np.sqrt(share)

@@ -83,7 +83,7 @@ class CauseTab(QWidget):
         self.progress.setFixedHeight(14)
         layout.addWidget(self.progress)
         self.table = QTableWidget(0, 4)
-        self.table.setHorizontalHeaderLabels(["site", "head", "Dice", "IoU"])
+        self.table.setHorizontalHeaderLabels(["site", "head", "Dice", "score"])
         self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column, width in ((1, 42), (2, 58), (3, 46)):
             self.table.setColumnWidth(column, width)
@@ -94,7 +94,8 @@ class CauseTab(QWidget):
         self.table.verticalHeader().setDefaultSectionSize(20)
         self.table.setWordWrap(False)
         self.table.setToolTip(
-            "Dice of the mask without the head with the whole model's, and the model's expected IoU without it. Heads "
+            "Dice of the mask without the head with the whole model's, and the model's own score without it: its "
+            "expected IoU or, of an automatic model, the label's mean probability. Heads "
             "whose absence changes the mask most come first; click one to look at it"
         )
         self.table.itemClicked.connect(self._on_row)
