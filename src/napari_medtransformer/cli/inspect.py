@@ -22,7 +22,12 @@ from napari_medtransformer.cli.inspect_more import (
     check_extras,
     write_extras,
 )
-from napari_medtransformer.cli.inspect_windows import check_output, inspect_automatic, write_automatic
+from napari_medtransformer.cli.inspect_windows import (
+    check_output,
+    inspect_automatic,
+    load_automatic,
+    write_automatic,
+)
 from napari_medtransformer.cli.options import (
     DEFAULT_MODEL,
     AsJson,
@@ -37,6 +42,7 @@ from napari_medtransformer.cli.options import (
     WeightsOption,
 )
 from napari_medtransformer.cli.reading import read_input
+from napari_medtransformer.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.sites import AttentionSite
@@ -116,6 +122,8 @@ def inspect(
     write = None if output is None else _writer(output, volume)
     if card.task == "automatic":
         check_output(output, token)
+    elif card.dimensions == 3:
+        raise UnsupportedModel(f"{card.name} answers clicks in 3D; look inside it from Python, with AttentionProbe.")
     if figure is not None:
         figure_path(figure)
     extras = check_extras(volume, labels, ask_label, shares, matrix, rollout, positions)
@@ -124,20 +132,19 @@ def inspect(
     from napari_medtransformer.cli.loading import load
     from napari_medtransformer.inspection import inspect_slice
     from napari_medtransformer.inspection.heads import report_heads
-    from napari_medtransformer.models.base import AutomaticModel
     from napari_medtransformer.prompting.predictor import make_prompts
     from napari_medtransformer.prompting.prompts import nearest_voxel
 
-    # the registry promises what most callers want, a model that answers prompts; cards of both kinds have attention
-    network: Any = load(card, weights, device, dtype)
-    if isinstance(network, AutomaticModel):
+    if card.task == "automatic":
         only = None if site is None or extras.wanted else [site]
-        windows, reports = inspect_automatic(network, volume, query_zyx, slice_axis, only)
+        automatic = load_automatic(card, weights, device, dtype)
+        windows, reports = inspect_automatic(automatic, volume, query_zyx, slice_axis, only)
         chosen = windows.site(site) if site is not None else _default_site(windows)
-        told = write_automatic(windows, chosen.name, query_zyx, reports, output, figure, extras)
+        told = write_automatic(windows, chosen.name, query_zyx, reports, output, figure, extras, alone=site is not None)
         reports = [report for report in reports if site is None or report.site == site]
         _tell(as_json, reports, windows, query_zyx, told, input_path, output, figure)
         return
+    network = load(card, weights, device, dtype)
     image_shape = tuple(n for other, n in enumerate(volume.shape) if other != slice_axis)
     in_slice = tuple(c for other, c in enumerate(query_zyx) if other != slice_axis)
     inspection = inspect_slice(

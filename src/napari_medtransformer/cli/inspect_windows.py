@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from napari_medtransformer.inspection.heads import HeadReport
     from napari_medtransformer.inspection.queries import Answer
     from napari_medtransformer.inspection.windows import VolumeInspection
+    from napari_medtransformer.models import ModelCard
     from napari_medtransformer.models.base import AutomaticModel
     from napari_medtransformer.volumes import Volume
 
@@ -26,6 +27,18 @@ def check_output(output: Path | None, token: int | None) -> None:
             "rows of an automatic model belong to one of several windows; write the stitched heatmaps (.nii.gz) or the "
             "table (.csv, .json)."
         )
+
+
+def load_automatic(card: ModelCard, weights: str | None, device: str, dtype: str) -> AutomaticModel:
+    """The automatic model of a card, with a bar for a download. Raises what load_model raises."""
+    from napari_medtransformer.cli.loading import download_bar
+    from napari_medtransformer.models import load_model
+
+    with download_bar(card.name) as on_progress:
+        # the registry's signature names what most callers want; this card is of the other kind
+        loaded: Any = load_model(card, weights, device, dtype=dtype, on_progress=on_progress)
+    model: AutomaticModel = loaded
+    return model
 
 
 def inspect_automatic(
@@ -76,8 +89,13 @@ def write_automatic(
     output: Path | None,
     figure: Path | None,
     extras: Extras,
+    *,
+    alone: bool,
 ) -> dict[str, Any]:
-    """Write what was asked for: maps on the volume's grid or the table, a figure of the slice, and the extras."""
+    """Write what was asked for: maps on the volume's grid or the table, a figure of the slice, and the extras.
+
+    site: whose maps and figure. alone: whether the table of shares is of that site, too, not of all.
+    """
     from napari_medtransformer.cli.inspect import _write_table
     from napari_medtransformer.cli.inspect_more import write_extras
     from napari_medtransformer.inspection.export import answer_figure, answer_volume
@@ -92,4 +110,7 @@ def write_automatic(
         write_heatmap(answer_volume(inspection, answer), inspection.volume, output)
     if figure is not None:
         write_figure(answer_figure(inspection, answer), figure)
-    return {"label": inspection.label, **write_extras(extras, inspection, query_zyx, inspection.site(site))}
+    return {
+        "label": inspection.label,
+        **write_extras(extras, inspection, query_zyx, inspection.site(site) if alone else None),
+    }
