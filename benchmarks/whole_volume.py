@@ -309,8 +309,9 @@ def engines_table(arguments: argparse.Namespace) -> None:
         ours, theirs = (np.load(Path(folder) / f"{n}.npy", mmap_mode="r") for n in ENGINES)
         differing = sum(int(np.count_nonzero(a != b)) for a, b in zip(ours, theirs))
     voxels = [float(np.prod(shape)) for shape in sizes]
-    growth = [(p[-1] - p[0]) * MB / (voxels[-1] - voxels[0]) for p in peaks.values()]
-    print("| bytes per voxel more | " + " | ".join(f"{g:.1f}" for g in growth) + " |")
+    if len(sizes) > 1:
+        growth = [(p[-1] - p[0]) * MB / (voxels[-1] - voxels[0]) for p in peaks.values()]
+        print("| bytes per voxel more | " + " | ".join(f"{g:.1f}" for g in growth) + " |")
     spent = [one["cpu_seconds"] / one["windows"] for one in found.values()]
     print("| CPU s per window, the largest | " + " | ".join(f"{s:.2f}" for s in spent) + " |")
     print(f"\nLabels of the largest: {differing:,} of {ours.size:,} voxels differ.")
