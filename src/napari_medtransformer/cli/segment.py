@@ -44,7 +44,12 @@ def segment(
     overlap: Annotated[float, typer.Option("--overlap", help="Share of a window that the next one covers too.")] = 0.25,
     mirror: Annotated[
         str,
-        typer.Option("--mirror", metavar="AXES", help="Also show windows mirrored, as in zy.", show_default=False),
+        typer.Option(
+            "--mirror",
+            metavar="AXES",
+            help="Also show windows mirrored, as in x; only along axes that the model was trained with.",
+            show_default=False,
+        ),
     ] = "",
     plane: Annotated[
         str, typer.Option("--plane", metavar="0|1|2|all", help="Which slices a 2D model sees; all votes.")

@@ -37,6 +37,7 @@ class SegmentOptionsForm(QWidget):
         for box in self.mirror.values():
             box.setToolTip(
                 "Also look at the windows mirrored and average: steadier, and each axis doubles the time.\n"
+                "Only along axes that the model was trained with: others it sees upside down and is wrong about.\n"
                 "Leave left–right alone where structures are named left and right."
             )
         form.addRow(_caption("Mirrored"), row(*self.mirror.values(), None))

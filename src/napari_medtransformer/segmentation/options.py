@@ -21,8 +21,9 @@ class SegmentOptions:
 
     overlap: share of a window that its neighbour covers as well, in [0, 1); more is smoother and slower.
     weights: how windows that overlap are averaged; "gaussian" trusts their centres.
-    mirror: axes (0 z, 1 y, 2 x) along which windows are also shown mirrored, all combinations, logits averaged. Left
-    and right look alike to a mirrored model: leave x out where labels name a side.
+    mirror: axes (0 z, 1 y, 2 x) along which windows are also shown mirrored, all combinations, logits averaged; only
+    those that the model was trained with. Left and right look alike to a mirrored model: leave x out where labels name
+    a side.
     region: (start, stop) in (z, y, x) voxels, half-open; nothing outside is labelled. None: the whole volume.
     window: voxels per axis instead of the card's, where the network takes other sizes. whole: one window as large as
     the volume. batch: windows per call; None chooses by memory.
