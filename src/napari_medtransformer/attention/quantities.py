@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.bias import Bias, DenseBias
-from napari_medtransformer.attention.scoring import Scores
+from napari_medtransformer.attention.scoring import Scores, exact
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.errors import QueryOutOfGrid
 
@@ -174,7 +174,8 @@ def mean_row(captured: CapturedSite, weights: Tensor) -> tuple[Tensor, Tensor]:
         real = (part.keys >= 0).to(total.device)
         keys = part.keys.to(total.device)[real]
         for heads, block, _ in scores.blocks(part):
-            sums = weight @ torch.softmax(block, dim=-1, out=block)
+            with exact(scores.device):
+                sums = weight @ torch.softmax(block, dim=-1, out=block)
             total[heads, keys] += sums[:, real]
             padding[heads] += sums[:, ~real].sum(dim=1)
     return total / weights.sum(), padding / weights.sum()

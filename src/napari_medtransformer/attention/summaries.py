@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from napari_medtransformer.attention.scoring import Part, Scores
+from napari_medtransformer.attention.scoring import Part, Scores, exact
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.quantities import CapturedSite
@@ -51,7 +51,8 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
 
 def _mean_of_known(weights: Tensor, apart: Tensor, known: Tensor) -> Tensor:
     """The mean of distances over the keys that have a place, whose weights sum to less than 1."""
-    mass = weights @ known
+    with exact(weights.device):
+        mass = weights @ known
     return weights.mul_(apart).sum(dim=-1) / mass
 
 

@@ -1,0 +1,107 @@
+"""Entropy, distance and sums over rows, made in blocks, against the whole matrix in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_medtransformer.attention import scoring
+from napari_medtransformer.attention.bias import DecomposedBias, DenseBias, KeyTermsBias, WindowBias
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.quantities import AttentionCall, CapturedSite, mean_row, received
+from napari_medtransformer.attention.sites import AttentionSite, TokenLayout
+from napari_medtransformer.attention.summaries import entropy_and_distance
+from napari_medtransformer.attention.token_grid import TokenGrid
+
+HEADS, GRID, WIDTH = 6, (4, 6), 8
+TOKENS = 24
+KEPT = torch.rand(2, 1, TOKENS, TOKENS, generator=torch.Generator().manual_seed(1)) > 0.3
+KEPT |= torch.eye(TOKENS, dtype=torch.bool)
+
+BIASES = {
+    "none": lambda: None,
+    "decomposed": lambda: DecomposedBias(tuple(torch.randn(n, n, WIDTH) for n in GRID)),
+    "window": lambda: WindowBias(torch.randn(HEADS, TOKENS, TOKENS)),
+    "pairs kept": lambda: DenseBias(KEPT),
+    "added": lambda: DenseBias(torch.randn(HEADS, TOKENS, TOKENS)),
+    "key terms": lambda: KeyTermsBias(
+        GRID, ((torch.randn(2, HEADS, TOKENS, 6), (1,)), (torch.randn(2, HEADS, 4, *GRID), (0, 1))), (1, 6)
+    ),
+}
+
+
+def captured(bias=None, *, key_heads=HEADS, causal=False, image=1, sharpness=1.0, size=24):
+    """The second image of a batch of two at a global site of 4 × 6 tokens."""
+    placement = InputPlacement((size, 36), (size, 36), (size, 36))
+    grid = TokenGrid(TokenLayout((size // 4, 6)), placement)
+    q, k = torch.randn(2, HEADS, TOKENS, WIDTH) * sharpness, torch.randn(2, key_heads, TOKENS, WIDTH)
+    call = AttentionCall(q, k, bias, 0.3, "any", causal)
+    return CapturedSite(AttentionSite("site", "global", HEADS, grid, grid), call, image)
+
+
+def whole_matrix(site):
+    """(heads, queries, keys) float64."""
+    call, image = site.call, site.image
+    q = call.q[image].double()
+    k = call.k[image].double().repeat_interleave(HEADS // call.k.shape[1], dim=0)
+    scores = call.scale * q @ k.transpose(1, 2)
+    if call.bias is not None:
+        scores = scores + call.bias.rows(q, image, torch.arange(TOKENS))
+    if call.causal:
+        scores = scores.masked_fill(torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1), -torch.inf)
+    return scores.softmax(dim=-1)
+
+
+def check(site):
+    matrix = whole_matrix(site)
+    entropy, distance = entropy_and_distance(site, (0.7, 2.5))
+    assert torch.allclose(entropy.double(), torch.special.entr(matrix).sum(-1), atol=1e-5)
+    grid = site.site.query_grid
+    places = torch.tensor([grid.native_centre(t) for t in range(TOKENS)], dtype=torch.float64)
+    apart = torch.cdist(places * torch.tensor([0.7, 2.5]), places * torch.tensor([0.7, 2.5]))
+    assert torch.allclose(distance.double(), (matrix * apart).sum(-1), atol=1e-5, rtol=1e-5)
+    weights = torch.linspace(0, 1, TOKENS)
+    mean, padding = mean_row(site, weights)
+    assert torch.allclose(mean.double(), (weights.double() @ matrix) / weights.sum(), atol=1e-5)
+    assert not padding.any()
+    assert torch.allclose(received(site)[0].double(), matrix.sum(1), atol=1e-5)
+
+
+# as many at once as there are, seven rows of one head, one row of two heads, less than a row
+@pytest.mark.parametrize("elements", [1 << 19, 7 * TOKENS, 2 * TOKENS, 5])
+@pytest.mark.parametrize("bias", BIASES)
+def test_numbers_in_blocks_of_any_size_are_those_of_the_whole_matrix(bias, elements, monkeypatch):
+    monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", elements)
+    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", 1)
+    torch.manual_seed(0)
+    check(captured(BIASES[bias]()))
+
+
+def test_causal_attention_and_shared_keys_are_understood():
+    torch.manual_seed(0)
+    check(captured(causal=True))
+    check(captured(key_heads=2, image=0))
+
+
+def test_very_sharp_attention_has_an_entropy_of_zero_and_not_below():
+    torch.manual_seed(0)
+    site = captured(sharpness=1e4)
+    entropy, _ = entropy_and_distance(site, None)
+    assert (entropy >= 0).all()
+    assert torch.allclose(entropy.double(), torch.special.entr(whole_matrix(site)).sum(-1), atol=1e-5)
+
+
+def test_autocast_around_a_question_rounds_nothing():
+    torch.manual_seed(0)
+    site = captured(BIASES["decomposed"]())
+    before = [*entropy_and_distance(site, None), *received(site)]
+    with torch.autocast("cpu", torch.bfloat16):
+        after = [*entropy_and_distance(site, None), *received(site)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_short_distances_keep_their_digits_beside_long_ones():
+    """A token that attends to itself alone is at no distance, wherever it lies."""
+    site = captured(DenseBias(torch.eye(TOKENS, dtype=torch.bool)), size=2400)
+    _, distance = entropy_and_distance(site, (0.1, 100.0))
+    assert torch.equal(distance, torch.zeros_like(distance))
