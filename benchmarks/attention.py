@@ -22,6 +22,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from attention_report import how, machine, renewed, table
+
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1 << 20
 BUSY_LOAD = 0.5  # running processes on average before the start, above which wall times say nothing
@@ -317,49 +319,6 @@ def run_case(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(part: str, results: dict[str, dict[str, Any]], busy: bool) -> list[str]:
-    """The lines of one part's table in Markdown. busy: leave wall times out, which other work on the machine spoils."""
-    rows = []
-    for name, result in results.items():
-        if name.split()[0] != part:
-            continue
-        title = CASES[name][0]
-        if "skipped" in result:
-            rows.append(f"| {title} | not measured: {result['skipped']} | | |")
-            continue
-        rows += [row(*one, busy) for one in ((title, result), *result.get("also", {}).items())]
-    return [f"## {PARTS[part]}", "", "| | wall | CPU time | peak memory |", "|---|---|---|---|", *rows, ""]
-
-
-def row(title: str, result: dict[str, Any], busy: bool) -> str:
-    """One line of a table."""
-    memory = f"{result['peak_mb']:,.0f} MB" if "peak_mb" in result else ""
-    wall = "–" if busy else seconds(result["seconds"])
-    return f"| {title} | {wall} | {seconds(result['cpu_seconds'])} | {memory} |"
-
-
-def seconds(value: float) -> str:
-    """Seconds or milliseconds, to three digits."""
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def machine(device: str) -> str:
-    """What the numbers were measured on."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    names = [line.split(":", 1)[1].strip() for line in cpu_lines() if line.startswith("model name")]
-    has = [k for k in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(k)]
-    return f"{names[0] if names else platform.processor()} ({', '.join(has) or 'no bfloat16 units'})"
-
-
-def cpu_lines() -> list[str]:
-    """Lines of /proc/cpuinfo, none outside Linux."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def main() -> None:
     """Run the cases, print their tables, renew their sections of docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -390,41 +349,15 @@ def main() -> None:
         about = {"date": f"{date.today()}", "machine": machine(arguments.device), "threads": arguments.threads}
         print(json.dumps({**about, "busy": busy, "cases": results}, indent=1))
         return
-    sections = {part: table(part, results, busy) for part in PARTS if any(n.split()[0] == part for n in results)}
-    note = how(arguments, busy)
+    titled = {PARTS[part]: {CASES[n][0]: r for n, r in results.items() if n.split()[0] == part} for part in PARTS}
+    sections = {title: table(title, rows, busy) for title, rows in titled.items() if rows}
+    note = how(machine(arguments.device), arguments.threads, arguments.repeat, LONG, busy)
     print("\n".join(line for lines in sections.values() for line in [*lines[:1], "", note, *lines[1:]]))
     if arguments.case:
         print("Single cases are not written to docs/benchmarks.md: a table is measured in one go.")
     elif not arguments.no_write:
         path = ROOT / "docs" / "benchmarks.md"
         path.write_text(renewed(path.read_text() if path.exists() else "# Benchmarks\n", sections, note))
-
-
-def how(arguments: argparse.Namespace, busy: bool) -> str:
-    """How and where it was measured, in a paragraph."""
-    import torch
-
-    runs = "One run" if arguments.repeat == 1 else f"The best of {arguments.repeat} runs"
-    text = (
-        f"{date.today():%d %B %Y}, {machine(arguments.device)}, {arguments.threads} threads, "
-        f"torch {torch.__version__}, `python benchmarks/attention.py`. {runs} after one to warm up – of 3D networks "
-        f"the first where it takes over {LONG:.0f} s –, each case in its own process; peak memory is the process's, "
-        "network and libraries included. CPU time is summed over threads."
-    )
-    return text + (" Other work ran on the machine, so wall times are left out." if busy else "")
-
-
-def renewed(page: str, sections: dict[str, list[str]], note: str) -> str:
-    """The page with these sections in place of the old ones; those of other benchmarks stay as they are."""
-    parts = page.split("\n## ")
-    for part, lines in sections.items():
-        text = "\n".join([lines[0].removeprefix("## "), "", note, *lines[1:]]).rstrip() + "\n"
-        place = next((i for i, old in enumerate(parts) if i and old.startswith(PARTS[part] + "\n")), None)
-        if place is None:
-            parts.append(text)
-        else:
-            parts[place] = text
-    return "\n## ".join(p.rstrip("\n") + "\n" for p in parts)
 
 
 if __name__ == "__main__":
