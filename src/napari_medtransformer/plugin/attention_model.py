@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
@@ -86,7 +86,7 @@ class InspectedModel(QObject):
         if name and controller is not None:
             models = controller.models
 
-            def load() -> AutomaticModel:
+            def load() -> Any:
                 return load_model(find_card(name), None, models.device, dtype=models.dtype)
 
             self._job = controller.queue.submit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_medtransformer.plugin.notify import warn
 
@@ -26,7 +26,7 @@ class Subject:
 
 def subject_of(state: AttentionState) -> Subject | None:
     """The present one; None, with a notification of what to do, where there is none."""
-    inspection = state.inspection
+    inspection: Any = state.inspection  # of windows with an automatic model, else of a slice
     if state.inspected.is_automatic:
         if inspection is None or inspection.label == "background":
             what = (

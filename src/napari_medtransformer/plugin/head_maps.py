@@ -150,11 +150,11 @@ def look_steps(wish: WindowWish, known: Inspection | None) -> Steps[Seen]:
     query = wish.make_query(inspection)
     answer = None
     if asks_everywhere(query) and chosen != ROLLOUT:
-        for step in ask_everywhere_steps(inspection, [chosen], query):
-            if isinstance(step, Result):
-                answer = step.value[0]
+        for asked in ask_everywhere_steps(inspection, [chosen], query):
+            if isinstance(asked, Result):
+                answer = asked.value[0]
             else:
-                yield step
+                yield asked
     answer = answer or ask(inspection, chosen, query)
     upside_down = inspection.plane.axis != 0
     drawn = pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile, upside_down)

@@ -165,8 +165,9 @@ class HeadSwitches(QObject):
     def _key(self) -> Any:
         state = self._state
         session = state.controller.session
-        if state.inspected.is_automatic and state.inspection is not None:
-            return id(state.inspected.model), state.inspection.runs, state.inspection.label, state.where
+        inspection: Any = state.inspection
+        if state.inspected.is_automatic and inspection is not None:
+            return id(state.inspected.model), inspection.runs, inspection.label, state.where
         if session is None or state.where is None:
             return None
         here = [p for p in session.prompts.values() if (p.key.axis, p.key.index) == state.where]

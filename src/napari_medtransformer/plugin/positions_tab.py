@@ -126,7 +126,7 @@ class PositionsTab(QWidget):
         encoding, answer, inspection = self.chosen, self.state.answer, self.state.inspection
         if encoding is None or inspection is None or answer is None or not self.view.currentText():
             return
-        place = answer.mark_yx or tuple(n / 2 for n in inspection.image.shape)
+        place: tuple[float, ...] = answer.mark_yx or tuple(n / 2 for n in inspection.image.shape)
         if answer.solid is not None:
             place = self.state.query.position_zyx
         try:
@@ -150,7 +150,8 @@ class PositionsTab(QWidget):
         usable = isinstance(encoding, PositionTable) and len(encoding.grid) == (3 if solid else 2)
         self.as_layer.setEnabled(usable)
         if self.as_layer.isChecked() and usable and answer is not None and answer.mark_yx is not None:
-            grid, place = answer.heatmap.grid, answer.mark_yx
+            grid = answer.heatmap.grid
+            place: tuple[float, ...] = answer.mark_yx
             if solid:
                 grid, place = encoder_sites(self.state.inspection)[-1].query_grid, self.state.query.position_zyx
             found = similarity_heatmap(encoding, grid, place)
