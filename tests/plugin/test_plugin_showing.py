@@ -76,6 +76,27 @@ def test_a_prompt_is_drawn_without_its_answer_when_that_is_late(open_desk, torso
     desk.wait()
 
 
+def test_a_prompt_is_drawn_when_another_volume_is_turned_to_before_its_answer(
+    open_desk, torso, liver, held_answers
+) -> None:
+    first, second = torso(), torso()
+    desk = open_desk(second, first)
+    workspace = desk.controller.workspace
+    desk.show(liver)
+    desk.click(first, liver)
+    desk.wait()
+    desk.controller.prediction.seconds = 0.05
+    desk.controller.showing._held.setInterval(A_MINUTE_MS)
+    z, y, x = liver
+    go = held_answers(workspace.session)
+    desk.click(first, (z, y + 3, x))
+    assert len(workspace.prompts.points.data) == 1
+    desk.controller.set_layer(second)
+    assert len(workspace.prompts.points.data) == 2
+    go.set()
+    desk.wait()
+
+
 def test_work_is_told_of_once_it_takes_a_while(open_desk, torso, qtbot) -> None:
     showing = open_desk(torso()).controller.showing
     told: list[str] = []

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.plugin.workspace import Workspace
 
 HOLD_MS = 100
 """A prompt is drawn in one frame with its answer if that comes within this time: what the eye takes for at once
@@ -29,6 +30,7 @@ class Showing(QObject):
         self._controller = weakref.ref(controller)
         self.busy = ""  # what the worker is doing, as far as it is worth a word
         self._doing = ""
+        self._held_in: Workspace | None = None  # whose prompt is not drawn yet
         self._held = _timer(self, HOLD_MS, self.now)
         self._waiting = _timer(self, BUSY_MS, self._tell_busy)
 
@@ -38,7 +40,10 @@ class Showing(QObject):
         controller = self._controller()
         if controller is None:
             return
-        workspace = controller.workspace
+        workspace, held, self._held_in = controller.workspace, self._held_in, None
+        layers = () if controller.viewer is None else controller.viewer.layers
+        if held is not None and held is not workspace and held.layer in layers:
+            held.refresh()  # another volume was turned to before its prompt was drawn
         if workspace is not None:
             workspace.refresh(controller.prompting.selected)
             controller.recovery.keep(workspace)
@@ -51,6 +56,7 @@ class Showing(QObject):
             self.now()
         elif not self._held.isActive():
             self._held.start()
+            self._held_in = controller.workspace
 
     def work(self, label: str) -> None:
         """The worker does this now; empty: nothing that is worth a word."""
@@ -64,6 +70,7 @@ class Showing(QObject):
 
     def close(self) -> None:
         """Show nothing more."""
+        self._held_in = None
         self._held.stop()
         self._waiting.stop()
 
