@@ -7,7 +7,7 @@ ImagePredictor and PromptSession, 3D clicks through prompting.object_3d, automat
 seconds of processor time, which a busy machine does not stretch as it does the clock; memory is the process's peak,
 interpreter and libraries (about 0.5 GB) included. Results are kept in the JSON file and rewritten model by model, so
 that a run can be interrupted; --docs replaces the table between the markers of that file. --once encodes a single
-slice, through a session alone: for the largest models, whose smaller kin ran both ways.
+slice, through a session alone, or segments a part of the volume: for the largest models, whose smaller kin ran whole.
 """
 
 from __future__ import annotations
@@ -92,16 +92,26 @@ def measured(name: str, once: bool) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": processor(),
-        "sites": len(model.attention_sites()),
+        "sites": number_of_sites(model),
     }
     if card.task == "automatic":
-        found |= automatic(model, volume)
+        found |= automatic(model, volume, once)
     elif card.dimensions == 3:
         found |= clicks_in_3d(model, volume)
     else:
         found |= clicks_on_one_slice(model, volume) if once else clicks_on_slices(model, volume)
     found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found
+
+
+def number_of_sites(model: Any) -> int | None:
+    """How many attention sites the model has; None where it cannot be looked into."""
+    from napari_medtransformer.errors import UnsupportedModel
+
+    try:
+        return len(model.attention_sites())
+    except UnsupportedModel:
+        return None
 
 
 def clicks_on_slices(model: Any, volume: Any) -> dict[str, Any]:
@@ -155,8 +165,8 @@ def clicks_in_3d(model: Any, volume: Any) -> dict[str, Any]:
     return {"first_s": round(whole - decode, 2), "next_s": decode, "what": "a crop of 128³; then a click"}
 
 
-def automatic(model: Any, volume: Any) -> dict[str, Any]:
-    """One window, and a part of the volume through segment."""
+def automatic(model: Any, volume: Any, once: bool) -> dict[str, Any]:
+    """One window, and a part of the volume through segment; with `once`, of 144 mm in all three axes."""
     import torch
 
     import napari_medtransformer as nmt
@@ -164,7 +174,7 @@ def automatic(model: Any, volume: Any) -> dict[str, Any]:
     contract = model.card.input
     window = torch.zeros(1, contract.channels, *contract.size)
     _, one = timed(lambda: model.logits(window))
-    part = volume.data[:2] if len(contract.size) == 2 else volume.data
+    part = volume.data[:2] if len(contract.size) == 2 else volume.data[30:78, 30:78, 30:78] if once else volume.data
     small = nmt.Volume.from_array(part, volume.spacing, volume.modality)
     labels, whole = timed(lambda: nmt.segment(model, small))
     if labels.shape != part.shape:
@@ -190,7 +200,7 @@ def as_table(kept: dict[str, Any]) -> str:
     ]
     for name, one in sorted(kept.items(), key=lambda item: item[1]["parameters"]):
         rows.append(
-            f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['input']} | {one['dtype']} | {one['sites']} | "
+            f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['input']} | {one['dtype']} | {one['sites'] or '–'} | "
             f"{one['load_s']:.1f} | {one['first_s']:.1f} ({one['what'].split(';')[0]}) | {one['next_s']:.2f} | "
             f"{one['peak_bytes'] / 1e9:.2f} |"
         )

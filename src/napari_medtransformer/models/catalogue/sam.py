@@ -2,7 +2,7 @@
 
 Digests of Meta's files are those that micro-sam and 3D Slicer's extension pin; the six hex digits in Meta's file names
 are the start of the files' MD5. Those of SAM-HQ are on the authors' pages at Hugging Face (lkeab/hq-sam). Memory:
-docs/models.md, measured.
+what docs/models.md measured, rounded up.
 """
 
 from __future__ import annotations
