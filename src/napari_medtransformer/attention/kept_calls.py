@@ -15,8 +15,8 @@ from torch import Tensor
 from napari_medtransformer.attention.bias import Bias
 from napari_medtransformer.attention.quantities import AttentionCall
 
-# of the processor's memory, what queries and keys of one probe take: two blocks of SAM ViT-B at 1024²
-MEMORY_BYTES = 64_000_000
+# of the processor's memory, what queries and keys of one probe take: a block of SAM ViT-B at 1024², windowed or global
+MEMORY_BYTES = 32_000_000
 
 
 class KeptCall:
