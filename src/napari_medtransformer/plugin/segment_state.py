@@ -128,7 +128,8 @@ class SegmentState(QObject):
             return
         self._job.cancel()
         self._to_do = []
-        kept = f"{self.slabs} finished parts are kept" if self.slabs else "nothing was finished yet"
+        parts = "1 finished part is" if self.slabs == 1 else f"{self.slabs} finished parts are"
+        kept = f"{parts} kept" if self.slabs else "nothing was finished yet"
         self._end(f"Cancelled after {time.monotonic() - self._started:.0f} s; {kept}.")
         if self.slabs:
             self._measure()
