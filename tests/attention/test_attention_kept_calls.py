@@ -82,7 +82,8 @@ def test_without_a_place_to_write_calls_stay_in_memory_and_that_is_said(tmp_path
     first = store.keep(a_call(0))
     with pytest.warns(UserWarning, match="queries and keys stay in memory"):
         second = store.keep(a_call(1))
-    assert torch.equal(first.q, a_call(0).q) and torch.equal(second.q, a_call(1).q)
+    assert torch.equal(first.q, a_call(0).q)
+    assert torch.equal(second.q, a_call(1).q)
     assert store.bytes_in_memory == 2 * SIZE
 
 
