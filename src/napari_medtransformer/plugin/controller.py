@@ -382,7 +382,8 @@ class SessionController(QObject):
         for key in [key for key in self._workspaces if key[0] is layer]:
             workspace = self._workspaces.pop(key)
             self.recovery.let_go(workspace, discard=not workspace.unsaved)
-            QTimer.singleShot(0, workspace.hand_over)  # later: more layers may be about to be taken out
+            # Later: more layers may be about to be taken out. A bound method alone would not keep its workspace alive.
+            QTimer.singleShot(0, lambda gone=workspace: gone.hand_over())
         for workspace in self._workspaces.values():
             workspace.forget(layer)
         self.attention.layers.forget(layer)
