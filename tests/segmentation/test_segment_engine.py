@@ -135,7 +135,7 @@ model = make_model(network, make_card((16, 16, 16), memory_bytes=1))
 volume = Volume.from_array(np.random.default_rng(0).normal(size=(16, 16, 4800)).astype(np.float32))
 nmt.segment(model, volume, region=((0, 0, 0), (16, 16, 16)))
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + (96 << 20), -1))
+resource.setrlimit(resource.RLIMIT_AS, (held + (224 << 20), -1))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     labels = nmt.segment(model, volume, batch=300, overlap=0)
