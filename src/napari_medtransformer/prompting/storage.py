@@ -202,7 +202,7 @@ def _parts(data: bytes, source: Path) -> tuple[dict[str, Any], list[PackedMask]]
                 raise InvalidSession(f"{source} holds more than any session does and was not opened.")
             said = json.loads(archive.read(_JSON))
             masks = masks_of(archive.read(_MASKS))
-    # NotImplementedError is zipfile's word for a compression it does not know, RuntimeError for encryption.
+    # RuntimeError is what zipfile raises for encryption and for a compression it does not know.
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError, RuntimeError) as error:
         raise InvalidSession(f"{source} is no saved session, or a damaged one: {error}.") from error
     if not isinstance(said, dict) or said.get("format") != FORMAT:

@@ -61,8 +61,8 @@ def holds_dicom(path: Path) -> bool:
                 with archive.open(member) as stream:
                     if stream.read(132)[128:] == b"DICM":
                         return True
-    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        pass  # not ours, then: reading it says why (NotImplementedError: zipfile does not know the compression)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False  # damaged, locked or compressed in a way zipfile does not know: reading it says so
     return False
 
 
