@@ -11,8 +11,8 @@ from qtpy.QtWidgets import QBoxLayout, QCheckBox, QWidget
 
 from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.attention_words import head_title
+from napari_medtransformer.plugin.choices import choice
 from napari_medtransformer.plugin.heat_layer import SliceHeat
-from napari_medtransformer.plugin.look_tab import combo
 from napari_medtransformer.plugin.model_slot import promptable_cards
 from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.plugin.picture_view import PictureView
@@ -64,7 +64,7 @@ class CompareTab(QWidget):
             None, "Keep the present map as A; then choose another head, site or query", text="Keep as A"
         )
         self.keep.clicked.connect(self._keep)
-        self.models = combo("Ask another model the same: it is loaded, and its map becomes B")
+        self.models = choice("Ask another model the same: it is loaded, and its map becomes B")
         self.models.addItem("B: the present map", None)
         for card in promptable_cards():
             self.models.addItem(f"B: {card.title}", card.name)

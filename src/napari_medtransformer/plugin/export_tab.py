@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_medtransformer.plugin.attention_organs import labels_in_volume
 from napari_medtransformer.plugin.attention_state import AttentionState
 from napari_medtransformer.plugin.attention_words import head_title
-from napari_medtransformer.plugin.look_tab import combo
+from napari_medtransformer.plugin.choices import choice
 from napari_medtransformer.plugin.notify import report, tell, warn
 from napari_medtransformer.plugin.organs import labels_of, names_of, slice_of
 from napari_medtransformer.plugin.picture_view import PictureView
@@ -86,7 +86,7 @@ class ExportTab(QWidget):
 
     def _share_section(self) -> QWidget:
         frame, layout = section("Attention per label")
-        self.labels = combo("The Labels layer whose structures are counted")
+        self.labels = choice("The Labels layer whose structures are counted")
         self.labels.activated.connect(lambda: self._show_shares())
         layout.addWidget(self.labels)
         self.table = QTableWidget(0, 4)

@@ -9,7 +9,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QLabel,
-    QSizePolicy,
     QSlider,
     QStackedWidget,
     QTreeView,
@@ -19,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_medtransformer.plugin.attention_state import Asks, AttentionState
 from napari_medtransformer.plugin.attention_words import numbers_line, query_line, tiles
+from napari_medtransformer.plugin.choices import choice
 from napari_medtransformer.plugin.head_grid import HeadGrid
 from napari_medtransformer.plugin.head_matrix_view import HeadMatrixView, ScrolledMatrix
 from napari_medtransformer.plugin.layer_choice import LayerChoice
@@ -71,7 +71,7 @@ class LookTab(QWidget):
         self.pin.setToolTip("Keep the voxel that asks while you click elsewhere on its slice")
         self.pin.toggled.connect(self.state.set_pinned)
         frame, layout = section("Query", self.pin, self.live)
-        self.models = combo(
+        self.models = choice(
             "Which model is looked into: the one that answers your clicks, or an automatic one where its windows hold "
             "the voxel"
         )
@@ -79,9 +79,9 @@ class LookTab(QWidget):
         self.layer_choice = LayerChoice()
         self.layer_choice.setToolTip("The image that is looked at")
         layout.addLayout(row(self.layer_choice, self.models))
-        self.asks = combo("What asks: the tokens whose attention is shown")
+        self.asks = choice("What asks: the tokens whose attention is shown")
         self.asks.activated.connect(lambda: self.state.choose_asks(self.asks.currentData()))
-        self.prompts = combo("The decoder's tokens: those of the points and boxes given, and the network's own")
+        self.prompts = choice("The decoder's tokens: those of the points and boxes given, and the network's own")
         self.prompts.activated.connect(lambda: self.state.choose_prompt(self.prompts.currentData()))
         self.organ = OrganChoice("All tokens inside this label ask; the answer is their mean")
         self.organ.organ_chosen.connect(self.state.choose_asking_organ)
@@ -110,7 +110,7 @@ class LookTab(QWidget):
         self.find.clicked.connect(self.state.find_head)
         self.target = OrganChoice("The organ that is looked at: shares are told and heads are found for it")
         self.target.organ_chosen.connect(self.state.choose_target)
-        self.quantity = combo("The number that frames every head of the matrix")
+        self.quantity = choice("The number that frames every head of the matrix")
         for key, text in QUANTITIES.items():
             self.quantity.addItem(text, key)
         self.quantity.activated.connect(lambda: self.refresh_matrix())
@@ -149,10 +149,10 @@ class LookTab(QWidget):
         self.smooth.setToolTip("On: interpolated between tokens. Off: every token as the tile it is")
         self.smooth.toggled.connect(lambda on: self.state.restyle(smooth=on))
         frame, layout = section("Heatmap", self.smooth, self.shown)
-        self.colours = combo("Perceptually uniform colour maps only")
+        self.colours = choice("Perceptually uniform colour maps only")
         self.colours.addItems(COLOUR_MAPS)
         self.colours.activated.connect(lambda: self.state.restyle(colour_map=self.colours.currentText()))
-        self.blend = combo("Translucent hides the anatomy where attention is high; additive brightens it")
+        self.blend = choice("Translucent hides the anatomy where attention is high; additive brightens it")
         self.blend.addItems(("Translucent", "Additive"))
         self.blend.activated.connect(lambda place: self.state.restyle(additive=place == 1))
         layout.addLayout(row(self.colours, self.blend))
@@ -163,7 +163,7 @@ class LookTab(QWidget):
         self.threshold.setMaximum(99)
         self.threshold.valueChanged.connect(lambda value: self.state.restyle(percentile=float(value)))
         layout.addLayout(line)
-        self.contour = combo("A line around the places that hold so much of the attention")
+        self.contour = choice("A line around the places that hold so much of the attention")
         for text, share in CONTOURS.items():
             self.contour.addItem(text, share)
         self.contour.activated.connect(lambda: self.state.restyle(contour=self.contour.currentData()))
@@ -306,19 +306,9 @@ class LookTab(QWidget):
         super().resizeEvent(event)
 
 
-def combo(tooltip: str) -> QComboBox:
-    """A choice that never asks for more width than there is."""
-    made = QComboBox()
-    made.setToolTip(tooltip)
-    made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    made.setMinimumContentsLength(6)
-    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return made
-
-
 def site_combo() -> QComboBox:
     """The sites in the order in which they run; its list has a column for kind, heads, token grid and window."""
-    made = combo("Where in the model: its attention sites in the order in which they run")
+    made = choice("Where in the model: its attention sites in the order in which they run")
     model = QStandardItemModel(0, 5, made)
     model.setHorizontalHeaderLabels(["site", "kind", "heads", "tokens", "window"])
     view = QTreeView()

@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QBoxLayout, QCheckBox, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.attention_drawing import heat_of_map
 from napari_medtransformer.plugin.attention_state import AttentionState
+from napari_medtransformer.plugin.choices import choice
 from napari_medtransformer.plugin.head_switches import HeadSwitches
-from napari_medtransformer.plugin.look_tab import combo
 from napari_medtransformer.plugin.picture_view import PictureView
 from napari_medtransformer.plugin.pictures import coloured
 from napari_medtransformer.plugin.style import quiet_label, row, section, tool_button
@@ -54,9 +54,9 @@ class PositionsTab(QWidget):
         self.as_layer.setToolTip("Draw the similarity of the position that was clicked with all others as a layer")
         self.as_layer.toggled.connect(lambda: self._show_layer())
         frame, layout = section("Encoding", self.as_layer)
-        self.encoding = combo("The positional encodings that the model keeps, and sines and cosines to compare with")
+        self.encoding = choice("The positional encodings that the model keeps, and sines and cosines to compare with")
         self.encoding.activated.connect(lambda: self._on_encoding())
-        self.view = combo("What is shown of it")
+        self.view = choice("What is shown of it")
         self.view.activated.connect(lambda: self._show_picture())
         layout.addWidget(self.encoding)
         layout.addWidget(self.view)

@@ -39,7 +39,7 @@ class MaskSteps(SessionCore):
 
     def object_mask(self, object_id: int) -> np.ndarray:
         """(z, y, x) bool: one object, whatever lies on top of it. May run in any thread."""
-        return self._composed(self._masks_of(object_id))
+        return composed_object(self._masks_of(object_id), self.volume.shape)
 
     @overload
     def statistics(self, object_id: int) -> ObjectStatistics: ...
@@ -68,7 +68,7 @@ class MaskSteps(SessionCore):
         axis = self._busiest_axis(object_id, prompted=kind == "fill") if axis is None else axis
         if kind == "fill":
             return self._filled(object_id, axis, made_from)
-        before = self._composed(made_from)
+        before = composed_object(made_from, self.volume.shape)
         if kind == "smooth":
             after = self._smoothed(before, axis, sigma_mm)
         elif kind == "largest":
@@ -143,9 +143,6 @@ class MaskSteps(SessionCore):
 
     def _masks_of(self, object_id: int) -> Masks:
         return {key: one for key, one in self._timeline.masks().items() if key.object_id == object_id}
-
-    def _composed(self, masks: Masks) -> np.ndarray:
-        return composed_object(masks, self.volume.shape)
 
     def _filled(self, object_id: int, axis: int, made_from: Masks) -> MaskEdit:
         prompted = {key for key, there in self.state.of_object(object_id, axis).items() if there.prompts}
