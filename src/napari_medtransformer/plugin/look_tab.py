@@ -78,6 +78,9 @@ class LookTab(QWidget):
         self.models.activated.connect(lambda: self.state.inspected.choose(self.models.currentData()))
         self.layer_choice = LayerChoice()
         self.layer_choice.setToolTip("The image that is looked at")
+        # The names of models are the longer ones.
+        self.layer_choice.setMinimumContentsLength(3)
+        self.models.setMinimumContentsLength(9)
         layout.addLayout(row(self.layer_choice, self.models))
         self.asks = choice("What asks: the tokens whose attention is shown")
         self.asks.activated.connect(lambda: self.state.choose_asks(self.asks.currentData()))
@@ -237,7 +240,7 @@ class LookTab(QWidget):
     def _show_models(self) -> None:
         """The model that answers clicks, and the automatic ones that can be loaded at once."""
         clicked = self.state.controller.models.card
-        own = "the click model" if clicked is None else f"{clicked.name} (clicks)"
+        own = "the click model" if clicked is None else clicked.name
         inspected = self.state.inspected
         wanted = [(own, ""), *((card.name, card.name) for card in inspected.cards)]
         if inspected.name not in [name for _, name in wanted]:
