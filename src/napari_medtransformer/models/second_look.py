@@ -53,20 +53,21 @@ def expected_overlap(logits: Tensor) -> Tensor:
 def heed_clicks(logits: Tensor, image: Tensor, prompts: Prompts, radius: float) -> Tensor:
     """Logits (H, W) in which every click lies on its side: each that does not bends what is near and looks like it.
 
+    A session sets the marked pixels alone (`prompting.model_prompts.honour`), for every family; here more is known.
     image: (H, W) in [0, 1]; radius: standard deviation of the bend, in pixels.
     """
     rows, columns = logits.shape
     for (y, x), inside in zip(prompts.points_yx.tolist(), prompts.point_labels.tolist(), strict=True):
         at = min(max(round(y), 0), rows - 1), min(max(round(x), 0), columns - 1)
         wanted = _SURE if inside else -_SURE
-        missing = wanted - float(logits[at])
-        if missing * wanted <= 0 or float(logits[at]) * wanted > 0:
+        said = float(logits[at])
+        if said * wanted > 0:
             continue
         down = torch.arange(rows, device=logits.device, dtype=logits.dtype)[:, None] - at[0]
         across = torch.arange(columns, device=logits.device, dtype=logits.dtype)[None, :] - at[1]
         near = torch.exp(-(down.square() + across.square()) / (2 * max(radius, 0.7) ** 2))
         alike = torch.exp(-(image - image[at]).abs() / _ALIKE)
-        logits = logits + missing * near * alike
+        logits = logits + (wanted - said) * near * alike
     return logits
 
 
