@@ -123,7 +123,7 @@ class Bench(Hand):
         from scipy import ndimage
 
         from napari_medtransformer.plugin.layers import image_layer
-        from napari_medtransformer.plugin.prompt_dock import PromptDock
+        from napari_medtransformer.plugin.prompts.dock import PromptDock
         from napari_medtransformer.volumes import Volume, read_volume
         from napari_medtransformer.volumes.sample_data import sample_path
 

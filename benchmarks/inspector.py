@@ -34,7 +34,7 @@ def window(layer: Any) -> tuple[Any, Any, Callable[[Callable[[], bool]], None]]:
     from qtpy.QtCore import QSettings
     from qtpy.QtWidgets import QApplication
 
-    from napari_medtransformer.plugin import inspector_tour
+    from napari_medtransformer.plugin.attention import inspector_tour
     from napari_medtransformer.plugin.controller import controller_of
 
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "/tmp")
@@ -57,7 +57,7 @@ def window(layer: Any) -> tuple[Any, Any, Callable[[Callable[[], bool]], None]]:
 
 def open_dock(viewer: Any) -> Any:
     """The Attention dock in a viewer's window."""
-    from napari_medtransformer.plugin.attention_dock import AttentionDock
+    from napari_medtransformer.plugin.attention.dock import AttentionDock
 
     dock = AttentionDock(viewer)
     viewer.window.add_dock_widget(dock, name="Attention", area="bottom")

@@ -11,7 +11,7 @@ from pathlib import Path
 FOLDERS = """
 from napari_medtransformer.models.download import cache_folder
 from napari_medtransformer.models.settings import settings_path
-from napari_medtransformer.plugin.preferences import preferences_path, read_preferences
+from napari_medtransformer.plugin.prompts.preferences import preferences_path, read_preferences
 from napari_medtransformer.prompting.autosave import default_folder
 print(cache_folder(), settings_path(), preferences_path(), default_folder(), sep="\\n")
 assert read_preferences().disk_gb == 0, "encoded slices would be kept in the user's cache"

@@ -11,7 +11,7 @@ import pytest
 from skimage.io import imread
 
 from napari_medtransformer.plugin.demo import organ_centre
-from napari_medtransformer.plugin.style import object_colour
+from napari_medtransformer.plugin.widgets.style import object_colour
 from napari_medtransformer.volumes.reading import read_labels
 from napari_medtransformer.volumes.sample_data import sample_path
 

@@ -10,9 +10,9 @@ import pytest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog
 from scipy.spatial.distance import pdist
 
-from napari_medtransformer.plugin.attention_dock import AttentionDock
+from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.planes import plane_of
-from napari_medtransformer.plugin.prompt_dock import PromptDock
+from napari_medtransformer.plugin.prompts.dock import PromptDock
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_the_order_of_the_list_decides_where_objects_overlap(docked, torso, live
 
 
 def test_a_row_of_the_list_dropped_elsewhere_changes_the_order(qtbot) -> None:
-    from napari_medtransformer.plugin.objects_list import ObjectsList
+    from napari_medtransformer.plugin.prompts.objects_list import ObjectsList
     from napari_medtransformer.prompting.state import SessionObject
 
     objects = ObjectsList()
@@ -329,7 +329,7 @@ def test_cleaning_up_is_one_step_of_undo(docked, torso, liver, kind) -> None:
 
 
 def test_the_help_lists_every_key(docked, torso) -> None:
-    from napari_medtransformer.plugin.shortcuts import SHORTCUTS
+    from napari_medtransformer.plugin.prompts.shortcuts import SHORTCUTS
 
     _, dock = docked(torso())
     dock.prompt.help.click()

@@ -12,11 +12,11 @@ import pytest
 from napari.layers import Image, Points
 from qtpy.QtWidgets import QLineEdit
 
-from napari_medtransformer.plugin import volume_dock
-from napari_medtransformer.plugin.attention_dock import AttentionDock
+from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.layer_volume import SlicePoint
-from napari_medtransformer.plugin.prompt_dock import PromptDock
+from napari_medtransformer.plugin.prompts.dock import PromptDock
 from napari_medtransformer.plugin.samples import hippocampus
+from napari_medtransformer.plugin.volume import dock as volume_dock
 
 PATIENCE_MS = 180_000
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
-from napari_medtransformer.plugin.attention_dock import AttentionDock
+from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.planes import set_plane
-from napari_medtransformer.plugin.prompt_dock import PromptDock
+from napari_medtransformer.plugin.prompts.dock import PromptDock
 
 SHAPE = (6, 40, 48)
 
@@ -150,7 +150,7 @@ def test_values_put_in_place_of_those_that_were_read_are_what_the_model_sees(ope
 
 
 def test_a_label_of_another_shape_is_no_label_to_refine(open_desk, torso, liver, notifications) -> None:
-    from napari_medtransformer.plugin.tools import Tool
+    from napari_medtransformer.plugin.prompts.tools import Tool
 
     desk = open_desk(torso(), Labels(np.ones((4, 4, 4), np.uint8), name="elsewhere"))
     desk.controller.set_tool(Tool.REFINE)

@@ -11,24 +11,24 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.plugin import planes
-from napari_medtransformer.plugin.actions import SessionActions
-from napari_medtransformer.plugin.attention_state import AttentionState
-from napari_medtransformer.plugin.canvas import CanvasTools
-from napari_medtransformer.plugin.files import SessionFiles
-from napari_medtransformer.plugin.gestures import Gestures
-from napari_medtransformer.plugin.hover import HoverPreview
+from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
-from napari_medtransformer.plugin.model_slot import ModelSlot
-from napari_medtransformer.plugin.model_window import ModelWindow
+from napari_medtransformer.plugin.models.intensity_window import ModelWindow
+from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
-from napari_medtransformer.plugin.obstacles import obstacle_to_clicks
-from napari_medtransformer.plugin.predicting import PredictionLoop
-from napari_medtransformer.plugin.preferences import Preferences, read_preferences, write_preferences
-from napari_medtransformer.plugin.prompt_commands import PromptCommands
-from napari_medtransformer.plugin.recovery import Recovery
-from napari_medtransformer.plugin.remote import RemoteChoice
-from napari_medtransformer.plugin.showing import Showing
-from napari_medtransformer.plugin.tools import Tool
+from napari_medtransformer.plugin.prompts.actions import SessionActions
+from napari_medtransformer.plugin.prompts.canvas import CanvasTools
+from napari_medtransformer.plugin.prompts.commands import PromptCommands
+from napari_medtransformer.plugin.prompts.files import SessionFiles
+from napari_medtransformer.plugin.prompts.gestures import Gestures
+from napari_medtransformer.plugin.prompts.hover import HoverPreview
+from napari_medtransformer.plugin.prompts.obstacles import obstacle_to_clicks
+from napari_medtransformer.plugin.prompts.predicting import PredictionLoop
+from napari_medtransformer.plugin.prompts.preferences import Preferences, read_preferences, write_preferences
+from napari_medtransformer.plugin.prompts.recovery import Recovery
+from napari_medtransformer.plugin.prompts.remote import RemoteChoice
+from napari_medtransformer.plugin.prompts.showing import Showing
+from napari_medtransformer.plugin.prompts.tools import Tool
 from napari_medtransformer.plugin.view import ViewFollower
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.plugin.workspace import Workspace

@@ -16,12 +16,12 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_medtransformer.errors import CannotWrite, MedTransformerError
-from napari_medtransformer.plugin.attention_dock import AttentionDock
+from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.controller import SessionController, controller_of
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.layers import image_layer
 from napari_medtransformer.plugin.planes import set_plane
-from napari_medtransformer.plugin.prompt_dock import PromptDock
+from napari_medtransformer.plugin.prompts.dock import PromptDock
 from napari_medtransformer.volumes.reading import read_labels, read_volume
 from napari_medtransformer.volumes.sample_data import sample_label_names, sample_path
 

@@ -8,7 +8,7 @@ from typing import Any
 from napari.components.overlays import TextOverlay
 from napari.layers import Layer
 
-from napari_medtransformer.plugin.style import LETTER_COLOUR
+from napari_medtransformer.plugin.widgets.style import LETTER_COLOUR
 from napari_medtransformer.volumes import Volume
 
 PLANES = ("Axial", "Coronal", "Sagittal")

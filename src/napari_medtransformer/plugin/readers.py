@@ -60,7 +60,7 @@ def read_layers(path: Paths) -> list[LayerData]:
 def accompany() -> None:
     """Letters and the place under the cursor from now on, where a viewer is open; without Qt, nothing."""
     if "qtpy" in sys.modules:
-        from napari_medtransformer.plugin.aids import accompany_open_viewers
+        from napari_medtransformer.plugin.volume.aids import accompany_open_viewers
 
         accompany_open_viewers()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_medtransformer.models.words import weights_in_words
 from napari_medtransformer.plugin.planes import PLANES
-from napari_medtransformer.plugin.tools import Tool
+from napari_medtransformer.plugin.prompts.tools import Tool
 from napari_medtransformer.prompting.prompts import (
     IN_3D,
     BoxPrompt,

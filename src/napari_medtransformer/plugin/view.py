@@ -10,8 +10,8 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
 from napari_medtransformer.plugin import planes
-from napari_medtransformer.plugin.aids import aids_of
 from napari_medtransformer.plugin.notify import report
+from napari_medtransformer.plugin.volume.aids import aids_of
 from napari_medtransformer.progress import Progress
 from napari_medtransformer.prompting.session_following import nearest_first
 

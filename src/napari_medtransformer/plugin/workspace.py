@@ -11,12 +11,12 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.plugin.adding import insert_quietly
-from napari_medtransformer.plugin.commits import Commits
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
-from napari_medtransformer.plugin.prompt_commands import PromptCommands
-from napari_medtransformer.plugin.prompt_layers import PromptLayers
-from napari_medtransformer.plugin.style import object_colour
+from napari_medtransformer.plugin.prompts.commands import PromptCommands
+from napari_medtransformer.plugin.prompts.commits import Commits
+from napari_medtransformer.plugin.prompts.layers import PromptLayers
+from napari_medtransformer.plugin.widgets.style import object_colour
 from napari_medtransformer.prompting import PromptSession, Request
 from napari_medtransformer.prompting.autosave import Autosave
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore

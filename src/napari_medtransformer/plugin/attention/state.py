@@ -1,0 +1,387 @@
+"""What the Attention dock shows: what asks, the site and head that answer, and how it is drawn."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from napari_medtransformer.plugin.attention.drawing import HeatDrawing
+from napari_medtransformer.plugin.attention.heat_layer import HeatLayers, HeatStyle, SliceHeat
+from napari_medtransformer.plugin.attention.matrix import MatrixOfHeads
+from napari_medtransformer.plugin.attention.model import InspectedModel
+from napari_medtransformer.plugin.attention.organ_menu import OrgansInView
+from napari_medtransformer.plugin.attention.organs import Organ
+from napari_medtransformer.plugin.attention.pace import CursorPace
+from napari_medtransformer.plugin.attention.wishes import ask_slice, ask_windows, prompts_by_object
+from napari_medtransformer.plugin.layer_volume import SlicePoint
+from napari_medtransformer.plugin.notify import report, warn
+
+if TYPE_CHECKING:
+    from napari_medtransformer.inspection.queries import Answer, Inspection
+    from napari_medtransformer.models.base import Prompts
+    from napari_medtransformer.plugin.attention.head_maps import Seen, SiteEntry
+    from napari_medtransformer.plugin.controller import SessionController
+
+MEAN, MAXIMUM, ROLLOUT = "mean", "maximum", "rollout"
+Asks = Literal["voxel", "prompt", "organ", "everything", "prefix"]
+
+
+class AttentionState(QObject):
+    """Asks the worker what heads attend to and keeps the newest answer. Belongs to a controller, held weakly.
+
+    A slice is encoded under the probe once and kept until another slice, model or prompt is asked about; of an
+    automatic model, the windows that hold the voxel that asks.
+    """
+
+    changed = Signal()  # a new answer, or something else that is shown beside it
+    matrix_changed = Signal()
+
+    def __init__(self, controller: SessionController) -> None:
+        super().__init__()
+        self._controller = weakref.ref(controller)
+        self.site = ""
+        self.head = MEAN
+        self.asks: Asks = "voxel"
+        self.pinned = False
+        self.prompt_index: int | None = None  # None: the newest point
+        self.query: SlicePoint | None = None
+        self.seen: Seen | None = None
+        self.awake = False
+        self._seen_for: Any = None
+        self._organs = OrgansInView(controller)
+        self._drawing = HeatDrawing(controller)
+        self._matrix = MatrixOfHeads(self)
+        self._matrix.changed.connect(self.matrix_changed)
+        self._pace = CursorPace(self)
+        self._pace.pictured.connect(self.changed)
+        self.inspected = InspectedModel(controller)
+        self.inspected.changed.connect(self._on_inspected)
+        controller.queried.connect(self._on_query)
+        controller.layer_changed.connect(self._on_layer)
+        controller.models.changed.connect(self._on_models)
+
+    # ------------------------------------------------------------------ what there is
+
+    @property
+    def controller(self) -> SessionController:
+        """The controller that this belongs to."""
+        return self._controller()
+
+    @property
+    def layers(self) -> HeatLayers:
+        """The heatmap, its outlines and the query mark in the viewer."""
+        return self._drawing.layers
+
+    @property
+    def style(self) -> HeatStyle:
+        """How the heatmap is drawn."""
+        return self._drawing.style
+
+    @property
+    def shown(self) -> bool:
+        """Whether the chosen map is drawn in the viewer."""
+        return self._drawing.shown
+
+    @property
+    def matrix(self) -> tuple[Answer, ...]:
+        """What every site answered, as far as it was asked."""
+        return self._matrix.answers
+
+    @property
+    def cells(self) -> list[list[np.ndarray]]:
+        """A small picture of every head of the matrix."""
+        return self._matrix.cells
+
+    @property
+    def target_organ(self) -> Organ | None:
+        """The organ on which shares are told."""
+        return self._organs.target
+
+    @property
+    def asking_organ(self) -> Organ | None:
+        """The organ that asks."""
+        return self._organs.asking
+
+    @property
+    def answer(self) -> Answer | None:
+        """The newest answer."""
+        return None if self.seen is None else self.seen.answer
+
+    @property
+    def inspection(self) -> Inspection | None:
+        """The slice, or the windows of a volume, that were asked about."""
+        return None if self.seen is None else self.seen.inspection
+
+    @property
+    def sites(self) -> tuple[SiteEntry, ...]:
+        """Those that can answer."""
+        return () if self.seen is None else self.seen.sites
+
+    @property
+    def where(self) -> tuple[int, int] | None:
+        """(axis, index) of the slice that is asked about."""
+        return None if self.query is None else (self.query.axis, self.query.voxel[self.query.axis])
+
+    @property
+    def obstacle(self) -> str:
+        """Why there is nothing to show, and what to do about it."""
+        controller = self.controller
+        if self.inspected.obstacle:
+            return self.inspected.obstacle
+        if controller.workspace is None or (controller.model is None and not self.inspected.is_automatic):
+            return controller.obstacle or "The model is loading…"
+        if self.seen is None:
+            busy = self.query is not None and controller.queue.pending
+            return "Looking inside…" if busy else "Click a voxel: what every head attends to from there appears here."
+        return ""
+
+    def target_share(self, name: str) -> float | None:
+        """The share of a map's attention on the organ that is looked at; None without one on this slice."""
+        from napari_medtransformer.inspection.queries import one_map
+        from napari_medtransformer.inspection.shares import share_inside
+
+        mask = self.target_mask()
+        if mask is None or self.answer is None:
+            return None
+        return float(share_inside(one_map(self.answer.whole, name), mask)[0])
+
+    def target_mask(self) -> np.ndarray | None:
+        """Where the organ that is looked at lies, as `organ_mask`."""
+        return self.organ_mask(self.target_organ)
+
+    def organs(self) -> list[Organ]:
+        """Every labelled structure on the slice asked about, or on the one on screen."""
+        return self._organs.on_slice(self.where)
+
+    def organ_mask(self, organ: Organ | None) -> np.ndarray | None:
+        """bool: an organ on the slice, (rows, columns), or where the model sees three axes (z, y, x); None: nowhere."""
+        solid = self.answer.solid is not None if self.answer is not None else self.inspected.is_solid
+        return self._organs.mask(organ, self.where, solid=solid)
+
+    def prompts_by_object(self) -> dict[int, Prompts]:
+        """The prompts of every object on the slice asked about, as the model takes them."""
+        return prompts_by_object(self)
+
+    def object_name(self, object_id: int) -> str:
+        """What an object of the session, or a label of the automatic model, is called."""
+        if self.inspected.model is not None:
+            return next((x.name for x in self.inspected.model.card.labels if x.value == object_id), str(object_id))
+        named = {o.object_id: o.name for o in self.controller.session.objects}
+        return named.get(object_id) or f"object {object_id}"
+
+    # ------------------------------------------------------------------ choosing
+
+    def set_awake(self, awake: bool) -> None:
+        """Whether the dock can be seen; nothing is computed while it cannot."""
+        self.awake = awake
+        if awake:
+            self.inspected.look_again()
+        if awake and self.query is not None and (self._seen_for or ())[:3] != self._wish_key():
+            self._ask()
+
+    def set_live(self, live: bool) -> None:
+        """Whether the voxel under the cursor asks."""
+        self.controller.follows_cursor = live
+        if live and self.asks != "voxel":
+            self.choose_asks("voxel")
+
+    def set_pinned(self, pinned: bool) -> None:
+        """Whether the voxel that asks stays, wherever is clicked."""
+        self.pinned = pinned
+        self.changed.emit()
+
+    def set_shown(self, shown: bool) -> None:
+        """Whether the chosen map is drawn in the viewer."""
+        self._drawing.shown = shown
+        if shown:
+            self.draw()
+        else:
+            self.layers.remove()
+        self.changed.emit()
+
+    def choose_asks(self, asks: Asks) -> None:
+        """Let something else ask: a voxel, a prompt's token, an organ, everything, or a prefix token."""
+        self.asks = asks
+        if asks == "prompt" and not self.prompts_by_object():
+            warn("There is no prompt on this slice: give a point or a box first.")
+            self.asks = "voxel"
+        if asks == "organ" and self.asking_organ is None:
+            organs = self.organs()
+            if not organs:
+                warn("There is no label on this slice: mark an object, or open a Labels layer of the image's size.")
+                self.asks = "voxel"
+            self._organs.asking = organs[0] if organs else None
+        if self.query is None and self.asks != "voxel":
+            self._query_on_screen()
+        self._ask()
+
+    def choose_prompt(self, index: int | None) -> None:
+        """Let this token of the decoder ask."""
+        self.asks, self.prompt_index = "prompt", index
+        self._ask()
+
+    def choose_asking_organ(self, organ: Organ | None) -> None:
+        """Let this organ ask."""
+        self._organs.asking = organ
+        self.choose_asks("organ")
+
+    def choose_target(self, organ: Organ | None) -> None:
+        """The organ on which shares are told."""
+        self._organs.target = organ
+        self.changed.emit()
+        self.matrix_changed.emit()
+
+    def choose_site(self, site: str, head: str | None = None) -> None:
+        """Let another site answer, and show one of its heads."""
+        self.site = site
+        self.head = self.head if head is None else head
+        self._ask()
+
+    def choose_head(self, head: str) -> None:
+        """Draw another head, or the mean or maximum of all."""
+        if head != self.head:
+            self.head = head
+            self.draw()
+            self.changed.emit()
+
+    def find_head(self) -> None:
+        """Choose the encoder's head that looks most at the target organ from what asks."""
+        from napari_medtransformer.plugin.attention.head_maps import head_looking_most_at
+
+        mask, seen = self.target_mask(), self.seen
+        if mask is None or seen is None:
+            return
+        self.controller.queue.submit(
+            lambda: head_looking_most_at(seen.inspection, seen.answer.query, mask),
+            label="",
+            key="attention find",
+            on_done=lambda found: self.inspection is seen.inspection and self.choose_site(*found),
+            on_error=report,
+        )
+
+    def restyle(self, **changes: Any) -> None:
+        """Draw the heatmap in another colour map, opacity, percentile, blending, interpolation or outline."""
+        pictures, drawn = self._drawing.restyle(**changes)
+        if pictures:
+            self._ask()  # the thumbnails are drawn in the worker
+        if drawn:
+            self.draw()
+        self.layers.restyle(self.style)
+
+    def draw_instead(self, heat: SliceHeat | None) -> None:
+        """Draw another map of the same slice in the viewer; None for the chosen head again."""
+        if self._drawing.put_instead(heat):
+            self.draw()
+
+    # ------------------------------------------------------------------ asking
+
+    def ask_again(self) -> None:
+        """Ask once more, as after prompts or labels have changed."""
+        if self.query is not None:
+            self._ask()
+
+    def want_matrix(self, wanted: bool) -> None:
+        """Whether every site is asked as well, soon after each query."""
+        self._matrix.want(wanted)
+
+    def _on_query(self, point: SlicePoint, hovering: bool) -> None:
+        old = self.query
+        self._organs.clicks += not hovering
+        if hovering and old is not None and point.voxel == old.voxel and point.axis == old.axis:
+            return
+        if self.pinned and old is not None and self.awake:
+            same_slice = old.axis == point.axis and old.voxel[old.axis] == point.voxel[old.axis]
+            if same_slice:
+                if not hovering:
+                    self._ask()  # the click was a prompt, perhaps
+                return
+        self.query = point
+        if hovering:
+            self._pace.move()
+        else:
+            self._ask()
+
+    def ask_under_cursor(self, on_end: Callable[[], None]) -> bool:
+        """Ask for the present query, thumbnails later if there are some to be seen; whether anything was asked."""
+        seen = self.seen
+        known = seen is not None and seen.answer.site == self.site and (self._seen_for or ())[:3] == self._wish_key()
+        return self._ask(on_end, pictured=not known)
+
+    def _on_inspected(self) -> None:
+        """Another model is looked into; what was asked is asked again."""
+        self._forget()
+        if self.inspected.is_automatic and self.asks in ("prompt", "organ"):
+            self.asks = "voxel"
+        self.ask_again()
+
+    def _on_models(self) -> None:
+        if not self.inspected.is_automatic:
+            self._forget()
+
+    def _on_layer(self) -> None:
+        self.query = None  # it lay in another volume
+        self._forget()
+
+    def _query_on_screen(self) -> None:
+        """The middle of the slice on screen, for what asks from no voxel."""
+        where, workspace = self.controller.view.shown_slice(), self.controller.workspace
+        if where is not None and workspace is not None:
+            place = [float((n - 1) // 2) for n in workspace.volume.shape]
+            place[where[0]] = float(where[1])
+            self.query = SlicePoint((place[0], place[1], place[2]), where[0])
+
+    def _wish_key(self) -> Any:
+        return None if self.where is None else (id(self.inspected.model or self.controller.session), *self.where)
+
+    def _ask(self, on_end: Callable[[], None] | None = None, *, pictured: bool = True) -> bool:
+        """Ask for the present query; whether anything was asked."""
+        if not self.awake:
+            return False
+        if self.inspected.is_automatic:
+            return ask_windows(self, self._wish_key(), self._show, on_end)
+        return ask_slice(self, self._wish_key(), self._seen_for, self._show, on_end, pictured=pictured)
+
+    def _show(self, seen: Seen, made_for: tuple[Any, ...]) -> None:
+        """Take over what the worker found, unless another slice, volume or model was chosen meanwhile."""
+        model = self.inspected.model if self.inspected.is_automatic else self.controller.model
+        if made_for[:3] != self._wish_key() or seen.inspection.model is not model:
+            return
+        self._pace.answered()
+        if not seen.is_pictured and self.seen is not None:
+            seen = replace(seen, pictures=self.seen.pictures)
+        self.seen, self._seen_for = seen, made_for
+        self.site = seen.answer.site
+        if self.head not in seen.answer.names:
+            self.head = seen.answer.names[-1]
+        self._organs.follow(self.where)
+        self.draw()
+        self._matrix.follow()
+        if seen.is_pictured:
+            self.changed.emit()
+        else:
+            self._pace.picture(seen)
+
+    # ------------------------------------------------------------------ drawing
+
+    def draw(self) -> None:
+        """Show the chosen map, or what is drawn in its place, in the viewer."""
+        self._drawing.draw(self.answer, self.head, self.where)
+
+    @property
+    def upside_down(self) -> bool:
+        """Whether thumbnails are turned: z runs down the rows of coronal and sagittal slices; superior belongs up."""
+        return self.where is not None and self.where[0] != 0
+
+    def _forget(self) -> None:
+        self.seen = self._seen_for = None
+        self._organs.forget()
+        if self.asks == "organ":
+            self.asks = "voxel"
+        self._drawing.forget()
+        self.changed.emit()
+        self._matrix.forget()

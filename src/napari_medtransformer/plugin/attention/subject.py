@@ -1,0 +1,53 @@
+"""What causes are looked for: the object that was clicked, or the label that an automatic model gives the voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_medtransformer.plugin.notify import warn
+
+if TYPE_CHECKING:
+    from napari_medtransformer.attention.heatmap import Heatmap
+    from napari_medtransformer.inspection.ablation import HeadEffect
+    from napari_medtransformer.plugin.attention.state import AttentionState
+    from napari_medtransformer.progress import Steps
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What heads are ranked for and gradients start from. Both functions run in the worker."""
+
+    name: str
+    rank: Callable[[], Steps[list[HeadEffect]]]
+    relevance: Callable[[], Heatmap]
+
+
+def subject_of(state: AttentionState) -> Subject | None:
+    """The present one; None, with a notification of what to do, where there is none."""
+    inspection: Any = state.inspection  # of windows with an automatic model, else of a slice
+    if state.inspected.is_automatic:
+        if inspection is None or inspection.label == "background":
+            what = (
+                "Nothing was asked yet" if inspection is None else f"{inspection.model.card.name} calls it background"
+            )
+            warn(f"{what}: click a voxel inside a structure that the model names.")
+            return None
+        from napari_medtransformer.inspection.relevance import label_relevance
+        from napari_medtransformer.inspection.volume_ablation import rank_heads_for_label
+
+        return Subject(inspection.label, lambda: rank_heads_for_label(inspection), lambda: label_relevance(inspection))
+    workspace, prompts = state.controller.workspace, state.prompts_by_object()
+    if inspection is None or workspace is None or workspace.current_object not in prompts:
+        warn("The selected object has no prompt on the slice that was asked about: click it there first.")
+        return None
+    from napari_medtransformer.inspection.ablation import rank_heads
+    from napari_medtransformer.inspection.relevance import mask_relevance
+
+    given = prompts[workspace.current_object]
+    return Subject(
+        state.object_name(workspace.current_object),
+        lambda: rank_heads(inspection, given),
+        lambda: mask_relevance(inspection, given),
+    )

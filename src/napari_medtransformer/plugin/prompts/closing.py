@@ -1,0 +1,51 @@
+"""Before a window with unsaved work closes, the user is asked."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QObject
+
+from napari_medtransformer.plugin.prompts.questions import Closing, ask_closing
+
+if TYPE_CHECKING:
+    from napari_medtransformer.plugin.prompts.dock import PromptDock
+
+
+class CloseGuard(QObject):
+    """Watches the viewer's window. A program that closes the viewer takes its layers away first, and is not asked.
+
+    ask(names, kept) is how the user is asked.
+    """
+
+    def __init__(self, viewer: Any, dock: PromptDock) -> None:
+        super().__init__(dock)
+        self._dock = weakref.ref(dock)
+        self.ask: Callable[[list[str], bool], Closing] = ask_closing
+        viewer.window._qt_window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """True, and the window stays, if the user says so."""
+        if event.type() != QEvent.Type.Close:
+            return False
+        dock = self._dock()
+        if dock is None or self._may_close(dock):
+            return False
+        event.ignore()
+        return True
+
+    def _may_close(self, dock: PromptDock) -> bool:
+        controller = dock.controller
+        unsaved = [] if controller.viewer is None else controller.unsaved()
+        if not unsaved:
+            return True
+        answer = self.ask([workspace.layer.name for workspace in unsaved], controller.preferences.autosave)
+        if answer is Closing.SAVE:
+            for workspace in unsaved:
+                controller.set_layer(workspace.layer)
+                if not dock.work.save_session():
+                    return False
+            return True
+        return answer is Closing.LEAVE

@@ -1,0 +1,49 @@
+"""Questions that stop the window because an answer is needed: before labels are replaced, and before work is lost."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_medtransformer.plugin.prompts.commits import Overlap
+
+
+class Closing(Enum):
+    """What becomes of unsaved work when the window closes."""
+
+    SAVE = "save"
+    LEAVE = "leave"
+    STAY = "stay"
+
+
+def ask_overlap(name: str, voxels: int, parent: QWidget | None = None) -> Overlap | None:
+    """What to do with labels that are there already; None to do nothing."""
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("Commit")
+    box.setText(f"{name} already has other labels in {voxels} voxels that the objects cover.")
+    keep = box.addButton("Keep those labels", QMessageBox.ButtonRole.AcceptRole)
+    replace = box.addButton("Replace them", QMessageBox.ButtonRole.DestructiveRole)
+    new = box.addButton("Into a new layer", QMessageBox.ButtonRole.ActionRole)
+    box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(keep)
+    box.exec()
+    answers = {keep: Overlap.KEEP, replace: Overlap.OVERWRITE, new: Overlap.NEW_LAYER}
+    return next((answer for button, answer in answers.items() if box.clickedButton() is button), None)
+
+
+def ask_closing(names: list[str], kept: bool, parent: QWidget | None = None) -> Closing:
+    """What to do with unsaved work on the named images. kept: autosave offers it at the next start."""
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("Unsaved work")
+    box.setText(f"The prompts and objects on {', '.join(names)} are not saved.")
+    box.setInformativeText("They are offered again at the next start." if kept else "They will be lost.")
+    save = box.addButton("Save session…", QMessageBox.ButtonRole.AcceptRole)
+    leave = box.addButton("Close", QMessageBox.ButtonRole.DestructiveRole)
+    box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(save)
+    box.exec()
+    answers = {save: Closing.SAVE, leave: Closing.LEAVE}
+    return next((answer for button, answer in answers.items() if box.clickedButton() is button), Closing.STAY)

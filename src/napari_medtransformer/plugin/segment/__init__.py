@@ -1,0 +1,1 @@
+"""The Segment dock: automatic runs over whole volumes, their layers, their measures."""

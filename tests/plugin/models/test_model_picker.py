@@ -1,0 +1,389 @@
+"""The picker of models in a real viewer: finding, fetching, adding, choosing, and a model of another package."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.server
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_medtransformer.models import WeightsSource, registry
+from napari_medtransformer.models.download import is_on_disk
+from napari_medtransformer.models.registry import find_card
+from napari_medtransformer.models.settings import Settings, read_settings, write_settings
+from napari_medtransformer.models.weights import BUNDLED
+from napari_medtransformer.plugin.models.picker import ModelPicker
+from napari_medtransformer.plugin.models.slot import answers_prompts
+
+PATIENCE_MS = 60_000
+WEIGHTS = (BUNDLED / "medt-click-tiny.safetensors").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings and weights in empty folders; no network beyond this machine."""
+    monkeypatch.setenv("MEDT_SETTINGS", str(tmp_path / "settings.json"))
+    monkeypatch.setenv("MEDT_CACHE", str(tmp_path / "weights"))
+    for name in ("MEDT_MIRROR", "MEDT_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def open_picker(open_desk) -> Iterator:
+    """A function that opens a viewer on layers and the picker beside it."""
+    pickers = []
+
+    def open_it(*layers, model=None):
+        desk = open_desk(*layers, model=model)
+        picker = ModelPicker(desk.controller.models, answers_prompts, desk.viewer.window._qt_window)
+        picker.open_at()
+        desk.qtbot.waitUntil(lambda: picker.details.device.count() > 1, timeout=PATIENCE_MS)
+        pickers.append(picker)
+        return desk, picker
+
+    yield open_it
+    for picker in pickers:
+        picker.close()
+        picker.close_queue()
+
+
+def select(picker: ModelPicker, name: str) -> None:
+    """Click a model in the list."""
+    picker.list.tree.setCurrentItem(picker.list.tree.topLevelItem(picker.list.names.index(name)))
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_found_by_words_task_modality_dimensions_and_disk(open_picker) -> None:
+    _, picker = open_picker()
+    everything = {card.name for card in registry.list_models()}
+    assert set(picker.list.names) == everything
+    picker.list.search.setText("segment anything VIT-L")
+    assert set(picker.list.names) == {name for name in everything if "vit-l" in name}
+    select(picker, "sam-vit-l")
+    assert picker.card.name == "sam-vit-l"
+    picker.list.search.setText("")
+    picker.list.task.setCurrentIndex(picker.list.task.findData("automatic"))
+    picker.list.refresh()
+    assert set(picker.list.names) == {name for name in everything if find_card(name).task == "automatic"}
+    picker.list.task.setCurrentIndex(0)
+    picker.list.modality.setCurrentIndex(picker.list.modality.findData("ultrasound"))
+    picker.list.refresh()
+    assert "medsam" in picker.list.names
+    assert "sam-vit-b" not in picker.list.names
+    picker.list.modality.setCurrentIndex(0)
+    picker.list.dimensions.setCurrentIndex(picker.list.dimensions.findData(3))
+    picker.list.refresh()
+    assert set(picker.list.names) == {name for name in everything if find_card(name).dimensions == 3}
+    picker.list.dimensions.setCurrentIndex(0)
+    picker.list.on_disk.setChecked(True)
+    assert set(picker.list.names) == {name for name in everything if is_on_disk(find_card(name))}
+    picker.list.search.setText("no such model at all")
+    assert picker.list.names == []
+    assert picker.list.none.isVisible()
+    assert picker.card is None
+    assert not picker.use.isEnabled()
+
+
+def test_a_card_says_what_a_model_is_and_what_it_costs(open_picker) -> None:
+    _, picker = open_picker()
+    select(picker, "sam-vit-h")
+    text = picker.details.text.toPlainText()
+    for part in ("1024 × 1024", "download, 2.6 GB", "Apache-2.0", "Kirillov", "photographs"):
+        assert part in text
+    line = picker.details.memory_line.text()
+    assert "Needs about 4.6 GB" in line
+    assert "are free on this computer" in line
+    select(picker, "medt-click-tiny")
+    assert "CC BY-SA" in picker.details.text.toPlainText()
+    link = "What it was trained on"
+    assert link in picker.details.text.toPlainText()
+
+
+def test_a_model_for_another_dock_is_shown_and_says_where_it_belongs(open_picker) -> None:
+    _, picker = open_picker()
+    other = next(card for card in registry.list_models() if not answers_prompts(card))
+    select(picker, other.name)
+    assert not picker.use.isEnabled()
+    assert "dock for that" in picker.use.toolTip()
+
+
+# --- fetching --------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """Serves the bundled weights slowly enough to be watched, with ranges."""
+
+    def __init__(self) -> None:
+        self.ranges: list[str | None] = []
+        self.delay_s = 0.05
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range")
+                outer.ranges.append(wanted)
+                start = int(wanted[6:-1]) if wanted else 0
+                self.send_response(206 if wanted else 200)
+                self.send_header("Content-Length", str(len(WEIGHTS) - start))
+                self.send_header("ETag", '"one"')
+                if wanted:
+                    self.send_header("Content-Range", f"bytes {start}-{len(WEIGHTS) - 1}/{len(WEIGHTS)}")
+                self.end_headers()
+                for at in range(start, len(WEIGHTS), 1 << 19):
+                    time.sleep(outer.delay_s)
+                    try:
+                        self.wfile.write(WEIGHTS[at : at + (1 << 19)])
+                    except OSError:
+                        return
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server, and a model called remote-click whose weights it has."""
+    server = Server()
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    address = f"http://127.0.0.1:{server.http.server_port}/click.safetensors"
+    source = WeightsSource(address, "click.safetensors", hashlib.sha256(WEIGHTS).hexdigest(), len(WEIGHTS))
+    registry.register(dataclasses.replace(find_card("medt-click-tiny"), name="remote-click", weights=source))
+    yield server
+    registry.unregister("remote-click")
+    server.close()
+
+
+def test_a_download_shows_progress_is_cancelled_and_resumed_while_clicks_are_answered(
+    open_picker, torso, liver, click_model, remote: Server, tmp_path: Path
+) -> None:
+    desk, picker = open_picker(torso(), model=click_model)
+    select(picker, "remote-click")
+    assert picker.fetch.isVisible()
+    assert picker.fetch.text() == f"Download {len(WEIGHTS) / 1e6:.0f} MB"
+    remote.delay_s = 0.4
+    picker.fetch.click()
+    desk.qtbot.waitUntil(lambda: picker.progress.isVisible() and picker.progress.value() > 50, timeout=PATIENCE_MS)
+    desk.show(liver)
+    desk.prompt(liver)  # the worker that answers is another one
+    desk.wait()
+    assert desk.controller.session.labels[liver] == 1
+    assert picker.slot.downloads.progress("remote-click") is not None
+    begun = time.monotonic()
+    picker.cancel.click()
+    desk.qtbot.waitUntil(lambda: picker.slot.downloads.progress("remote-click") is None, timeout=PATIENCE_MS)
+    assert time.monotonic() - begun < 2
+    part = tmp_path / "weights" / "click.safetensors.part"
+    come = part.stat().st_size
+    assert 0 < come < len(WEIGHTS)
+    assert picker.fetch.text().startswith("Resume")
+    remote.delay_s = 0
+    picker.fetch.click()
+    desk.qtbot.waitUntil(lambda: is_on_disk(find_card("remote-click")), timeout=PATIENCE_MS)
+    desk.qtbot.waitUntil(lambda: not picker.progress.isVisible(), timeout=PATIENCE_MS)
+    assert remote.ranges[-1] == f"bytes={come}-"
+    item = picker.list.tree.topLevelItem(picker.list.names.index("remote-click"))
+    assert item.text(2) == "here"
+    assert (tmp_path / "weights" / "click.safetensors").read_bytes() == WEIGHTS
+
+
+def test_choosing_a_model_that_is_not_here_fetches_it_and_then_uses_it(open_picker, remote: Server) -> None:
+    desk, picker = open_picker()
+    select(picker, "remote-click")
+    assert picker.use.text() == "Download and use"
+    picker.use.click()
+    slot = desk.controller.models
+    assert slot.loading
+    desk.qtbot.waitUntil(lambda: f"of {len(WEIGHTS) / 1e6:.0f} MB" in slot.fetching, timeout=PATIENCE_MS)
+    desk.qtbot.waitUntil(lambda: slot.model is not None, timeout=PATIENCE_MS)
+    assert slot.model.card.name == "remote-click"
+    assert slot.fetching == ""
+
+
+def test_a_cancelled_download_leaves_the_slot_with_a_reason(open_picker, remote: Server) -> None:
+    desk, picker = open_picker()
+    remote.delay_s = 0.3
+    desk.controller.models.load("remote-click")
+    select(picker, "remote-click")
+    desk.qtbot.waitUntil(lambda: picker.cancel.isVisible(), timeout=PATIENCE_MS)
+    picker.cancel.click()
+    desk.qtbot.waitUntil(lambda: not desk.controller.models.loading, timeout=PATIENCE_MS)
+    assert "was cancelled" in desk.controller.models.fault
+
+
+def test_a_download_that_fails_says_why_in_the_window(open_picker, remote: Server, notifications) -> None:
+    desk, picker = open_picker()
+    write_settings(Settings(offline=True))
+    select(picker, "remote-click")
+    picker.fetch.click()
+    desk.qtbot.waitUntil(lambda: "switched off" in picker.message.text(), timeout=PATIENCE_MS)
+    assert any("switched off" in heard.message for heard in notifications)
+    assert picker.fetch.isVisible()
+
+
+# --- adding and choosing ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_the_user_s_becomes_a_model_that_stays(open_picker, tmp_path: Path) -> None:
+    desk, picker = open_picker()
+    path = tmp_path / "liver of ours.safetensors"
+    path.write_bytes(WEIGHTS)
+    picker.add_file(path)
+    desk.qtbot.waitUntil(lambda: "liver-of-ours" in picker.list.names, timeout=PATIENCE_MS)
+    assert picker.card.name == "liver-of-ours"
+    assert [values["name"] for values in read_settings().added] == ["liver-of-ours"]
+    picker.use.click()
+    desk.qtbot.waitUntil(lambda: desk.controller.models.model is not None, timeout=PATIENCE_MS)
+    assert desk.controller.models.model.card.weights == path
+    assert picker.remove.isVisible()
+    picker.remove.click()
+    assert "liver-of-ours" not in picker.list.names
+    assert path.is_file()
+
+
+def test_a_file_that_is_no_model_is_told(open_picker, tmp_path: Path, notifications) -> None:
+    desk, picker = open_picker()
+    path = tmp_path / "page.pth"
+    path.write_text("<!doctype html><title>Sign in</title>")
+    picker.add_file(path)
+    desk.qtbot.waitUntil(lambda: "web page" in picker.message.text(), timeout=PATIENCE_MS)
+    assert any("web page" in heard.message for heard in notifications)
+
+
+def test_device_and_number_format_are_chosen_and_models_used_before_come_back_at_once(open_picker) -> None:
+    desk, picker = open_picker()
+    slot = desk.controller.models
+    slot.load("medt-click-tiny")
+    desk.wait()
+    first = slot.model
+    picker.details.dtype.setCurrentIndex(picker.details.dtype.findData("bfloat16"))
+    picker.details.dtype.activated.emit(picker.details.dtype.currentIndex())
+    desk.wait()
+    assert str(slot.model.dtype) == "torch.bfloat16"
+    assert slot.model is not first
+    slot.set_plan("auto", "auto")
+    desk.wait()
+    assert slot.model is first
+
+
+def test_a_smaller_plan_is_told_as_a_notification(open_picker, notifications) -> None:
+    import torch
+
+    desk, _ = open_picker()
+    slot = desk.controller.models
+    slot.load("medt-click-tiny")
+    desk.wait()
+    model = slot.model
+
+    class Vast(torch.nn.Module):
+        """More than any machine has in float32, nothing in half precision."""
+
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *args: torch.Tensor) -> torch.Tensor:
+            if not torch.is_autocast_enabled("cpu"):
+                torch.empty(1 << 60, dtype=torch.uint8)
+            return self.inner(*args)
+
+    inner = model.network.encoder.stem2
+    model.network.encoder.stem2 = Vast(inner)
+    heard = "medt-click-tiny needs more memory than cpu in float32 has; going on with cpu in bfloat16"
+    try:
+        desk.controller.queue.submit(lambda: model.encode(np.zeros((64, 64), np.float32)), label="")
+        desk.qtbot.waitUntil(
+            lambda: any(heard.lower() in n.message.lower() for n in notifications), timeout=PATIENCE_MS
+        )
+    finally:
+        model.network.encoder.stem2 = inner
+    assert str(model.dtype) == "torch.bfloat16"
+
+
+def test_settings_are_kept_and_nonsense_is_refused(open_picker, tmp_path: Path, notifications) -> None:
+    _, picker = open_picker()
+    picker.gear.click()
+    settings = picker.settings
+    assert settings.isVisible()
+    settings.mirror.setText("https://mirror.example/weights")
+    settings.mirror.editingFinished.emit()
+    settings.offline.setChecked(True)
+    settings.kept.setValue(2.5)
+    assert read_settings() == Settings(mirror="https://mirror.example/weights", offline=True, kept_gb=2.5)
+    settings.mirror.setText("not an address")
+    settings.mirror.editingFinished.emit()
+    assert read_settings().mirror == "https://mirror.example/weights"
+    assert settings.mirror.text() == "https://mirror.example/weights"
+    assert any("not an address" in heard.message for heard in notifications)
+
+
+# --- a model of another package --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def example_package(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """The example package, installed by pip into a folder of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"),
+            *("--target", str(folder), str(repository / "examples" / "medt-example-model")),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return folder
+
+
+def test_a_model_of_an_installed_package_appears_segments_and_is_inspected(
+    open_picker, torso, liver, example_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_medtransformer.plugin.attention.dock import AttentionDock
+
+    monkeypatch.syspath_prepend(str(example_package))
+    desk, picker = open_picker(torso())
+    attention = AttentionDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(attention, name="Attention", area="right")
+    assert "example-grey" in picker.list.names
+    select(picker, "example-grey")
+    assert "as grey as the clicked place" in picker.details.text.toPlainText()
+    picker.use.click()
+    desk.qtbot.waitUntil(lambda: desk.controller.models.model is not None, timeout=PATIENCE_MS)
+    assert type(desk.controller.models.model).__module__ == "medt_example.model"
+    desk.show(liver)
+    desk.click(desk.controller.layer, liver)
+    desk.wait()
+    labels = desk.controller.session.labels
+    assert labels[liver] == 1
+    # the liver is one grey, air another
+    assert 500 < (labels[liver[0]] == 1).sum() < 0.6 * labels[liver[0]].size
+    assert labels[liver[0], 0, 0] == 0
+    state = desk.controller.attention
+    desk.qtbot.waitUntil(lambda: state.answer is not None, timeout=PATIENCE_MS)
+    assert next(iter(state.sites)).name == "encoder.0"
+    heatmap = state.inspection.heatmap("encoder.0", liver)
+    assert heatmap.heads == 2
+    drawn = heatmap.on_slice(smooth=False).mean(axis=0)
+    alike = np.abs(desk.controller.workspace.volume.data[liver[0]] - desk.controller.workspace.volume.data[liver]) < 30
+    assert drawn[alike].mean() > 3 * drawn[~alike].mean()
