@@ -72,4 +72,4 @@ class ClusterLost(MedTransformerError):
 
 
 class InvalidOption(MedTransformerError):
-    """An option of automatic segmentation is out of range or does not fit the model."""
+    """An option or a setting is out of range, or does not fit the model or the volume."""

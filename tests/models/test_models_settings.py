@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "write", [lambda path: write_settings(Settings()), lambda path: write_card(find_card("medsam"), path)]
+)
+def test_what_cannot_be_written_is_said_and_leaves_nothing(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").write_text("in the way")
+    monkeypatch.setenv("MEDT_SETTINGS", str(tmp_path / "a file" / "settings.json"))
+    with pytest.raises(CannotWrite, match="is no folder"):
+        write(tmp_path / "a file" / "card.json")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    monkeypatch.setenv("MEDT_SETTINGS", str(taken))
+    with pytest.raises(CannotWrite, match="was not written"):
+        write(taken)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a file", "taken"]
+
+
 def test_settings_are_kept_and_read_again() -> None:
     assert read_settings() == Settings()
     mine = Settings(cache="/data/weights", mirror="https://mirror.example", offline=True, kept_gb=1.5)
@@ -67,13 +86,6 @@ def test_damaged_settings_are_left_alone_with_a_warning() -> None:
         with pytest.warns(UserWarning, match="damaged"):
             assert read_settings() == Settings()
         assert settings_path().read_text() == text
-
-
-def test_settings_that_cannot_be_written_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MEDT_SETTINGS", str(tmp_path / "file" / "settings.json"))
-    with pytest.raises(CannotWrite, match="settings cannot be written"):
-        write_settings(Settings())
 
 
 def test_variables_come_before_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

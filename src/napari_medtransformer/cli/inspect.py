@@ -249,8 +249,8 @@ def _write_rows(
 ) -> None:
     import numpy as np
 
+    from napari_medtransformer.files import replacing
     from napari_medtransformer.inspection.heads import site_rows
-    from napari_medtransformer.volumes.writing import replacing
 
     arrays: dict[str, Any] = {}
     for site in inspection.sites:
@@ -262,7 +262,7 @@ def _write_rows(
 
 
 def _write_table(reports: list[HeadReport], inspection: Inspection, output: Path) -> None:
-    from napari_medtransformer.volumes.writing import replacing
+    from napari_medtransformer.files import replacing
 
     volume = inspection.volume
     if output.suffix.lower() == ".json":

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import replacing
 from napari_medtransformer.inspection.figure import draw_heads
 from napari_medtransformer.inspection.queries import ROLLOUT, Answer, Inspection, one_map
 from napari_medtransformer.inspection.shares import shares_by_label, shares_table
-from napari_medtransformer.volumes.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

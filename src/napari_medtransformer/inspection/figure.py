@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.volumes.writing import replacing
+from napari_medtransformer.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_medtransformer.errors import UnknownModel, UnreadableFile
+from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
 from napari_medtransformer.models.settings import read_settings, write_settings
 
@@ -50,11 +51,11 @@ def _hashable(value: Any) -> Any:
 
 
 def write_card(card: ModelCard, path: Path) -> None:
-    """Write a card beside its weights, whose path is kept relative if they lie in the same folder."""
+    """Write a card beside its weights; their path is kept relative if they lie in one folder. Raises CannotWrite."""
     values = card_as_dict(card)
     if isinstance(card.weights, Path) and card.weights.parent.resolve() == path.parent.resolve():
         values["weights"] = {"file": card.weights.name}
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_card(path: Path) -> ModelCard:

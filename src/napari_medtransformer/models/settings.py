@@ -8,12 +8,12 @@ import os
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import platformdirs
 
-from napari_medtransformer.errors import CannotWrite, UnreadableWeights
+from napari_medtransformer.errors import InvalidOption
+from napari_medtransformer.files import write_text
 
 SETTINGS_VARIABLE = "MEDT_SETTINGS"
 KEPT_GB = 4.0
@@ -37,11 +37,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.mirror and not self.mirror.startswith(("https://", "http://")):
-            raise UnreadableWeights(
-                f"the mirror is {self.mirror!r}; expected an address such as https://mirror.example."
-            )
+            raise InvalidOption(f"the mirror is {self.mirror!r}; expected an address such as https://mirror.example.")
         if not (math.isfinite(self.kept_gb) and self.kept_gb >= 0):
-            raise UnreadableWeights(f"models may be kept in 0 GB or more, not {self.kept_gb}.")
+            raise InvalidOption(f"models may be kept in 0 GB or more, not {self.kept_gb}.")
 
 
 def settings_path() -> Path:
@@ -62,19 +60,11 @@ def read_settings() -> Settings:
         known = {field.name for field in fields(Settings)}
         values = {name: value for name, value in read.items() if name in known}
         return Settings(**{**values, "added": tuple(values.get("added", ()))})
-    except (OSError, ValueError, TypeError, AttributeError, UnreadableWeights) as error:
+    except (OSError, ValueError, TypeError, AttributeError, InvalidOption) as error:
         warnings.warn(f"the settings in {path} are damaged and left out: {error}", stacklevel=2)
         return Settings()
 
 
 def write_settings(settings: Settings) -> None:
     """Keep the settings for later sessions; the file is replaced whole. Raises CannotWrite."""
-    path = settings_path()
-    text = json.dumps(asdict(settings), indent=1, ensure_ascii=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, prefix=".settings", delete=False, encoding="utf-8") as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise CannotWrite(f"the settings cannot be written to {path}: {error.strerror}.") from error
+    write_text(settings_path(), json.dumps(asdict(settings), indent=1, ensure_ascii=False))

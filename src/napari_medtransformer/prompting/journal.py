@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from napari_medtransformer.errors import InvalidSession, MedTransformerError, UnreadableFile
+from napari_medtransformer.files import replacing
 from napari_medtransformer.prompting.encoding import (
     MaskTable,
     followed_from_json,
@@ -30,7 +31,6 @@ from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.slice_model import PackedPrediction
 from napari_medtransformer.prompting.state import SessionState, SliceState
 from napari_medtransformer.prompting.storage import SessionFacts, facts_from_json, facts_to_json
-from napari_medtransformer.volumes.writing import replacing
 
 _MAGIC = b"medt-journal-1\n"
 _HEAD = struct.Struct("<III")  # length of the JSON, of the masks, checksum of both

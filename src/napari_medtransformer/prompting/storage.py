@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from napari_medtransformer.errors import CannotWrite, InvalidPrompt, InvalidSession, MedTransformerError, UnreadableFile
+from napari_medtransformer.files import replacing
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel, model_on_volume
@@ -31,7 +32,6 @@ from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.slice_model import ModelOnVolume, PackedPrediction, SliceModel
 from napari_medtransformer.prompting.state import SessionState
 from napari_medtransformer.volumes.volume import Volume
-from napari_medtransformer.volumes.writing import replacing
 
 FORMAT = "napari-medtransformer session"
 VERSION = 3  # 2 had no answers in 3D, 1 points, boxes and masks only; both are still read

@@ -226,7 +226,7 @@ def _remove_parts(errands: Sequence[Errand]) -> None:
 
 def _write_tables(report: BatchReport, job: Job, folder: Path) -> None:
     """The summary of what is done, and of what failed or nothing."""
-    from napari_medtransformer.volumes.writing import replacing
+    from napari_medtransformer.files import replacing
 
     structures = [label.name for label in job.card.labels]
     rows = [

@@ -168,7 +168,7 @@ def _key(job: Job, case: Case) -> str:
 
 def _write_record(errand: Errand, key: str, done: Done) -> None:
     """Written after the labels: without it they count as unfinished."""
-    from napari_medtransformer.volumes.writing import replacing
+    from napari_medtransformer.files import replacing
 
     values = asdict(done) | {"version": _RECORD_VERSION, "key": key}
     values.pop("skipped")

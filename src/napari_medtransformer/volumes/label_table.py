@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_medtransformer.errors import CannotWrite, UnreadableFile
+from napari_medtransformer.files import replacing
 
 Color = tuple[float, float, float]
 # Successive hues that far apart never come close (the golden ratio's conjugate).
@@ -92,8 +93,6 @@ def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **c
     NaN and infinities, which JSON does not know, are null there. Raises CannotWrite for another suffix or when
     the system refuses.
     """
-    from napari_medtransformer.volumes.writing import replacing
-
     target = Path(path)
     rows = [
         {"number": label.number, "name": label.name, "color": hex_color(label.color)}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import replacing
 from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table
 from napari_medtransformer.volumes.volume import Volume
 
@@ -106,28 +103,6 @@ def _write(stored: np.ndarray, volume: Volume, target: Path, table: list[Label] 
                 write_meta(stored, volume.grid, stream)
 
 
-@contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A stream to a new file that takes the place of `target` once everything is written; on any error it is removed.
-
-    Raises CannotWrite for what the system refuses (full disk, missing folder, no permission).
-    """
-    target = Path(os.path.realpath(target))  # a link keeps pointing at the new file
-    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
-    try:
-        # Opened with the usual mode, so that the user's umask decides who may read it (a tempfile would be private).
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())  # a full disk may show only here
-        temporary.replace(target)
-    except OSError as error:
-        raise CannotWrite(f"{target} was not written: {_reason(error, target)}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
 def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[str, ...] = LABEL_SUFFIXES) -> Path:
     """`path` if its name and folder allow writing what belongs to `volume`. Raises CannotWrite."""
     target = Path(path)
@@ -142,14 +117,3 @@ def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[
             if any(target.samefile(file) for file in (volume.source.path, *volume.source.files)):
                 raise CannotWrite(f"{target} is the image itself and was left as it is. Choose another name.")
     return target
-
-
-def _reason(error: OSError, target: Path) -> str:
-    """Why the system refused, and what to do about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full. Free some space on the disk of {target.parent} and save again."
-    if error.errno == errno.EFBIG:
-        return "it would exceed the largest file allowed here. Save it elsewhere."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write in {target.parent}. Save it elsewhere."
-    return f"{error.strerror or error}."

@@ -212,6 +212,9 @@ def test_preferences_are_kept_and_damaged_ones_left_alone(own_folders) -> None:
     chosen = Preferences(auto=False, memory_mb=300, cluster="tcp://somewhere:8786")
     write_preferences(chosen)
     assert read_preferences() == chosen
+    preferences_path().write_text('{"memory_mb": Infinity}')
+    with pytest.warns(UserWarning, match="damaged"):
+        assert read_preferences() == Preferences()
     preferences_path().write_text("{ not json")
     with pytest.warns(UserWarning, match="damaged"):
         assert read_preferences() == Preferences()

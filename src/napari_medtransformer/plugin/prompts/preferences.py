@@ -7,11 +7,10 @@ import os
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import platformdirs
 
-from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import write_text
 
 PREFERENCES_VARIABLE = "MEDT_PREFERENCES"
 """Names another file for them."""
@@ -51,18 +50,11 @@ def read_preferences() -> Preferences:
         read = json.loads(path.read_text(encoding="utf-8"))
         kinds = {field.name: type(getattr(Preferences(), field.name)) for field in fields(Preferences)}
         return Preferences(**{name: kinds[name](value) for name, value in read.items() if name in kinds})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, OverflowError, TypeError, AttributeError) as error:
         warnings.warn(f"the preferences in {path} are damaged and left out: {error}", stacklevel=2)
         return Preferences()
 
 
 def write_preferences(preferences: Preferences) -> None:
     """Keep them for later sessions; the file is replaced whole. Raises CannotWrite."""
-    path = preferences_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, prefix=".prompting", delete=False, encoding="utf-8") as file:
-            file.write(json.dumps(asdict(preferences), indent=1))
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise CannotWrite(f"the preferences cannot be written to {path}: {error.strerror}.") from error
+    write_text(preferences_path(), json.dumps(asdict(preferences), indent=1))

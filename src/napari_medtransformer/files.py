@@ -1,0 +1,58 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from napari_medtransformer.errors import CannotWrite
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A stream to a new file that takes the place of `target` once everything is written; on any error it is removed.
+
+    Raises CannotWrite for what the system refuses (full disk, missing folder, no permission).
+    """
+    target = Path(os.path.realpath(target))  # a link keeps pointing at the new file
+    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
+    try:
+        # Opened with the usual mode, so that the user's umask decides who may read it (a tempfile would be private).
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # a full disk may show only here
+        temporary.replace(target)
+    except OSError as error:
+        raise CannotWrite(f"{target} was not written: {_reason(error, target)}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file whole (UTF-8), its folder made if need be. Raises CannotWrite."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{target} was not written: {_reason(error, target)}") from error
+    with replacing(target) as stream:
+        stream.write(text.encode())
+
+
+def _reason(error: OSError, target: Path) -> str:
+    """Why the system refused, and what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full. Free some space on the disk of {target.parent} and save again."
+    if error.errno == errno.EFBIG:
+        return "it would exceed the largest file allowed here. Save it elsewhere."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write in {target.parent}. Save it elsewhere."
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{target.parent} is no folder. Save it elsewhere."
+    return f"{error.strerror or error}."
