@@ -92,7 +92,7 @@ def measured(name: str, once: bool) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": processor(),
-        "sites": number_of_sites(model),
+        "sites": len(model.attention_sites()),
     }
     if card.task == "automatic":
         found |= automatic(model, volume, once)
@@ -102,16 +102,6 @@ def measured(name: str, once: bool) -> dict[str, Any]:
         found |= clicks_on_one_slice(model, volume) if once else clicks_on_slices(model, volume)
     found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found
-
-
-def number_of_sites(model: Any) -> int | None:
-    """How many attention sites the model has; None where it cannot be looked into."""
-    from napari_medtransformer.errors import UnsupportedModel
-
-    try:
-        return len(model.attention_sites())
-    except UnsupportedModel:
-        return None
 
 
 def clicks_on_slices(model: Any, volume: Any) -> dict[str, Any]:
@@ -200,7 +190,7 @@ def as_table(kept: dict[str, Any]) -> str:
     ]
     for name, one in sorted(kept.items(), key=lambda item: item[1]["parameters"]):
         rows.append(
-            f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['input']} | {one['dtype']} | {one['sites'] or '–'} | "
+            f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['input']} | {one['dtype']} | {one['sites']} | "
             f"{one['load_s']:.1f} | {one['first_s']:.1f} ({one['what'].split(';')[0]}) | {one['next_s']:.2f} | "
             f"{one['peak_bytes'] / 1e9:.2f} |"
         )

@@ -76,12 +76,14 @@ def test_a_published_swin_unetr_segments_as_in_monai(monai_swin: SwinUNETR) -> N
     assert (model.logits(windows) - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
-def test_a_model_that_sees_the_patient_turned_offers_no_heatmaps_that_would_land_mirrored(monai_swin) -> None:
-    model = swin_unetr.build(
-        card("swin-unetr", "monai-12-ras", (32, 32, 32)), monai_swin.state_dict(), seed=0, device=CPU, dtype=FLOAT
-    )
-    with pytest.raises(UnsupportedModel, match="turned round"):
-        model.attention_sites()
+@pytest.mark.parametrize(
+    ("module", "architecture", "side"),
+    [(swin_unetr, "monai-12-ras", 32), (unetr, "monai-4", 16), (unetr, "compact", 8), (swin_unetr, "compact", 8)],
+)
+def test_a_window_of_a_single_last_token_is_refused_in_words(module, architecture: str, side: int) -> None:
+    model = module.build(card("x", architecture, (64, 64, 64)), None, seed=0, device=CPU, dtype=FLOAT)
+    with pytest.raises(UnsupportedVolume, match=f"more than {side} voxels"):
+        model.logits(torch.zeros(1, 1, side, side, side))
 
 
 @pytest.mark.parametrize("name", ["swin-unetr-btcv", "unetr-btcv"])

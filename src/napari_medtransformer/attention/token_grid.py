@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.sites import TokenLayout
@@ -19,9 +20,10 @@ from napari_medtransformer.errors import QueryOutOfGrid
 class TokenGrid:
     """The tokens of one side of a site for one image, 2D (y, x) or 3D (z, y, x).
 
-    A token index counts the prefix tokens first, then the grid's tokens row-major. layout: how tokens tile the
-    network's input. placement: where the native image lies in that input; None for tokens without a place, of which
-    there are `free_tokens`. An integer native coordinate is a pixel's centre.
+    A token index counts the prefix tokens first, then the grid's tokens row-major, as they lie in the image; in which
+    order the kernel sees them is for `window_tokens` to say. layout: how tokens tile the network's input. placement:
+    where the native image lies in that input; None for tokens without a place, of which there are `free_tokens`. An
+    integer native coordinate is a pixel's centre.
     """
 
     layout: TokenLayout
@@ -35,6 +37,11 @@ class TokenGrid:
             raise ValueError(f"tokens with a place need the image's placement: {self.layout}")
         if len(self.layout.patch) != len(self.placement.input_shape):
             raise ValueError(f"layout and placement have different numbers of axes: {self.layout}, {self.placement}")
+        if self.layout.turn is not None:
+            covered = tuple(n * p for n, p in zip(self.shape, self.layout.patch, strict=True))
+            if covered != self.placement.input_shape:
+                # a part of a token at the end that the network sees would lie at the image's beginning
+                raise ValueError(f"whole tokens do not fill the input of a network that sees it turned: {self}")
 
     @property
     def has_place(self) -> bool:
@@ -190,16 +197,30 @@ class TokenGrid:
     @cached_property
     def window_tokens(self) -> torch.Tensor:
         """(windows, tokens per window) token indices as the kernel sees them, -1 where a window holds padding."""
+        index, turn = torch.arange(math.prod(self.shape)).reshape(self.shape), self.layout.turn
+        if turn is not None:
+            index = turn.to_network(index)
         if self.window is None:
-            return torch.arange(self.n_tokens)[None]
-        padded = [math.ceil(n / w) * w for n, w in zip(self.shape, self.window)]
-        index = np.full(padded, -1, dtype=np.int64)
-        index[tuple(slice(n) for n in self.shape)] = np.arange(math.prod(self.shape)).reshape(self.shape)
-        index = np.roll(index, [-s for s in self.shift], axis=tuple(range(index.ndim)))
-        split = index.reshape([part for n, w in zip(padded, self.window) for part in (n // w, w)])
-        axes = len(padded)
-        split = split.transpose([2 * a for a in range(axes)] + [2 * a + 1 for a in range(axes)])
-        return torch.from_numpy(np.ascontiguousarray(split).reshape(-1, math.prod(self.window)))
+            return torch.cat([torch.arange(self.prefix), self.prefix + index.flatten()])[None]
+        window, shift = self.window, self.shift
+        if turn is not None:
+            window, shift = turn.sizes_to_network(window), turn.sizes_to_network(shift)
+        padding = [(0, -n % w) for n, w in zip(index.shape, window, strict=True)]
+        index = F.pad(index, [n for ends in reversed(padding) for n in ends], value=-1)
+        index = torch.roll(index, [-s for s in shift], dims=tuple(range(index.ndim)))
+        split = index.reshape([part for n, w in zip(index.shape, window, strict=True) for part in (n // w, w)])
+        axes = index.ndim
+        order = [2 * a for a in range(axes)] + [2 * a + 1 for a in range(axes)]
+        return split.permute(order).reshape(-1, math.prod(window))
+
+    def window_edges(self, axis: int) -> np.ndarray:
+        """Along an axis, the tokens before which a window begins or behind which one ends: (n,) in 0 … tokens."""
+        if self.window is None:
+            return np.zeros(0, np.int64)
+        tokens, turn = self.shape[axis], self.layout.turn
+        edges = np.arange(tokens + 1)
+        seen = tokens - edges if turn is not None and turn.backward[axis] else edges
+        return edges[(seen - self.shift[axis]) % self.window[axis] == 0]
 
     @cached_property
     def window_of_token(self) -> torch.Tensor:

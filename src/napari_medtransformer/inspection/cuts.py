@@ -40,6 +40,7 @@ def cut_grid(grid: TokenGrid, axis: int) -> TokenGrid:
         0,
         None if grid.window is None else _without(grid.window, axis),
         None if grid.window is None else _without(grid.shift, axis),
+        turn=None if layout.turn is None else layout.turn.without(axis),
     )
     native, resized, inputs = (
         _without(shape, axis) for shape in (placement.native_shape, placement.resized_shape, placement.input_shape)

@@ -42,8 +42,10 @@ def full_matrix(captured: CapturedSite, head: int) -> np.ndarray:
             "ask single voxels, or what every token receives: both never make it."
         )
     matrix = torch.empty((captured.site.query_grid.n_tokens, captured.call.k_shape[2]))
-    for rows, queries, _ in captured.blocks():
-        matrix[queries] = rows[head].cpu()
+    everywhere = captured.site.key_grid.window is None
+    for rows, queries, keys in captured.blocks():
+        # a network that sees the image turned has its keys in another order
+        matrix[queries] = rows[head].cpu()[:, keys.argsort()] if everywhere else rows[head].cpu()
     return matrix.numpy()
 
 

@@ -40,11 +40,7 @@ def window_lines(grid: TokenGrid) -> np.ndarray:
     """(n, 2, 2) segments along the edges of a slice's attention windows, where the cyclic shift puts them."""
     if grid.window is None:
         return np.zeros((0, 2, 2))
-    edges = []
-    for axis, (tokens, window, shift) in enumerate(zip(grid.shape, grid.window, grid.shift, strict=True)):
-        every = np.arange(tokens + 1)
-        edges.append(_edges(grid, axis, every[(every - shift) % window == 0]))
-    return _lines(grid, edges)
+    return _lines(grid, [_edges(grid, axis, grid.window_edges(axis)) for axis in range(len(grid.shape))])
 
 
 def _edges(grid: TokenGrid, axis: int, index: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from napari_medtransformer.attention.positions import (
     find_positional_encodings,
 )
 from napari_medtransformer.attention.token_grid import TokenGrid
+from napari_medtransformer.attention.turn import Turn
 from napari_medtransformer.errors import QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.inspection.ablation import ObjectEffect, masks_under
 from napari_medtransformer.inspection.inspect import SliceInspection
@@ -28,10 +30,26 @@ MOST_TILES, MOST_PLACES = 16, 32
 
 
 def encodings_of(inspection: Inspection) -> list[PositionalEncoding]:
-    """The positional encodings of the inspected model, Fourier features laid out on the image's token grid."""
+    """The positional encodings of the inspected model as they lie in the image, Fourier features on its token grid."""
     sites = encoder_sites(inspection)
+    network, turn = inspection.model.network, sites[-1].query_grid.layout.turn if sites else None
     grid = sites[-1].query_grid.shape if sites else None
-    return find_positional_encodings(inspection.model.network, grid)
+    if grid is None or turn is None:
+        return find_positional_encodings(network, grid)
+    return [in_image(encoding, turn) for encoding in find_positional_encodings(network, turn.sizes_to_network(grid))]
+
+
+def in_image(encoding: PositionalEncoding, turn: Turn) -> PositionalEncoding:
+    """An encoding of a network that sees images turned, its places and offsets along the image's axes.
+
+    Vectors along a single axis stay as they are: nothing says which axis they are of.
+    """
+    if isinstance(encoding, RelativeBias):
+        return replace(encoding, values=turn.to_image(encoding.values).contiguous())
+    if isinstance(encoding, PositionTable) and len(encoding.grid) == len(turn.axes):
+        laid_out = turn.to_image(encoding.vectors.T.unflatten(1, encoding.grid))
+        return replace(encoding, grid=tuple(laid_out.shape[1:]), vectors=laid_out.flatten(1).T.contiguous())
+    return encoding
 
 
 def describe_encoding(encoding: PositionalEncoding) -> str:

@@ -14,7 +14,7 @@ from napari_medtransformer.models.compact import MULTIPLE, compact_config, compa
 from napari_medtransformer.models.initial import draw_weights
 from napari_medtransformer.models.monai_attention import use_fused_attention
 from napari_medtransformer.models.weights import fill
-from napari_medtransformer.models.window_model import WindowModel, own_names
+from napari_medtransformer.models.window_model import PATIENT_RAS, WindowModel, own_names
 
 # MONAI's SwinUNETR halves its windows five times.
 MONAI_MULTIPLE = 32
@@ -46,5 +46,5 @@ def build(
         draw_weights(network, seed)
     else:
         fill(network, own_names(weights, network), card.name)
-    network = use_fused_attention(network)
-    return WindowModel(card, network, device, dtype, multiple=MONAI_MULTIPLE, turned=len(parts) == 3)
+    network, turn = use_fused_attention(network), PATIENT_RAS if len(parts) == 3 else None
+    return WindowModel(card, network, device, dtype, multiple=MONAI_MULTIPLE, turn=turn)

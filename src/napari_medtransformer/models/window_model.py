@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.sites import SiteSpec
-from napari_medtransformer.errors import UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.attention.turn import Turn
+from napari_medtransformer.errors import UnsupportedVolume
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.monai_attention import attention_sites
 from napari_medtransformer.models.scaling import FixedRange, Scaling, ZScore
+
+# (z, y, x) growing to Superior, Posterior, Left as (x, y, z) growing to Right, Anterior, Superior.
+PATIENT_RAS = Turn((2, 1, 0), (False, True, True))
 
 # Layers that MONAI 1.4 and later make in every transformer block and use only where text is attended to.
 _UNUSED = ("norm_cross_attn.", "cross_attn.")
@@ -28,8 +33,8 @@ _SURPLUS = ("vit.patch_embedding.cls_token", "vit.cls_token")
 class WindowModel(AutomaticModel):
     """A network that maps windows (b, channels, z, y, x) to logits, behind the interface of automatic models.
 
-    turned: the network sees (x, y, z) growing to the patient's Right, Anterior and Superior, as MONAI's published
-    models do, instead of (z, y, x) growing to Superior, Posterior and Left.
+    turn: how the network sees a window, where not as (z, y, x) growing to Superior, Posterior and Left; PATIENT_RAS of
+    MONAI's published models.
     """
 
     def __init__(
@@ -40,13 +45,13 @@ class WindowModel(AutomaticModel):
         dtype: torch.dtype,
         *,
         multiple: int,
-        turned: bool = False,
+        turn: Turn | None = None,
     ) -> None:
         self.card = card
         self.network = network.to(device).eval()
         self.device, self.dtype = device, dtype
         self.on_encode: list[Callable[[InputPlacement], None]] = []
-        self.turned = turned
+        self.turn = turn
         self._multiple = multiple
         self._scaling = scaling_of(card)
 
@@ -63,7 +68,7 @@ class WindowModel(AutomaticModel):
     def logits(self, windows: Tensor) -> Tensor:
         """Logits of a batch of windows: (b, channels, z, y, x) to (b, 1 + labels, z, y, x) float32.
 
-        Raises UnsupportedVolume for axes that are no multiples of `window_multiple`.
+        Raises UnsupportedVolume for axes that are no multiples of `window_multiple`, and for a window of one of each.
         """
         return self._logits(windows)
 
@@ -79,28 +84,32 @@ class WindowModel(AutomaticModel):
                 f"{self.card.name} takes windows whose axes are multiples of {self._multiple}, not "
                 f"{tuple(windows.shape[2:])}; pad them."
             )
+        if all(n == self._multiple for n in windows.shape[2:]):
+            # its last layers would normalise a single number
+            raise UnsupportedVolume(
+                f"{self.card.name} takes windows of more than {self._multiple} voxels along at least one axis; use a "
+                "larger one."
+            )
         inputs = windows.to(self.device, torch.float32)
-        if self.turned:
-            inputs = inputs.permute(0, 1, 4, 3, 2).flip((2, 3))
+        if self.turn is not None:
+            inputs = self.turn.to_network(inputs)
         # Parameters stay float32; whoever wants another number format around it opens that autocast outside.
         half = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype) if half else nullcontext():
             found: Tensor = self.network(inputs.contiguous())
-        if self.turned:
-            found = found.flip((2, 3)).permute(0, 1, 4, 3, 2)
+        if self.turn is not None:
+            found = self.turn.to_image(found)
         return found.float()
 
     def attention_sites(self) -> list[SiteSpec]:
-        """Every attention site of the network, in the order in which they run.
+        """Every attention site of the network, in the order in which they run, its tokens where they lie in a window.
 
-        Raises UnsupportedModel where the network sees the patient turned round: heatmaps would land mirrored.
+        Raises UnsupportedModel for a network without a ViT or Swin transformer of MONAI.
         """
-        if self.turned:
-            raise UnsupportedModel(
-                f"{self.card.name} sees the patient turned round, and where its tokens lie is not worked out yet; "
-                "look inside another model, such as medt-hippocampus-swin."
-            )
-        return attention_sites(self.network)
+        sites = attention_sites(self.network)
+        if self.turn is None:
+            return sites
+        return [replace(s, queries=s.queries.seen_turned(self.turn), keys=s.keys.seen_turned(self.turn)) for s in sites]
 
 
 def scaling_of(card: ModelCard) -> Scaling:
