@@ -63,15 +63,13 @@ class MaskPrediction:
     scores: np.ndarray
 
 
-class PromptableModel(ABC):
-    """A segmentation transformer that answers prompts on a 2D image.
+class LoadedModel(ABC):
+    """What every model has once it is loaded.
 
-    `network` is the torch module that runs; `on_encode` is called with the placement of every image before it is
-    encoded or decoded, which is how a probe learns where tokens lie. Parameters are float32; `dtype` is what the
-    encoder's matrix products run in, under autocast.
-
-    Where memory runs out, `encode` and `decode` of every adapter move the model to a smaller plan and run again (see
-    `smaller`): both read `device` and `dtype` each time. `on_smaller` is told; without one it is a warning.
+    `network` is the torch module that runs; `on_encode` is called with the placement of every image, crop or window
+    before it runs, which is how a probe learns where tokens lie. Parameters are float32; `dtype` is what the network's
+    matrix products run in, under autocast. `on_smaller` is told when memory runs out and a smaller plan is taken;
+    without one it is a warning.
     """
 
     card: ModelCard
@@ -81,18 +79,47 @@ class PromptableModel(ABC):
     on_encode: list[Callable[[InputPlacement], None]]
     on_smaller: Callable[[str], None] | None = None
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "encode" in cls.__dict__:
-            cls.encode = fits_in_memory(cls.encode)  # type: ignore[method-assign]
-        if "decode" in cls.__dict__:
-            cls.decode = fits_in_memory(_follows_the_model(cls.decode))  # type: ignore[method-assign]
-
     def autocast(self) -> AbstractContextManager[object]:
-        """The context that an encoder runs in, by `dtype`."""
+        """The context that the network runs in, by `dtype`."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @abstractmethod
+    def attention_sites(self) -> list[SiteSpec]:
+        """Every attention site of the network, encoder first, in the order in which they run."""
+
+
+class EncodingModel(LoadedModel):
+    """A model that encodes once and answers many prompts.
+
+    Where memory runs out, `encode` and `decode` of every adapter move the model to a smaller plan and run again (see
+    `smaller`): both read `device` and `dtype` each time.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = {name: method for name, method in vars(cls).items() if not getattr(method, "__isabstractmethod__", False)}
+        if "encode" in own:
+            cls.encode = fits_in_memory(own["encode"])  # type: ignore[attr-defined]
+        if "decode" in own:
+            cls.decode = fits_in_memory(_follows_the_model(own["decode"]))  # type: ignore[attr-defined]
+
+
+def _follows_the_model(decode: Callable[..., Any]) -> Callable[..., Any]:
+    """A decoder that takes embeddings from where its model was before it was moved."""
+
+    @wraps(decode)
+    def following(self: EncodingModel, embedding: Any, prompts: Any) -> Any:
+        if any(feature.device != self.device for feature in embedding.features):
+            embedding = replace(embedding, features=tuple(f.to(self.device) for f in embedding.features))
+        return decode(self, embedding, prompts)
+
+    return following
+
+
+class PromptableModel(EncodingModel):
+    """A segmentation transformer that answers prompts on a 2D image."""
 
     @abstractmethod
     def placement(self, native_shape: tuple[int, int], pixel_size: tuple[float, float] = (1.0, 1.0)) -> InputPlacement:
@@ -108,10 +135,6 @@ class PromptableModel(ABC):
     @abstractmethod
     def decode(self, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
         """Predict the candidate masks of one object; best score first is not promised."""
-
-    @abstractmethod
-    def attention_sites(self) -> list[SiteSpec]:
-        """Every attention site of the network, encoder first, in the order in which they run."""
 
     def differentiable_logits(
         self, image: np.ndarray, pixel_size: tuple[float, float], prompts: Prompts
@@ -136,31 +159,12 @@ class PromptableModel(ABC):
         return ()
 
 
-def _follows_the_model(decode: Callable[..., MaskPrediction]) -> Callable[..., MaskPrediction]:
-    """A decoder that takes embeddings from where its model was before it was moved."""
-
-    @wraps(decode)
-    def following(self: PromptableModel, embedding: ImageEmbedding, prompts: Prompts) -> MaskPrediction:
-        if any(feature.device != self.device for feature in embedding.features):
-            embedding = replace(embedding, features=tuple(f.to(self.device) for f in embedding.features))
-        return decode(self, embedding, prompts)
-
-    return following
-
-
-class AutomaticModel(ABC):
+class AutomaticModel(LoadedModel):
     """A segmentation transformer that names the structures in windows of a volume, without prompts.
 
     The card says the window (input.size, (z, y, x) or (y, x) for models that work slice by slice), the voxel size it
-    was trained for and the labels: class i of the logits is card.labels[i - 1], class 0 is background. `on_encode` is
-    called with the placement of every window before it runs, which is how a probe learns where tokens lie.
+    was trained for and the labels: class i of the logits is card.labels[i - 1], class 0 is background.
     """
-
-    card: ModelCard
-    network: torch.nn.Module
-    device: torch.device
-    dtype: torch.dtype
-    on_encode: list[Callable[[InputPlacement], None]]
 
     @property
     def window_multiple(self) -> tuple[int, ...] | None:
@@ -182,10 +186,6 @@ class AutomaticModel(ABC):
     def differentiable_logits(self, windows: torch.Tensor) -> torch.Tensor:
         """The same in a pass that keeps its graph for gradients. Raises UnsupportedModel where a family offers none."""
         raise UnsupportedModel(f"{self.card.name} offers no gradients here; look at its attention instead.")
-
-    @abstractmethod
-    def attention_sites(self) -> list[SiteSpec]:
-        """Every attention site of the network, in the order in which they run."""
 
 
 def box_tokens(box: tuple[float, float, float, float]) -> tuple[PromptToken, PromptToken]:

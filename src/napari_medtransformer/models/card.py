@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+from napari_medtransformer.errors import UnsupportedModel
+
+T = TypeVar("T")
+
+BUNDLED = Path(__file__).parent / "bundled"
+"""The folder of the weights that come with this package, each with a page about them beside it."""
 
 Task = Literal["promptable", "automatic"]
 Fit = Literal["pad", "stretch"]
@@ -146,3 +154,13 @@ class ModelCard:
             raise ValueError(f"{self.name}: two labels share a value")
         if self.memory_bytes is not None and self.memory_bytes <= 0:
             raise ValueError(f"{self.name}: memory is positive, not {self.memory_bytes}")
+
+
+def architecture_of(card: ModelCard, known: Mapping[str, T], what: str) -> T:
+    """What is known of a card's architecture. what: how its family is called in a message.
+
+    Raises UnsupportedModel that lists the architectures there are.
+    """
+    if card.architecture not in known:
+        raise UnsupportedModel(f"{card.name}: no {what} is called {card.architecture!r}; there are {', '.join(known)}.")
+    return known[card.architecture]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +14,8 @@ from napari_medtransformer.attention.bias import DecomposedBias
 from napari_medtransformer.attention.fused import attend
 from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.attention.sites import SiteKind, SiteSpec, TokenLayout
-from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import PromptToken
-from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card import ModelCard, architecture_of
 from napari_medtransformer.models.initial import Network, draw_weights, empty
 from napari_medtransformer.models.sam_family import PromptTensors, SamFamilyAdapter, decoder_sites
 from napari_medtransformer.models.sam_names import transformers_names
@@ -114,9 +113,7 @@ def build(
 
 def vision_sizes(card: ModelCard) -> dict[str, Any]:
     """The image encoder's configuration for a card. Raises UnsupportedModel for an unknown architecture."""
-    if card.architecture not in _VISION:
-        raise UnsupportedModel(f"{card.name}: no SAM is called {card.architecture!r}; there are {', '.join(_VISION)}.")
-    width, blocks, heads, global_blocks = _VISION[card.architecture]
+    width, blocks, heads, global_blocks = architecture_of(card, _VISION, "SAM")
     return {
         "hidden_size": width,
         "num_hidden_layers": blocks,
@@ -126,21 +123,21 @@ def vision_sizes(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def empty_sam(config: Any, kind: type[nn.Module] = SamModel) -> Any:
-    """A SamModel, or one of its kin, with uninitialised parameters."""
+def empty_sam(config: Any, make: Callable[[Any], nn.Module] = SamModel) -> Any:
+    """A SamModel, or one of its kin, with uninitialised parameters. make: its class, or what makes it of a config."""
     config._attn_implementation = "sdpa"
-    network: Any = empty(lambda: kind(config))
+    network: Any = empty(lambda: make(config))
     # one matrix under two names; leaving the meta device made two of it
     network.prompt_encoder.shared_embedding = network.shared_image_embedding
     return network
 
 
-def random_sam(config: Any, seed: int, kind: type[nn.Module] = SamModel) -> Any:
+def random_sam(config: Any, seed: int, make: Callable[[Any], nn.Module] = SamModel) -> Any:
     """A SamModel, or one of its kin, with weights drawn from `seed`, whose attention depends on the image.
 
     transformers' own initialisation is made for loading: its encoder starts at 1e-10.
     """
-    return draw_weights(empty_sam(config, kind), seed)
+    return draw_weights(empty_sam(config, make), seed)
 
 
 def use_fused_attention(network: Network) -> Network:

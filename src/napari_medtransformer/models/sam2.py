@@ -11,9 +11,8 @@ from torch import Tensor
 from transformers import Sam2Config, Sam2Model, Sam2VideoConfig
 
 from napari_medtransformer.attention.sites import SiteSpec
-from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.base import PromptToken
-from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card import ModelCard, architecture_of
 from napari_medtransformer.models.following import Follower
 from napari_medtransformer.models.initial import draw_weights, empty
 from napari_medtransformer.models.sam2_following import MemoryFollower
@@ -151,9 +150,7 @@ def build(
 
     Raises UnreadableWeights if they do not fit, UnsupportedModel for an unknown architecture.
     """
-    if card.architecture not in _HIERA:
-        raise UnsupportedModel(f"{card.name}: no Hiera is called {card.architecture!r}; there are {', '.join(_HIERA)}.")
-    network = empty_sam2(sam2_config(_HIERA[card.architecture], card.input.size[0]))
+    network = empty_sam2(sam2_config(architecture_of(card, _HIERA, "Hiera"), card.input.size[0]))
     memory = Sam2Memory(memory_config(card.input.size[0]))
     if weights is None:
         draw_weights(network, seed)

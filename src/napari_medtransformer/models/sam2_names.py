@@ -8,30 +8,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# applied in this order, each to what the one before left
-_RENAMES: tuple[tuple[str, str], ...] = (
+from napari_medtransformer.models.renaming import (
+    SAM_DECODER,
+    Renames,
+    perceptron_depths,
+    perceptron_layer,
+    renamed,
+    share_frequencies,
+)
+
+_RENAMES: Renames = (
     (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
     (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
     (r"^vision_encoder\.backbone\.patch_embed\.proj\.", "vision_encoder.backbone.patch_embed.projection."),
     (r"^sam_prompt_encoder\.", "prompt_encoder."),
     (r"^sam_mask_decoder\.", "mask_decoder."),
-    (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
     (r"\.out_proj\.", ".o_proj."),
-    (r"^prompt_encoder\.mask_downscaling\.0\.", "prompt_encoder.mask_embed.conv1."),
-    (r"^prompt_encoder\.mask_downscaling\.1\.", "prompt_encoder.mask_embed.layer_norm1."),
-    (r"^prompt_encoder\.mask_downscaling\.3\.", "prompt_encoder.mask_embed.conv2."),
-    (r"^prompt_encoder\.mask_downscaling\.4\.", "prompt_encoder.mask_embed.layer_norm2."),
-    (r"^prompt_encoder\.mask_downscaling\.6\.", "prompt_encoder.mask_embed.conv3."),
-    (r"^mask_decoder\.output_upscaling\.0\.", "mask_decoder.upscale_conv1."),
-    (r"^mask_decoder\.output_upscaling\.1\.", "mask_decoder.upscale_layer_norm."),
-    (r"^mask_decoder\.output_upscaling\.3\.", "mask_decoder.upscale_conv2."),
-    (
-        r"^prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix$",
-        "prompt_encoder.shared_embedding.positional_embedding",
-    ),
+    *SAM_DECODER,
     (r"^no_mem_embed$", "no_memory_embedding"),
 )
-# perceptrons: their first and last layers have names of their own in transformers
+# perceptrons, of the encoder's blocks too
 _PERCEPTRON = re.compile(
     r"^((?:image_encoder\.trunk\.blocks\.\d+\.mlp)|(?:sam_mask_decoder\.(?:transformer\.layers\.\d+\.mlp|"
     r"output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)))\.layers\.(\d+)\."
@@ -44,8 +40,8 @@ _VIDEO = re.compile(
     r"obj_ptr_|no_memory_positional_encoding|no_object_pointer|object_pointer_proj|temporal_positional_encoding_|"
     r"occlusion_spatial_embedding_parameter)"
 )
-# the memory's tensors in Meta's names, applied as _RENAMES
-_MEMORY_RENAMES: tuple[tuple[str, str], ...] = (
+# the memory's tensors in Meta's names
+_MEMORY_RENAMES: Renames = (
     (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
     (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
     (r"^no_obj_ptr$", "no_object_pointer"),
@@ -66,7 +62,6 @@ _MEMORY_RENAMES: tuple[tuple[str, str], ...] = (
 # four times convolution, norm and activation, then a last convolution: 0, 1, 3, 4, … 12
 _DOWNSAMPLER = re.compile(r"^memory_encoder\.mask_downsampler\.encoder\.(\d+)\.")
 _DOWNSAMPLER_STEPS = 4
-_SHARED = ("prompt_encoder.shared_embedding.positional_embedding", "shared_image_embedding.positional_embedding")
 
 
 def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,18 +72,12 @@ def transformers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     needed = {name: value for name, value in state.items() if not _VIDEO.match(name)}
     named = needed
     if any(name.startswith("sam_mask_decoder.") for name in needed):
-        depth: dict[str, int] = {}
-        for name in needed:
-            if part := _PERCEPTRON.match(name):
-                depth[part[1]] = max(depth.get(part[1], 0), int(part[2]))
+        depths = perceptron_depths(needed, _PERCEPTRON)
         points = sorted((int(part[1]), name) for name in needed if (part := _POINT.match(name)))
-        named = {_rename(name, depth): value for name, value in needed.items() if not _POINT.match(name)}
+        named = {_rename(name, depths): value for name, value in needed.items() if not _POINT.match(name)}
         if points:
             named[_POINTS] = torch.cat([needed[name] for _, name in points])
-    # one matrix under two names; some files leave one out
-    for here, there in (_SHARED, _SHARED[::-1]):
-        if here in named:
-            named.setdefault(there, named[here])
+    share_frequencies(named)
     return named
 
 
@@ -102,17 +91,10 @@ def _rename_memory(name: str) -> str:
         step, place = divmod(int(part[1]), 3)
         layer = "final_conv" if step == _DOWNSAMPLER_STEPS else f"layers.{step}.{('conv', 'norm')[place]}"
         name = f"memory_encoder.mask_downsampler.{layer}.{name[part.end() :]}"
-    for pattern, replacement in _MEMORY_RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return renamed(name, _MEMORY_RENAMES)
 
 
-def _rename(name: str, depth: Mapping[str, int]) -> str:
+def _rename(name: str, depths: Mapping[str, int]) -> str:
     if part := _PERCEPTRON.match(name):
-        stem, layer, rest = part[1], int(part[2]), name[part.end() :]
-        last = depth[stem]
-        place = "proj_in" if layer == 0 else "proj_out" if layer == last else f"layers.{layer - 1}"
-        name = f"{stem}.{place}.{rest}"
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+        name = f"{part[1]}.{perceptron_layer(int(part[2]), depths[part[1]])}.{name[part.end() :]}"
+    return renamed(name, _RENAMES)

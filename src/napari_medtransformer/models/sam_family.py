@@ -25,8 +25,8 @@ from napari_medtransformer.models.base import (
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.resizing import pad, resize
 
-# a mask prompt says nothing about the padding: outside, about as surely as SAM's own masks say it
-_OUTSIDE_LOGIT = -8.0
+OUTSIDE_LOGIT = -8.0
+"""Of a mask prompt where it says nothing, as in padding: outside, about as surely as SAM's own masks say it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ class SamFamilyAdapter(PromptableModel):
         if logits is None:
             return None
         native = torch.from_numpy(np.ascontiguousarray(logits, np.float32)).to(self.device)[None, None]
-        whole = pad(resize(native, placement.resized_shape), self._size, _OUTSIDE_LOGIT)
+        whole = pad(resize(native, placement.resized_shape), self._size, OUTSIDE_LOGIT)
         # the prompt encoder halves a mask twice on its way to the token grid
         return F.interpolate(whole, size=(4 * self._grid,) * 2, mode="bilinear", align_corners=False, antialias=True)
 

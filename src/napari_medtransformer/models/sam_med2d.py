@@ -11,8 +11,7 @@ from transformers import SamConfig, SamModel, SamVisionConfig
 
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.card import ModelCard
-from napari_medtransformer.models.initial import draw_weights, empty
-from napari_medtransformer.models.sam import SamAdapter, vision_sizes
+from napari_medtransformer.models.sam import SamAdapter, empty_sam, random_sam, vision_sizes
 from napari_medtransformer.models.sam_family import PromptTensors
 from napari_medtransformer.models.sam_names import transformers_names
 from napari_medtransformer.models.weights import fill
@@ -84,24 +83,16 @@ def build(
     """
     size = card.input.size[0]
     config = SamConfig(vision_config=SamVisionConfig(**vision_sizes(card)), prompt_encoder_config={"image_size": size})
-    network = empty_sam_med2d(config)
     if weights is None:
-        draw_weights(network, seed)
-    else:
-        fill(network, transformers_names(weights), card.name)
+        return SamMed2DAdapter(card, random_sam(config, seed, adapted_sam), device, dtype)
+    network = empty_sam(config, adapted_sam)
+    fill(network, transformers_names(weights), card.name)
     return SamMed2DAdapter(card, network, device, dtype)
 
 
-def empty_sam_med2d(config: SamConfig) -> SamModel:
-    """A SamModel with an adapter in each block of its image encoder and uninitialised parameters."""
-    config._attn_implementation = "sdpa"
-
-    def make() -> SamModel:
-        network = SamModel(config)
-        for layer in network.vision_encoder.layers:
-            layer.mlp = AdaptedPerceptron(layer.mlp)
-        return network
-
-    network = empty(make)
-    network.prompt_encoder.shared_embedding = network.shared_image_embedding
+def adapted_sam(config: SamConfig) -> SamModel:
+    """A SamModel with an adapter in each block of its image encoder."""
+    network = SamModel(config)
+    for layer in network.vision_encoder.layers:
+        layer.mlp = AdaptedPerceptron(layer.mlp)
     return network

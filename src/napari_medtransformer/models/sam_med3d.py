@@ -15,15 +15,13 @@ from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.initial import draw_weights, empty
-from napari_medtransformer.models.sam_family import decoder_sites
+from napari_medtransformer.models.sam_family import OUTSIDE_LOGIT, decoder_sites
 from napari_medtransformer.models.sam_med3d_network import SamMed3D, SamMed3DConfig, turned
 from napari_medtransformer.models.volume_model import VolumeEmbedding, VolumeMask, VolumePromptableModel, VolumePrompts
 from napari_medtransformer.models.weights import fill
 
 # Hounsfield units to which the authors clamp CT in training
 _CT_LIMITS = (-1000.0, 1000.0)
-# of a mask prompt beyond the part of the volume that it covers
-_OUTSIDE_LOGIT = -8.0
 
 
 class SamMed3DModel(VolumePromptableModel):
@@ -73,7 +71,7 @@ class SamMed3DModel(VolumePromptableModel):
             listener(placement)
         points, labels = self._clicks(placement, prompts)
         logits, scores = self.network.decode(
-            embedding.features[0].to(self.device), points, labels, self._mask(placement, prompts.previous)
+            embedding.features[0], points, labels, self._mask(placement, prompts.previous)
         )
         coarse = logits[:, :1].float()
         start, native = native_logits(coarse, placement)
@@ -118,9 +116,9 @@ class SamMed3DModel(VolumePromptableModel):
             return torch.zeros(1, 1, side, side, side, device=self.device)
         if previous.coarse is not None and previous.placement == placement:
             return previous.coarse.to(self.device)
-        whole = np.full(placement.native_shape, _OUTSIDE_LOGIT, np.float32)
+        whole = np.full(placement.native_shape, OUTSIDE_LOGIT, np.float32)
         whole[previous.slices] = previous.logits
-        crop = crop_of(whole, placement, outside=_OUTSIDE_LOGIT)
+        crop = crop_of(whole, placement, outside=OUTSIDE_LOGIT)
         return F.avg_pool3d(crop[None, None], 4).to(self.device)
 
 

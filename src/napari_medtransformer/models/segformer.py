@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from napari_medtransformer.attention.sites import SiteSpec
-from napari_medtransformer.errors import UnsupportedModel
-from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card import ModelCard, architecture_of
 from napari_medtransformer.models.initial import draw_weights, empty
+from napari_medtransformer.models.renaming import Renames, renamed
 from napari_medtransformer.models.slice_segmenter import SliceSegmenter, classes_of
 from napari_medtransformer.models.transformers_attention import attention_sites
 from napari_medtransformer.models.weights import fill
@@ -27,8 +26,8 @@ _SIZES: dict[str, tuple[tuple[int, int, int, int], int, int]] = {
     "mit-b4": ((3, 8, 27, 3), 64, 768),
     "mit-b5": ((3, 6, 40, 3), 64, 768),
 }
-# published names to those of transformers 5.23, applied in this order
-_RENAMES: tuple[tuple[str, str], ...] = (
+# published names to those of transformers 5.23
+_RENAMES: Renames = (
     (r"^segformer\.encoder\.patch_embeddings\.(\d+)\.", r"segformer.stages.\1.patch_embeddings."),
     (r"^segformer\.encoder\.block\.(\d+)\.(\d+)\.", r"segformer.stages.\1.blocks.\2."),
     (r"^segformer\.encoder\.layer_norm\.(\d+)\.", r"segformer.stages.\1.layer_norm."),
@@ -63,11 +62,7 @@ def build(
 
     Raises UnreadableWeights if they do not fit, UnsupportedModel for an unknown architecture.
     """
-    if card.architecture not in _SIZES:
-        raise UnsupportedModel(
-            f"{card.name}: no SegFormer is called {card.architecture!r}; there are {', '.join(_SIZES)}."
-        )
-    blocks, width, decoder = _SIZES[card.architecture]
+    blocks, width, decoder = architecture_of(card, _SIZES, "SegFormer")
     config = SegformerConfig(
         depths=list(blocks),
         hidden_sizes=[width, 2 * width, 5 * width, 8 * width],
@@ -87,9 +82,7 @@ def empty_segformer(config: SegformerConfig) -> Any:
     return empty(lambda: SegformerForSemanticSegmentation._from_config(config, attn_implementation="sdpa"))
 
 
-def names_of(
-    weights: Mapping[str, Tensor], network: nn.Module, renames: tuple[tuple[str, str], ...]
-) -> dict[str, Tensor]:
+def names_of(weights: Mapping[str, Tensor], network: nn.Module, renames: Renames) -> dict[str, Tensor]:
     """A checkpoint under the names of the network that the installed transformers makes.
 
     Published names are those of transformers 4; a release that kept them needs no renaming.
@@ -97,9 +90,4 @@ def names_of(
     own = network.state_dict().keys()
     if weights.keys() <= own:
         return dict(weights)
-    named = {}
-    for name, value in weights.items():
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        named[name] = value
-    return named
+    return {renamed(name, renames): value for name, value in weights.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -64,8 +63,7 @@ class SliceSegmenter(AutomaticModel):
         return self._logits(windows)
 
     def _logits(self, windows: Tensor) -> Tensor:
-        half = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype) if half else nullcontext():
+        with self.autocast():
             found = self._slice_logits(windows.to(self.device, torch.float32)).float()
         if found.shape[2:] != windows.shape[2:]:
             found = F.interpolate(found, size=windows.shape[2:], mode="bilinear", align_corners=False)

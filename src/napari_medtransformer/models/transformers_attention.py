@@ -11,9 +11,12 @@ from torch import nn
 
 from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
 from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.models.sam_family import decoder_sites
 
 # input pixels per token of DETR's encoder: what ResNet's five halvings leave
 _DETR_STRIDE = 32
+# input pixels per token of SAM 2's image embedding
+_SAM2_TOKEN = (16, 16)
 
 
 def attention_sites(network: nn.Module) -> list[SiteSpec]:
@@ -61,24 +64,8 @@ def _windowed(stride: int, window: int) -> TokenLayout:
 
 
 def _sam2_decoder(transformer: Any, prefix: str) -> list[SiteSpec]:
-    image = TokenLayout((16, 16))
-    sides: dict[SiteKind, tuple[str, TokenLayout, TokenLayout]] = {
-        "prompt": ("self_attn", FREE_TOKENS, FREE_TOKENS),
-        "prompt-to-image": ("cross_attn_token_to_image", FREE_TOKENS, image),
-        "image-to-prompt": ("cross_attn_image_to_token", image, FREE_TOKENS),
-    }
-    sites = []
-    for i, layer in enumerate(transformer.layers):
-        for kind, (module, queries, keys) in sides.items():
-            name = f"decoder.{i}.{'prompts' if kind == 'prompt' else kind}"
-            heads = getattr(layer, module).num_attention_heads
-            sites.append(SiteSpec(name, f"{prefix}layers.{i}.{module}", kind, heads, queries, keys))
-    last = "final_attn_token_to_image"
-    heads = getattr(transformer, last).num_attention_heads
-    sites.append(
-        SiteSpec("decoder.final.prompt-to-image", f"{prefix}{last}", "prompt-to-image", heads, FREE_TOKENS, image)
-    )
-    return sites
+    heads = transformer.layers[0].self_attn.num_attention_heads
+    return decoder_sites(prefix.removesuffix("."), len(transformer.layers), heads, TokenLayout(_SAM2_TOKEN))
 
 
 def _segformer(model: Any, prefix: str) -> list[SiteSpec]:

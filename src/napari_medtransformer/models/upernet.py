@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation
 
 from napari_medtransformer.attention.sites import SiteSpec
-from napari_medtransformer.errors import UnsupportedModel
-from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card import ModelCard, architecture_of
 from napari_medtransformer.models.initial import draw_weights
+from napari_medtransformer.models.renaming import Renames
 from napari_medtransformer.models.segformer import names_of
 from napari_medtransformer.models.slice_segmenter import SliceSegmenter, classes_of
 from napari_medtransformer.models.swin_attention import swin_sites, use_fused_attention
@@ -25,8 +25,8 @@ _SIZES: dict[str, tuple[int, tuple[int, ...], tuple[int, ...], int]] = {
     "swin-b": (128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
     "swin-l": (192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
 }
-# published names to those of transformers 5.23, applied in this order
-_RENAMES: tuple[tuple[str, str], ...] = (
+# published names to those of transformers 5.23
+_RENAMES: Renames = (
     (r"^backbone\.embeddings\.", "backbone.swin.embeddings."),
     (r"^backbone\.encoder\.", "backbone.swin.encoder."),
     (r"^backbone\.layernorm\.", "backbone.swin.layernorm."),
@@ -65,9 +65,7 @@ def build(
 
     Raises UnreadableWeights if they do not fit, UnsupportedModel for an unknown architecture.
     """
-    if card.architecture not in _SIZES:
-        raise UnsupportedModel(f"{card.name}: no Swin is called {card.architecture!r}; there are {', '.join(_SIZES)}.")
-    width, blocks, heads, window = _SIZES[card.architecture]
+    width, blocks, heads, window = architecture_of(card, _SIZES, "Swin")
     backbone = SwinConfig(
         embed_dim=width,
         depths=list(blocks),

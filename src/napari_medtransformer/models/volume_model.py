@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import SiteSpec
-from napari_medtransformer.models.base import PromptToken
-from napari_medtransformer.models.card import ModelCard
-from napari_medtransformer.models.smaller import fits_in_memory
+from napari_medtransformer.models.base import EncodingModel, PromptToken
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,33 +55,11 @@ class VolumePrompts:
     previous: VolumeMask | None = None
 
 
-class VolumePromptableModel(ABC):
+class VolumePromptableModel(EncodingModel):
     """A segmentation transformer that answers clicks in 3D.
 
-    The card's input.size is the crop (z, y, x) and input.spacing_mm the voxel size at which it is seen. `on_encode` is
-    called with the placement of every crop before it is encoded or decoded. Where memory runs out, `encode` and
-    `decode` move the model to a smaller plan and run again, as those of 2D models do; `on_smaller` is told.
+    The card's input.size is the crop (z, y, x) and input.spacing_mm the voxel size at which it is seen.
     """
-
-    card: ModelCard
-    network: torch.nn.Module
-    device: torch.device
-    dtype: torch.dtype
-    on_encode: list[Callable[[InputPlacement], None]]
-    on_smaller: Callable[[str], None] | None = None
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "encode" in cls.__dict__:
-            cls.encode = fits_in_memory(cls.encode)  # type: ignore[method-assign]
-        if "decode" in cls.__dict__:
-            cls.decode = fits_in_memory(cls.decode)  # type: ignore[method-assign]
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context that an encoder runs in, by `dtype`."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
     @abstractmethod
     def placement(
@@ -103,10 +76,6 @@ class VolumePromptableModel(ABC):
     @abstractmethod
     def decode(self, embedding: VolumeEmbedding, prompts: VolumePrompts) -> VolumeMask:
         """Predict one object. Prompts outside the crop are left out; raises InvalidPrompt if none is inside."""
-
-    @abstractmethod
-    def attention_sites(self) -> list[SiteSpec]:
-        """Every attention site of the network, encoder first, in the order in which they run."""
 
     def prompt_tokens(self, prompts: VolumePrompts) -> tuple[PromptToken, ...]:
         """The tokens that these prompts become in the decoder, in its order; empty where a family cannot tell."""

@@ -14,11 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from napari_medtransformer.errors import UnreadableWeights
-from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card import BUNDLED, ModelCard
 from napari_medtransformer.models.download import fetch_weights
 from napari_medtransformer.progress import Progress, run_to_end
-
-BUNDLED = Path(__file__).parent / "bundled"
 
 # Keys under which training scripts keep the network's tensors, beside optimiser and epoch.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "teacher")

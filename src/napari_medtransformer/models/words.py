@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.card import BUNDLED, ModelCard
 
 
 def weights_in_words(card: ModelCard) -> str:
@@ -22,7 +22,7 @@ def weights_in_words(card: ModelCard) -> str:
 
 def model_card_text(card: ModelCard) -> str:
     """What is written beside a model's weights about its training, scores and limits (Markdown); empty without it."""
-    weights = Path(__file__).parent / "bundled" / card.weights if isinstance(card.weights, str) else card.weights
+    weights = BUNDLED / card.weights if isinstance(card.weights, str) else card.weights
     if not isinstance(weights, Path):
         return ""
     beside = weights.with_suffix(".md")
