@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import typer.main
 
 import napari_medtransformer as nmt
-from napari_medtransformer.cli.app import run
+from napari_medtransformer.cli.app import app, run
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]):
@@ -73,3 +74,55 @@ def test_a_warning_of_this_package_is_one_line_on_stderr(tmp_path, capsys: pytes
     warning, error = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: x.png")
     assert error.startswith("error: ")
+
+
+def test_a_pipe_gets_every_model_on_one_line_with_all_there_is_to_tell(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert run(["models"]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    for card in nmt.list_models():
+        assert all(text in lines[card.name] for text in (card.task, card.licence, *card.modalities)), card.name
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_no_line_is_wider_than_the_terminal(columns: str, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (["models"], ["models", "info", "medt-click-tiny"]):
+        assert run(words) == 0
+        assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= int(columns)
+
+
+def commands() -> list[list[str]]:
+    """The words of every command there is."""
+    program = typer.main.get_command(app)
+    found: list[list[str]] = []
+    for name, command in program.commands.items():
+        found += [[name, below] for below in getattr(command, "commands", {})] or [[name]]
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_help_in_a_narrow_terminal_names_every_option_in_full_with_a_sentence(
+    words: list[str], capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    assert run([*words, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "…" not in told
+    assert "..." not in told
+    for parameter in command.params:
+        assert all(option in told for option in parameter.opts if option.startswith("-"))
+        assert parameter.name == "help" or (parameter.help or "").rstrip(" .") != "", parameter.name
+
+
+@pytest.mark.parametrize("words", [[], ["train"]])
+def test_a_program_without_a_command_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run(words) == 0
+    told = capsys.readouterr()
+    assert "Commands:" in told.out
+    assert told.err == ""

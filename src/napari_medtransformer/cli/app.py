@@ -19,7 +19,7 @@ from napari_medtransformer.cli.convert import convert
 from napari_medtransformer.cli.demo import demo
 from napari_medtransformer.cli.inspect import inspect
 from napari_medtransformer.cli.measure import measure
-from napari_medtransformer.cli.messages import one_line, say_error, warnings_as_lines
+from napari_medtransformer.cli.messages import help_without_command, one_line, say_error, warnings_as_lines
 from napari_medtransformer.cli.models import models_app
 from napari_medtransformer.cli.segment import segment
 from napari_medtransformer.cli.train import train_app
@@ -27,10 +27,9 @@ from napari_medtransformer.errors import MedTransformerError
 
 app = typer.Typer(
     name="medtransformer",
-    help="Click-to-segment CT and MR volumes with pretrained transformers, and look inside their attention.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's boxes clip names of options in narrow terminals
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(click)
@@ -51,14 +50,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Options of the program itself, given before the command."""
+    """Click on CT and MR volumes, segment them, and look inside the attention of pretrained transformers."""
+    help_without_command(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

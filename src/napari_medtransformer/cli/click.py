@@ -63,9 +63,10 @@ def click(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Segment the object under your points and boxes, and write it as label 1 on the image's own grid.
+    """Segment an object from your points and boxes.
 
-    Coordinates are voxel indices in the file's own order, counted from 0, as nibabel and ITK-SNAP show them.
+    It is written as label 1 on the image's own grid. Coordinates are voxel indices in the file's own order, counted
+    from 0, as nibabel and ITK-SNAP show them.
     """
     from napari_medtransformer.cli.coordinates import box_zyx, parse_axis, parse_box, parse_point, point_zyx
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json, say_warning

@@ -50,7 +50,10 @@ def convert(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write an image, one series of a DICOM folder or one frame of a 4D file in another format, or on another grid."""
+    """Write an image or labels in another format, or on another grid.
+
+    --series and --frame choose one series of a DICOM folder and one frame of a 4D file.
+    """
     from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.volumes import read_label_names, read_labels, write_labels, write_volume
 

@@ -24,7 +24,7 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open napari on the sample CT with both docks: click an organ, look at the heads."""
+    """Open napari on the sample CT: click an organ, look at the heads."""
     from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.errors import MedTransformerError
 

@@ -104,11 +104,11 @@ def inspect(
     weights: WeightsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what every attention head attends to from a voxel, on its slice.
+    """Show what every attention head attends to from a voxel.
 
-    The voxel is also the click with which the decoder runs; of an automatic model, the windows that hold it run.
-    Coordinates are voxel indices in the file's own order, counted from 0. Heatmaps and figure are of --site, or of the
-    encoder's last site.
+    A slice is looked at, of a 3D model the volume. The voxel is also the click with which the decoder runs; of an
+    automatic model, the windows that hold it run. Coordinates are voxel indices in the file's own order, from 0.
+    Heatmaps and figure are of --site, or of the encoder's last site.
     """
     from napari_medtransformer.cli.coordinates import parse_axis, parse_query, point_zyx
     from napari_medtransformer.inspection.figure import figure_path
@@ -368,8 +368,9 @@ def _as_sites(reports: list[HeadReport], inspection: Inspection, volume: Volume)
 
 def _print_table(reports: list[HeadReport], inspection: Inspection, volume: Volume) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from napari_medtransformer.cli.messages import console
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("site", no_wrap=True)
@@ -389,12 +390,11 @@ def _print_table(reports: list[HeadReport], inspection: Inspection, volume: Volu
         else:
             top = ", ".join(f"{c:.0f}" for c in _file_index(report.top_zyx, volume))
         table.add_row(
-            name if report.site != last else "",
-            str(report.head),
+            *(name if report.site != last else "", str(report.head)),
             f"{report.entropy:.2f}",
             "–" if report.distance_mm is None else f"{report.distance_mm:.0f}",
             top,
             f"{100 * report.top_share:.1f}",
         )
         last = report.site
-    Console().print(table)
+    console().print(table)

@@ -31,7 +31,7 @@ def download_bar(name: str) -> Iterator[Callable[[Progress], None]]:
     """A callback for a download's Progress in bytes, drawn on stderr if that is a terminal."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

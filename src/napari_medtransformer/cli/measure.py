@@ -53,7 +53,7 @@ def measure(
     frame: Frame = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every label: its name and volume in millilitres, and the image's values inside it."""
+    """Measure every label: name, millilitres, the image's values."""
     from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.volumes import (
         label_statistics,
@@ -94,8 +94,9 @@ def _as_row(one: LabelStatistics, *, with_values: bool) -> dict[str, Any]:
 
 def _print(found: list[LabelStatistics], image: Volume | None) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from napari_medtransformer.cli.messages import console
 
     unit = "" if image is None else "\n(HU)" if image.modality == "CT" else "\n"
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -106,4 +107,4 @@ def _print(found: list[LabelStatistics], image: Volume | None) -> None:
     for one in found:
         values = [] if image is None else [f"{getattr(one, column):.5g}" for column in _OF_THE_IMAGE]
         table.add_row(str(one.label.number), one.label.name, str(one.voxels), f"{one.volume_ml:.2f}", *values)
-    Console().print(table)
+    console().print(table)

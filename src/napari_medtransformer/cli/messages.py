@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
 
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 T = TypeVar("T")
 
+_UNWRAPPED = 10_000  # columns: more than any line of a table has
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -55,6 +62,26 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | None) else str(value)
 
 
+def help_without_command(context: typer.Context) -> None:
+    """Show a group's help where none of its commands was named, and end."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise typer.Exit
+
+
+def console() -> Console:
+    """Where tables are printed: stdout, as wide as a terminal is, and as wide as they need in a pipe or file.
+
+    What stands in a cell is text: brackets in a name are no markup.
+    """
+    from rich.console import Console
+
+    made = Console(markup=False, highlight=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _UNWRAPPED
+    return made
+
+
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
     """Show this package's own warnings as one line each; those of libraries are for their developers, so hide them."""
@@ -76,7 +103,7 @@ def run_with_progress(steps: Steps[T], title: str) -> T:
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         for step in steps:

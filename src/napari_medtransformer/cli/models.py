@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +14,17 @@ from napari_medtransformer.models.words import size_in_words, weights_in_words
 if TYPE_CHECKING:
     from napari_medtransformer.models import ModelCard
 
-_HELP = "The models there are: list, info NAME, fetch NAME, add FILE, remove NAME."
-models_app = typer.Typer(help=_HELP, invoke_without_command=True)
+# The columns of `models list` that may be broken into lines, and the characters they need all the same.
+_WRAPPED = {"trained on": 14, "licence": 24}
+
+models_app = typer.Typer(invoke_without_command=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
 
 
 @models_app.callback()
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """The models there are: list, info NAME, fetch NAME, add FILE, remove NAME."""
+    """The models there are: list, info, fetch, add, remove."""
     if context.invoked_subcommand is None:
         list_models(as_json)
 
@@ -37,26 +40,44 @@ def list_models(as_json: AsJson = False) -> None:
         say_json([_as_dict(card) for card in cards])
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
+    from napari_medtransformer.cli.messages import console
     from napari_medtransformer.models.download import is_on_disk
 
+    columns = {
+        "name": [card.name for card in cards],
+        "task": [f"{card.task}, {card.dimensions}D" for card in cards],
+        "weights": [weights_in_words(card).partition(":")[0] for card in cards],
+        "here": ["yes" if is_on_disk(card) else "" for card in cards],
+        "trained on": [", ".join((*card.modalities, *card.anatomy)) or "–" for card in cards],
+        "licence": [card.licence for card in cards],
+    }
+    out = console()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("name", "task", "trained on", "weights", "here", "licence"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
-    for card in cards:
-        trained = ", ".join((*card.modalities, *card.anatomy)) or "–"
-        here = "yes" if is_on_disk(card) else ""
-        table.add_row(
-            card.name, f"{card.task}, {card.dimensions}D", trained, weights_in_words(card), here, card.licence
-        )
-    Console().print(table)
+    shown = _columns_that_fit(columns, out.width)
+    for heading in shown:
+        table.add_column(heading, no_wrap=heading not in _WRAPPED)
+    for row in zip(*(columns[heading] for heading in shown)):
+        table.add_row(*row)
+    out.print(table)
+
+
+def _columns_that_fit(columns: Mapping[str, list[str]], width: int) -> list[str]:
+    """The first headings whose columns fit side by side, at least one; `models info` tells the rest."""
+    shown: list[str] = []
+    for heading, cells in columns.items():
+        # rich sets columns two spaces apart
+        width -= min(max(len(text) for text in (heading, *cells)), _WRAPPED.get(heading, width)) + 2
+        if shown and width < 0:
+            break
+        shown.append(heading)
+    return shown
 
 
 @models_app.command("info")
 def info(name: Name, as_json: AsJson = False) -> None:
-    """Show a model's card: what it is, its training data, licence and citation."""
+    """Show a model's card: its input, training data, licence, citation."""
     from napari_medtransformer.cli.messages import say_json
     from napari_medtransformer.models import find_card
 
@@ -64,8 +85,9 @@ def info(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         say_json(_as_dict(card))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from napari_medtransformer.cli.messages import console
 
     shape = " × ".join(str(n) for n in card.input.size)
     rows = {
@@ -90,12 +112,12 @@ def info(name: Name, as_json: AsJson = False) -> None:
     for what, text in rows.items():
         if text:
             table.add_row(what, text)
-    Console().print(table, markup=False)
+    console().print(table)
 
 
 @models_app.command("fetch")
 def fetch(name: Name, as_json: AsJson = False) -> None:
-    """Bring a model's weights onto this machine, so that it works offline."""
+    """Bring a model's weights onto this machine, for work offline."""
     from napari_medtransformer.cli.loading import download_bar
     from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.models import find_card

@@ -69,10 +69,11 @@ def segment(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Segment a volume, or every volume of a folder, and write labels on each image's own grid.
+    """Segment a volume, or every volume of a folder.
 
-    With a folder, what is finished is skipped when the command is given again, failures are listed in failures.csv and
-    the rest goes on, and summary.csv holds the millilitres of every structure.
+    Labels are written on each image's own grid. With a folder, what is finished is skipped when the command is given
+    again, failures are listed in failures.csv and the rest goes on, and summary.csv holds the millilitres of every
+    structure.
     """
     from napari_medtransformer.cli.messages import say_warning
     from napari_medtransformer.errors import InvalidOption, UnsupportedModel

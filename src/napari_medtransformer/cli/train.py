@@ -10,9 +10,17 @@ import typer
 
 from napari_medtransformer.cli.options import AsJson, Device
 
-train_app = typer.Typer(help="Train models on your own labelled volumes.", no_args_is_help=True)
+train_app = typer.Typer(invoke_without_command=True)
 
 _KINDS = ("swin-unetr", "unetr")
+
+
+@train_app.callback()
+def train(context: typer.Context) -> None:
+    """Train models on your own labelled volumes."""
+    from napari_medtransformer.cli.messages import help_without_command
+
+    help_without_command(context)
 
 
 @train_app.command("auto")
@@ -52,10 +60,10 @@ def train_auto(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train an automatic model on FOLDER's labelled volumes; the same call goes on where it was interrupted.
+    """Train an automatic model on FOLDER's labelled volumes.
 
-    Every fifth volume by name is for validation. Names of labels are read from labels.csv, labels.json or dataset.json
-    in FOLDER. Use the result with --model OUT/NAME.json.
+    The same call goes on where it was interrupted. Every fifth volume by name is for validation. Names of labels are
+    read from labels.csv, labels.json or dataset.json in FOLDER. Use the result with --model OUT/NAME.json.
     """
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json
     from napari_medtransformer.errors import InvalidOption
@@ -140,9 +148,10 @@ def train_click(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune the click model on FOLDER's labelled slices; the same call goes on where it was interrupted.
+    """Fine-tune the click model on FOLDER's labelled slices.
 
-    Ten labelled slices of a structure help. Use the result with --model OUT/NAME.json, or add it in the model picker.
+    The same call goes on where it was interrupted. Ten labelled slices of a structure help. Use the result with
+    --model OUT/NAME.json, or add it in the model picker.
     """
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json
     from napari_medtransformer.errors import InvalidOption

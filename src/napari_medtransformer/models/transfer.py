@@ -74,7 +74,7 @@ class Transfer:
             self._stopped.set()
 
     def _run(self) -> None:
-        logging.getLogger("pooch").setLevel(logging.WARNING)  # its progress notes would land on the console
+        pooch.get_logger().setLevel(logging.WARNING)  # its progress notes would land on the console
         known = None if self.source.sha256 is None else f"sha256:{self.source.sha256}"
         try:
             pooch.retrieve(self.url, known, self.path.name, self.path.parent, downloader=self._download)
