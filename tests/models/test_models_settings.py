@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from napari_medtransformer.errors import CannotWrite, UnknownModel, UnreadableFile, UnreadableWeights
-from napari_medtransformer.models import find_card, list_models, load_model
-from napari_medtransformer.models.card import ModelCard, WeightsSource
+from napari_medtransformer.errors import CannotWrite, DuplicateModel, UnknownModel, UnreadableFile, UnreadableWeights
+from napari_medtransformer.models import find_card, list_models, load_model, register
+from napari_medtransformer.models.card import BUNDLED, ModelCard, WeightsSource
 from napari_medtransformer.models.card_files import (
     card_as_dict,
     card_from_dict,
@@ -33,7 +34,6 @@ from napari_medtransformer.models.download import (
 )
 from napari_medtransformer.models.own import card_of_file, cards_for_weights, own_card
 from napari_medtransformer.models.settings import Settings, read_settings, settings_path, write_settings
-from napari_medtransformer.models.weights import BUNDLED
 from napari_medtransformer.progress import run_to_end
 
 
@@ -198,6 +198,42 @@ def test_a_model_whose_settings_are_damaged_is_left_out_with_a_warning() -> None
         names = [card.name for card in list_models()]
     assert "sam-vit-b" in names
     assert "broken" not in names
+
+
+def test_a_name_that_is_taken_twice_in_the_settings_costs_only_the_second_of_them(checkpoint: Path) -> None:
+    mine = dataclasses.replace(find_card("medt-click-tiny"), name="mine", title="Mine", weights=checkpoint)
+    before = {card.name: card for card in list_models()}
+    taken = [dataclasses.replace(mine, name="sam-vit-b", title="My SAM"), dataclasses.replace(mine, title="Mine again")]
+    write_settings(Settings(added=tuple(card_as_dict(card) for card in (mine, *taken))))
+    with pytest.warns(UserWarning, match="left out") as told:
+        cards = {card.name: card for card in list_models()}
+    assert list(cards) == [*before, "mine"]
+    assert (cards["mine"], cards["sam-vit-b"]) == (mine, before["sam-vit-b"])
+    assert len(told) == 2
+    for warning, name, title in zip(told, ("sam-vit-b", "mine"), ("My SAM", "Mine again"), strict=True):
+        text = str(warning.message)
+        assert all(part in text for part in (str(settings_path()), repr(name), title)), text
+        assert "\n" not in text
+    assert is_own(cards["mine"])
+    assert not is_own(cards["sam-vit-b"])
+    # taken out of the file, it is told no more
+    forget("sam-vit-b")
+    write_settings(Settings(added=read_settings().added[:1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert find_card("mine") == mine
+
+
+def test_a_model_is_not_added_under_a_name_that_another_has(checkpoint: Path) -> None:
+    mine = dataclasses.replace(find_card("medt-click-tiny"), name="mine", weights=checkpoint)
+    with pytest.raises(DuplicateModel, match="'sam-vit-b'"):
+        remember(dataclasses.replace(mine, name="sam-vit-b"))
+    assert read_settings() == Settings()
+    remember(mine)
+    remember(dataclasses.replace(mine, title="Mine, newer"))
+    assert find_card("mine").title == "Mine, newer"
+    with pytest.raises(DuplicateModel, match="'mine'"):
+        register(mine)
 
 
 def test_a_file_that_went_away_is_told(tmp_path: Path, checkpoint: Path) -> None:

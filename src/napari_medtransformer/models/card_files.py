@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from napari_medtransformer.errors import UnknownModel, UnreadableFile
+from napari_medtransformer.errors import DuplicateModel, UnknownModel, UnreadableFile
 from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
 from napari_medtransformer.models.settings import read_settings, write_settings
@@ -77,7 +78,15 @@ def read_card(path: Path) -> ModelCard:
 
 
 def remember(card: ModelCard) -> None:
-    """Add a model to the user's settings, so that it is there in every session. Raises CannotWrite."""
+    """Add a model to the user's settings, so that it is there in every session; one of theirs of that name is replaced.
+
+    Raises DuplicateModel where another than theirs has the name, and CannotWrite.
+    """
+    from napari_medtransformer.models.registry import list_models
+
+    other = next((one for one in list_models() if one.name == card.name and not is_own(one)), None)
+    if other is not None:
+        raise DuplicateModel(f"{card.name!r} is the name of {other.title!r} already; choose another.")
     settings = read_settings()
     others = tuple(values for values in settings.added if values.get("name") != card.name)
     write_settings(replace(settings, added=(*others, card_as_dict(card))))
@@ -94,4 +103,8 @@ def forget(name: str) -> None:
 
 def is_own(card: ModelCard) -> bool:
     """Whether the user added this model from a file."""
-    return any(values.get("name") == card.name for values in read_settings().added)
+    for values in read_settings().added:
+        with suppress(UnreadableFile):
+            if values.get("name") == card.name and card_from_dict(values) == card:
+                return True
+    return False

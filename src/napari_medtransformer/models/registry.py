@@ -14,7 +14,7 @@ from napari_medtransformer.errors import DuplicateModel, MedTransformerError, Un
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.card_files import card_from_dict
 from napari_medtransformer.models.catalogue import CARDS
-from napari_medtransformer.models.settings import read_settings
+from napari_medtransformer.models.settings import read_settings, settings_path
 from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def list_models() -> list[ModelCard]:
     """Every model there is: this package's, those of installed packages, the user's own, and those registered.
 
     Packages add models by the entry-point group `napari_medtransformer.models`: a ModelCard, several of them, or a
-    function that returns either. One that fails is left out with a warning. Raises DuplicateModel.
+    function that returns either. One that fails is left out with a warning, and so is a model of the user's own whose
+    name is taken. Raises DuplicateModel where packages share a name.
     """
     return list(_cards(_known()).values())
 
@@ -123,17 +124,29 @@ def load_model(
 
 
 def _known() -> list[ModelCard]:
-    return [*CARDS, *_from_packages(), *_from_settings(), *_registered.values()]
+    others = [*CARDS, *_from_packages()]
+    return [*others, *_from_settings([*others, *_registered.values()]), *_registered.values()]
 
 
-def _from_settings() -> list[ModelCard]:
-    """The models that the user added from files; one that is damaged is left out with a warning."""
+def _from_settings(others: Iterable[ModelCard]) -> list[ModelCard]:
+    """The models that the user added from files; one that is damaged or whose name is taken is left out, and told."""
+    by_name = {card.name: card for card in others}
     found = []
     for values in read_settings().added:
         try:
-            found.append(card_from_dict(values))
+            card = card_from_dict(values)
         except MedTransformerError as error:
             warnings.warn(f"your model {values.get('name')!r} is left out: {error}", stacklevel=4)
+            continue
+        if card.name in by_name:
+            warnings.warn(
+                f"your model {card.name!r} ({card.title}) is left out: {by_name[card.name].title} has that name "
+                f"already. Give it another in {settings_path()}.",
+                stacklevel=4,
+            )
+            continue
+        by_name[card.name] = card
+        found.append(card)
     return found
 
 
