@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import filelock
 import platformdirs
 
 from napari_medtransformer.errors import CannotWrite, UnreadableWeights
+from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import ModelCard, WeightsSource
 from napari_medtransformer.models.settings import read_settings
 from napari_medtransformer.models.transfer import Patience, Transfer, check_free_space
@@ -167,10 +169,8 @@ def _verify(source: WeightsSource, path: Path) -> Iterator[Progress]:
             f"{path} is not the published file: its sha256 is {found[:12]}…, expected {expected[:12]}…; "
             f"delete it{'' if source.sha256 else f' and {stamp.name}'} and fetch it again."
         )
-    try:
-        stamp.write_text(json.dumps({**state, "sha256": found}), encoding="utf-8")
-    except OSError:
-        return  # a cache on read-only media is checked each time instead
+    with suppress(CannotWrite):  # a cache on read-only media is checked each time instead
+        write_text(stamp, json.dumps({**state, "sha256": found}))
 
 
 def _read_stamp(stamp: Path) -> dict[str, Any]:

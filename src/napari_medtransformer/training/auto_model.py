@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from napari_medtransformer.errors import UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard
 from napari_medtransformer.models.card_files import write_card
 from napari_medtransformer.models.compact import CompactConfig, Kind, compact_network
@@ -107,9 +108,7 @@ def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
     card = _card(wanted, plan, weights, len(training))
     card_file, text_file = weights.with_suffix(".json"), weights.with_suffix(".md")
     write_card(card, card_file)
-    text_file.write_text(
-        card_text(card, plan, wanted.recipe, config, scores, best, data, len(training)), encoding="utf-8"
-    )
+    write_text(text_file, card_text(card, plan, wanted.recipe, config, scores, best, data, len(training)))
     yield Result(TrainedModel(card, card_file, text_file, tuple(scores)))
 
 
@@ -153,8 +152,7 @@ def _plan(wanted: AutoTraining, files: list[CaseFiles], data: str) -> Steps[Auto
     steps = plan_training(files, wanted.folder, spacing_mm=wanted.spacing_mm, window=wanted.window)
     for step in steps:
         if isinstance(step, Result):
-            text = json.dumps({"asked": asked, "plan": step.value.as_dict()}, indent=1)
-            path.write_text(text, encoding="utf-8")
+            write_text(path, json.dumps({"asked": asked, "plan": step.value.as_dict()}, indent=1))
         yield step
 
 

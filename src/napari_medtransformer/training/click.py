@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from napari_medtransformer.files import write_text
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.models.weights import fill, load_state
 from napari_medtransformer.progress import Progress, Result, Steps
@@ -53,7 +54,7 @@ def train_click(
     on the CPU and with the same seed. Raises UnreadableWeights if start_from or a checkpoint does not fit.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
+    write_text(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
     torch.manual_seed(recipe.first.seed)
     network = ClickNetwork(config)
     if start_from is not None:

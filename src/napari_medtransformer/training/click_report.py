@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.card_files import write_card
 from napari_medtransformer.models.devices import choose_device
@@ -93,7 +94,7 @@ def train_click_model(wanted: ClickTraining) -> Steps[TrainedClick]:
     card_file = wanted.output / f"{wanted.name}.json"
     write_card(card, card_file)
     text = _card_text(wanted, recipe, cases, device, seconds)
-    (wanted.output / f"{wanted.name}.md").write_text(text, encoding="utf-8")
+    write_text(wanted.output / f"{wanted.name}.md", text)
     yield Result(TrainedClick(card, card_file, len(cases), seconds))
 
 

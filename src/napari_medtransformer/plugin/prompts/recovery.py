@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import write_text
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.prompting import PromptSession
@@ -75,8 +76,8 @@ class Recovery(QObject):
             return
         source = workspace.volume.source
         if source is not None:
-            with contextlib.suppress(OSError):  # without it the user opens the image by hand
-                Path(f"{workspace.autosave.path}{_SOURCE}").write_text(str(source.path), encoding="utf-8")
+            with contextlib.suppress(CannotWrite):  # without it the user opens the image by hand
+                write_text(Path(f"{workspace.autosave.path}{_SOURCE}"), str(source.path))
 
     def let_go(self, workspace: Workspace, *, discard: bool) -> None:
         """Stop keeping. discard: its work is saved, or thrown away, so there is nothing to offer."""

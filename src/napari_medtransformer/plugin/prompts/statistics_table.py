@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import write_text
 from napari_medtransformer.plugin.notify import reported
 from napari_medtransformer.plugin.widgets.style import row
 
@@ -94,10 +94,7 @@ class StatisticsTable(QDialog):
 
     def write(self, path: str | Path) -> None:
         """Save the table as CSV. Raises CannotWrite."""
-        try:
-            Path(path).write_text(as_csv(self._rows, self._unit), encoding="utf-8")
-        except OSError as error:
-            raise CannotWrite(f"{path} was not written: {error.strerror or error}.") from error
+        write_text(Path(path), as_csv(self._rows, self._unit))
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(as_csv(self._rows, self._unit, "\t"))
