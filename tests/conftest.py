@@ -22,6 +22,10 @@ os.environ |= {
     "XDG_STATE_HOME": f"{_HOME.name}/state",
 }
 
+# What tests share is imported by the programs that they start, too.
+_HELPERS = str(Path(__file__).parent / "helpers")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_HELPERS, os.environ.get("PYTHONPATH"))))
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from no_matrix import NoMatrix
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -19,13 +18,15 @@ CLICK = Prompts(np.array([[20.0, 30.0]], np.float32), np.array([1]))
 
 def eager_weights(model):
     """Attention weights of a small SAM's encoder blocks by transformers' own eager code: name → (B·heads, N, N)."""
-    from transformers.models.sam.modeling_sam import SamVisionAttention
+    from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionLayer
 
     weights = {}
 
-    def record(name, original):
-        def hook(module, args, kwargs, output):
-            hidden = kwargs.get("hidden_states", args[0] if args else None)
+    def record(name, original, window):
+        def hook(module, args, output):
+            (hidden,) = args
+            if window:
+                hidden, _ = SamVisionLayer.window_partition(None, hidden, window)
             weights[name] = original(hidden)[1].detach()
 
         return hook
@@ -35,7 +36,7 @@ def eager_weights(model):
     for i, layer in enumerate(model.network.vision_encoder.layers):
         original = SamVisionAttention(config, layer.window_size).eval()
         original.load_state_dict(layer.attn.state_dict())
-        handles.append(layer.attn.register_forward_hook(record(f"encoder.{i}", original), with_kwargs=True))
+        handles.append(layer.attn.register_forward_hook(record(f"encoder.{i}", original, layer.window_size)))
     return weights, handles
 
 
@@ -316,75 +317,6 @@ def test_masks_of_multi_head_attention_reach_the_rows():
         rows = probe.captured("network", image).rows(torch.arange(5))
         assert torch.allclose(rows, weights[image], atol=1e-5)
     assert np.isfinite(probe.summary()[0].entropy).all()
-
-
-def use_every_answer(model, image, query, region, tokens):
-    """Encode under the probe and ask everything; returns the largest tensor that was made."""
-    with NoMatrix(tokens) as guard:
-        with AttentionProbe(model) as probe:
-            embedding = model.encode(image)
-            model.decode(embedding, CLICK)
-        for site in probe.sites:
-            queries = torch.arange(0, site.query_grid.n_tokens, 97)
-            probe.rows(site, queries)
-        placed = [site for site in probe.sites if site.query_grid.has_place]
-        for site in placed:
-            probe.heatmap(site, query)
-            probe.mean_row(site, region)
-            probe.received(site)
-        probe.rollout(query)
-        probe.summary((1.0, 1.0))
-    return guard.largest
-
-
-def test_no_tensor_of_tokens_by_tokens_is_ever_made(monkeypatch):
-    from transformers import SamConfig
-
-    from napari_medtransformer.attention import fused, quantities, scoring
-    from napari_medtransformer.models import find_card
-    from napari_medtransformer.models.sam import SamAdapter, random_sam
-
-    # 32 × 32 tokens of 4 pixels; the blocks are made as small in proportion
-    tokens = 32 * 32
-    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", tokens * 128)
-    monkeypatch.setattr(quantities, "BLOCK_ELEMENTS", tokens * 128)
-    monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", tokens * 128)
-    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", 1)
-    config = SamConfig(
-        vision_config={
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 128,
-            "patch_size": 4,
-            "window_size": 6,
-            "global_attn_indexes": [1],
-        },
-        prompt_encoder_config={"image_size": 128, "patch_size": 4},
-    )
-    model = SamAdapter(find_card("sam-vit-b"), random_sam(config, 0), torch.device("cpu"), torch.float32)
-    image = np.random.default_rng(0).random((100, 128), dtype=np.float32)
-    region = np.zeros(image.shape, bool)
-    region[20:60, 30:90] = True
-    largest = use_every_answer(model, image, (40, 50), region, tokens)
-    assert largest > tokens * 64  # the guard did see the work
-
-
-def test_the_guard_would_notice_a_matrix():
-    q, k = torch.randn(1, 2, 64, 8), torch.randn(1, 2, 64, 8)
-    with pytest.raises(AssertionError, match="made"), NoMatrix(64):
-        (q @ k.transpose(-1, -2)).softmax(-1)
-
-
-@pytest.mark.slow
-def test_no_tensor_of_tokens_by_tokens_is_ever_made_at_full_size():
-    from napari_medtransformer.models import load_model
-
-    model = load_model("sam-vit-b", weights="random", device="cpu")
-    image = np.random.default_rng(0).random((320, 512), dtype=np.float32)
-    region = np.zeros(image.shape, bool)
-    region[100:200, 150:300] = True
-    use_every_answer(model, image, (150, 200), region, 64 * 64)
 
 
 def test_a_compiled_network_runs_uncompiled_and_the_probe_says_so():

@@ -14,35 +14,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from batch_card import CARD
 
 from napari_medtransformer.cli.app import run
-from napari_medtransformer.models import InputContract, LabelInfo, ModelCard, register
+from napari_medtransformer.models import register
 from napari_medtransformer.models.registry import unregister
 
-CARD = ModelCard(
-    name="test-batch",
-    title="For tests",
-    family="swin-unetr",
-    architecture="compact",
-    builder="napari_medtransformer.models.swin_unetr:build",
-    task="automatic",
-    dimensions=3,
-    input=InputContract((24, 24, 24), spacing_mm=(1.0, 1.0, 1.0)),
-    licence="BSD-3-Clause",
-    citation="none",
-    description="For tests; its weights are random.",
-    labels=(LabelInfo(1, "head", (1, 0, 0)), LabelInfo(2, "tail", (0, 1, 0))),
-)
-# The same card in a process of its own, whose first argument is this file's folder.
+# The same card in a process of its own.
 PROGRAM = """
 import sys
-sys.path[:0] = [sys.argv[1]]
+from batch_card import CARD
 from napari_medtransformer.cli.app import main
 from napari_medtransformer.models import register
-from test_cli_segment import CARD
 if __name__ == "__main__":
     register(CARD)
-    main(sys.argv[2:])
+    main(sys.argv[1:])
 """
 
 
@@ -183,7 +169,7 @@ def test_killed_in_the_middle_and_started_again_is_as_if_nothing_happened(card, 
 
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
-    program = [sys.executable, str(script), str(Path(__file__).parent), *arguments(source, broken)]
+    program = [sys.executable, str(script), *arguments(source, broken)]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     end = time.monotonic() + 200
     while len(list(broken.glob("*.nii.gz"))) < 3:
@@ -208,7 +194,7 @@ def test_processes_of_a_killed_batch_end_too(card, tmp_path) -> None:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     command = [*arguments(source, tmp_path / "out"), "--jobs", "2"]
-    process = subprocess.Popen([sys.executable, str(script), str(Path(__file__).parent), *command])
+    process = subprocess.Popen([sys.executable, str(script), *command])
     end = time.monotonic() + 200
     while not list((tmp_path / "out").glob("*.nii.gz")):
         assert process.poll() is None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import small_models
 import torch
-from transformers import SamConfig
 
 from napari_medtransformer.attention.bias import WindowBias
 from napari_medtransformer.errors import InvalidPrompt, UnsupportedModel
 from napari_medtransformer.inspection import inspect_slice, mask_relevance
 from napari_medtransformer.inspection.relevance import label_relevance
 from napari_medtransformer.inspection.windows import inspect_windows
-from napari_medtransformer.models import InputContract, LabelInfo, ModelCard, find_card
+from napari_medtransformer.models import InputContract, LabelInfo, ModelCard
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.compact import CompactConfig, compact_network
-from napari_medtransformer.models.sam import SamAdapter, random_sam
+from napari_medtransformer.models.sam import SamAdapter
 from napari_medtransformer.models.window_model import WindowModel
 from napari_medtransformer.segmentation.window_plan import plan_windows
 from napari_medtransformer.volumes import Volume
@@ -27,16 +27,7 @@ NOISE = Volume.from_array(np.random.default_rng(0).normal(size=(1, 50, 77)).asty
 @pytest.fixture(scope="module")
 def small_sam() -> SamAdapter:
     """8 × 8 tokens; blocks of windows of 3, which pad the grid, global, and windows again."""
-    vision = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "image_size": 128,
-        "window_size": 3,
-        "global_attn_indexes": [1],
-    }
-    config = SamConfig(vision_config=vision, prompt_encoder_config={"image_size": 128})
-    return SamAdapter(find_card("sam-vit-b"), random_sam(config, seed=0), torch.device("cpu"), torch.float32)
+    return small_models.small_sam()
 
 
 def explicit(kept: list[torch.Tensor]):

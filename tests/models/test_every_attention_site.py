@@ -10,22 +10,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_sam_hq
-import test_sam_med2d
-import test_sam_med3d
-import test_segformer
-import test_upernet
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import ViT
 from monai.networks.nets.swin_unetr import window_partition, window_reverse
-from test_monai_positions_3d import Volumetric, randomised
-from test_sam2 import random_sam2
-from test_transformers_attention import detr
-from test_window_models import card as window_card
+from small_models import (
+    Volumetric,
+    randomised,
+    segformer_card,
+    small_detr,
+    small_sam,
+    small_sam2,
+    small_sam_hq,
+    small_sam_med2d,
+    small_sam_med3d,
+    upernet_card,
+    upernet_config,
+    window_card,
+)
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import SamConfig, SamHQModel, UperNetForSemanticSegmentation
+from transformers import UperNetForSemanticSegmentation
 
 from napari_medtransformer.attention.ablation import ablated_heads
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, KeyTermsBias, WindowBias
@@ -36,7 +41,6 @@ from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models import (
-    find_card,
     load_model,
     monai_attention,
     swin_unetr,
@@ -45,14 +49,10 @@ from napari_medtransformer.models import (
 )
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.initial import draw_weights
-from napari_medtransformer.models.sam import SamAdapter, random_sam
-from napari_medtransformer.models.sam2 import Sam2Adapter
-from napari_medtransformer.models.sam_hq import SamHQAdapter
-from napari_medtransformer.models.sam_med3d import SamMed3DModel
-from napari_medtransformer.models.sam_med3d_network import SamMed3D
 from napari_medtransformer.models.segformer import build as build_segformer
 from napari_medtransformer.models.swin_attention import use_fused_attention as fuse_swin
 from napari_medtransformer.models.upernet import UperNetModel
+from napari_medtransformer.models.volume_model import VolumePrompts
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
@@ -95,47 +95,24 @@ def plain(network, sites, *shape):
     return Case(network, sites, lambda: network(images))
 
 
-def sam():
-    config = SamConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": 128,
-            "window_size": 3,
-            "global_attn_indexes": [1],
-        },
-        prompt_encoder_config={"image_size": 128},
-    )
-    return clicked(SamAdapter(find_card("sam-vit-b"), random_sam(config, 0), CPU, FLOAT))
-
-
-def sam_hq():
-    network = random_sam(test_sam_hq.config_of(), 0, SamHQModel)
-    return clicked(SamHQAdapter(find_card("sam-hq-vit-b"), network, CPU, FLOAT))
-
-
 def sam_med3d():
-    network = draw_weights(SamMed3D(test_sam_med3d.TINY), 0)
-    model = SamMed3DModel(find_card("sam-med3d"), network, CPU, FLOAT)
-    centre = (15, 25, 30)
+    model, centre = small_sam_med3d(), (15, 25, 30)
+    volume = np.random.default_rng(0).normal(100, 40, size=(30, 50, 60)).astype(np.float32)
+    prompts = VolumePrompts(np.array([centre], np.float32), np.array([1]))
 
     def run():
-        embedding = model.encode(test_sam_med3d.VOLUME, test_sam_med3d.SPACING, centre, "MR")
-        return model.decode(embedding, test_sam_med3d.clicks(centre))
+        return model.decode(model.encode(volume, (3.0, 2.0, 1.5), centre, "MR"), prompts)
 
     return Case(model, model.attention_sites(), run)
 
 
 def segformer():
-    return whole(build_segformer(test_segformer.card_of(), None, seed=0, device=CPU, dtype=FLOAT), 3, 96, 128)
+    return whole(build_segformer(segformer_card(), None, seed=0, device=CPU, dtype=FLOAT), 3, 96, 128)
 
 
 def upernet():
-    network = fuse_swin(draw_weights(UperNetForSemanticSegmentation(test_upernet.config_of()), 0))
-    card = test_upernet.find_card("upernet-swin-t-ade20k")
-    card = test_upernet.replace(card, name="upernet-test", labels=card.labels[:6])
-    return whole(UperNetModel(card, network, CPU, FLOAT), 3, 100, 128)
+    network = fuse_swin(draw_weights(UperNetForSemanticSegmentation(upernet_config()), 0))
+    return whole(UperNetModel(upernet_card(), network, CPU, FLOAT), 3, 100, 128)
 
 
 def windows(module, family, architecture, *size):
@@ -156,16 +133,16 @@ def positions_3d():
 
 
 def detection(deformable):
-    network = detr(deformable=deformable)
+    network = small_detr(deformable=deformable)
     return plain(network, transformers_attention.attention_sites(network), 3, 96, 160)
 
 
 FAMILIES: dict[str, Callable[[], Case]] = {
     "click": lambda: clicked(load_model("medt-click-tiny", device="cpu")),
-    "sam": sam,
-    "sam-hq": sam_hq,
-    "sam-med2d": lambda: clicked(test_sam_med2d.model_of()),
-    "sam-2": lambda: clicked(Sam2Adapter(find_card("sam2.1-hiera-t"), random_sam2(), CPU, FLOAT)),
+    "sam": lambda: clicked(small_sam()),
+    "sam-hq": lambda: clicked(small_sam_hq()),
+    "sam-med2d": lambda: clicked(small_sam_med2d()),
+    "sam-2": lambda: clicked(small_sam2()),
     "sam-med3d": sam_med3d,
     "segformer": segformer,
     "upernet": upernet,

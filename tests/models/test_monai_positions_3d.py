@@ -9,46 +9,16 @@ import pytest
 import torch
 from monai.networks.blocks.attention_utils import add_decomposed_rel_pos
 from monai.networks.blocks.selfattention import SABlock
-from torch import nn
+from small_models import Volumetric, randomised
 
 from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.attention.relative import relative_table
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.monai_attention import monai_bias_3d, use_fused_attention
 
 POLICIES = [AttentionPolicy(None, "low-rank"), AttentionPolicy(None, "blockwise")]
 PATCH = 8
-
-
-def randomised(network):
-    """Position tables away from their zero start."""
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "rel_pos" in name:
-                nn.init.normal_(parameter)
-    return network.eval()
-
-
-class Volumetric(nn.Module):
-    """Cubic patches and two residual blocks of MONAI's attention with relative positions along three axes."""
-
-    def __init__(self, side, save_attn=False):
-        super().__init__()
-        self.patches = nn.Conv3d(1, 24, PATCH, stride=PATCH)
-        options = {"rel_pos_embedding": "decomposed", "input_size": (side,) * 3, "save_attn": save_attn}
-        self.blocks = nn.ModuleList(SABlock(24, 3, qkv_bias=True, **options) for _ in range(2))
-
-    def forward(self, volume):
-        x = self.patches(volume).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            x = x + block(x)
-        return x
-
-    def sites(self):
-        layout = TokenLayout((PATCH,) * 3)
-        return [SiteSpec(f"encoder.{i}", f"blocks.{i}", "global", 3, layout, layout) for i in range(2)]
 
 
 @pytest.mark.parametrize("side", [2, 3, 5])

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
+from published_names import meta_names
+from small_models import sam_config
 from transformers import SamConfig, SamModel
 
 from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
@@ -17,7 +19,8 @@ from napari_medtransformer.attention.relative import relative_table
 from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel
 from napari_medtransformer.models import ModelCard, find_card
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.sam import FusedSamAttention, SamAdapter, build, random_sam
+from napari_medtransformer.models.sam import SamAdapter, build, random_sam
+from napari_medtransformer.models.sam_blocks import FusedSamLayer
 from napari_medtransformer.models.sam_names import transformers_names
 
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
@@ -25,29 +28,15 @@ MASK = np.random.default_rng(1).normal(size=(50, 77)).astype(np.float32)
 NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 
 
-def config_of(size=128, window=3):
-    return SamConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": size,
-            "window_size": window,
-            "global_attn_indexes": [1],
-        },
-        prompt_encoder_config={"image_size": size},
-    )
-
-
 @pytest.fixture(scope="module")
 def pair():
     """Our adapter and transformers' eager network with the same weights."""
-    ours = SamAdapter(find_card("sam-vit-b"), random_sam(config_of(), 0), torch.device("cpu"), torch.float32)
-    config = config_of()
+    ours = SamAdapter(find_card("sam-vit-b"), random_sam(sam_config(), 0), torch.device("cpu"), torch.float32)
+    config = sam_config()
     config._attn_implementation = "eager"
     theirs = SamModel(config).eval()
     theirs.load_state_dict(ours.network.state_dict())
-    assert not isinstance(theirs.vision_encoder.layers[0].attn, FusedSamAttention)
+    assert not isinstance(theirs.vision_encoder.layers[0], FusedSamLayer)
     return ours, theirs
 
 
@@ -130,7 +119,7 @@ def test_bfloat16_encodes_to_nearly_the_same(pair):
 
 def test_random_weights_come_from_their_seed_and_make_heads_look_somewhere(pair):
     ours, _ = pair
-    again, other = random_sam(config_of(), 0).state_dict(), random_sam(config_of(), 1).state_dict()
+    again, other = random_sam(sam_config(), 0).state_dict(), random_sam(sam_config(), 1).state_dict()
     own = ours.network.state_dict()
     assert all(torch.equal(own[name], again[name]) for name in own)
     assert not torch.equal(
@@ -141,34 +130,6 @@ def test_random_weights_come_from_their_seed_and_make_heads_look_somewhere(pair)
         ours.encode(IMAGE)
     for summary in probe.summary():
         assert (summary.entropy_fraction < 0.97).all()
-
-
-def meta_names(depth, global_width, hyper=4):
-    """The tensor names of Meta's checkpoints, from its published modules."""
-    names = ["image_encoder.pos_embed", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
-    pairs = ["image_encoder.patch_embed.proj"]
-    for i in range(depth):
-        block = f"image_encoder.blocks.{i}"
-        names += [f"{block}.attn.rel_pos_h", f"{block}.attn.rel_pos_w"]
-        pairs += [f"{block}.{part}" for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.lin1", "mlp.lin2")]
-    names += ["image_encoder.neck.0.weight", "image_encoder.neck.2.weight"]
-    pairs += ["image_encoder.neck.1", "image_encoder.neck.3"]
-    names += [f"prompt_encoder.point_embeddings.{i}.weight" for i in range(4)]
-    names += ["prompt_encoder.not_a_point_embed.weight", "prompt_encoder.no_mask_embed.weight"]
-    pairs += [f"prompt_encoder.mask_downscaling.{i}" for i in (0, 1, 3, 4, 6)]
-    projections = [f"{side}_proj" for side in ("q", "k", "v", "out")]
-    for i in range(2):
-        layer = f"mask_decoder.transformer.layers.{i}"
-        for module in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"):
-            pairs += [f"{layer}.{module}.{p}" for p in projections]
-        pairs += [f"{layer}.norm{n}" for n in (1, 2, 3, 4)] + [f"{layer}.mlp.lin1", f"{layer}.mlp.lin2"]
-    pairs += [f"mask_decoder.transformer.final_attn_token_to_image.{p}" for p in projections]
-    pairs += ["mask_decoder.transformer.norm_final_attn"]
-    names += ["mask_decoder.iou_token.weight", "mask_decoder.mask_tokens.weight"]
-    pairs += [f"mask_decoder.output_upscaling.{i}" for i in (0, 1, 3)]
-    pairs += [f"mask_decoder.output_hypernetworks_mlps.{i}.layers.{j}" for i in range(hyper) for j in range(3)]
-    pairs += [f"mask_decoder.iou_prediction_head.layers.{j}" for j in range(3)]
-    return names + [f"{name}.{part}" for name in pairs for part in ("weight", "bias")]
 
 
 def test_meta_names_become_transformers_names_one_to_one(pair):
@@ -207,7 +168,7 @@ def test_an_unknown_architecture_is_refused():
 
 def test_medsam_sees_intensities_as_they_are():
     sam, medsam = (
-        SamAdapter(find_card(name), random_sam(config_of(), 0), torch.device("cpu"), torch.float32)
+        SamAdapter(find_card(name), random_sam(sam_config(), 0), torch.device("cpu"), torch.float32)
         for name in ("sam-vit-b", "medsam")
     )
     seen = []
@@ -225,7 +186,7 @@ def test_medsam_stretches_both_sides_to_the_square_because_its_card_says_so():
     card = find_card("medsam")
     padded = replace(card, name="medsam-padded", input=replace(card.input, fit="pad"))
     stretched, longest = (
-        SamAdapter(one, random_sam(config_of(), 0), torch.device("cpu"), torch.float32) for one in (card, padded)
+        SamAdapter(one, random_sam(sam_config(), 0), torch.device("cpu"), torch.float32) for one in (card, padded)
     )
     assert card.input.fit == "stretch"
     assert stretched.placement((50, 77), (3.0, 1.0)).resized_shape == (128, 128)
@@ -249,7 +210,7 @@ def test_pixels_that_are_no_squares_keep_their_proportions(pair):
 
 
 def test_heatmaps_lie_where_attention_is():
-    model = SamAdapter(find_card("sam-vit-b"), random_sam(config_of(), 0), torch.device("cpu"), torch.float32)
+    model = SamAdapter(find_card("sam-vit-b"), random_sam(sam_config(), 0), torch.device("cpu"), torch.float32)
     for layer in model.network.vision_encoder.layers:
         layer.layer_norm1 = torch.nn.Identity()
         first_head(layer.attn.qkv, 8, parts=3)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
+from small_models import SAM2_SIZE, SMALL_HIERA, small_sam2_network
 from torch import nn
 from transformers import Sam2Model
 
@@ -14,7 +15,6 @@ from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models import find_card
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.initial import draw_weights
 from napari_medtransformer.models.sam2 import Hiera, Sam2Adapter, build, empty_sam2, sam2_config
 from napari_medtransformer.models.sam2_names import transformers_names
 from napari_medtransformer.models.weights import fill, guess_family
@@ -23,20 +23,9 @@ IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
 MASK = np.random.default_rng(1).normal(size=(50, 77)).astype(np.float32)
 NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 CPU = torch.device("cpu")
-# every kind of block there is: windows that pad, pooled queries, global attention
-TINY = Hiera(16, 1, (1, 2, 3, 1), (4,), (8, 4, 6, 3), 7)
-SIZE = 128
 
 
-def random_sam2(seed=0):
-    network = draw_weights(empty_sam2(sam2_config(TINY, SIZE)), seed)
-    network.shared_image_embedding.positional_embedding.copy_(
-        network.prompt_encoder.shared_embedding.positional_embedding
-    )
-    return network
-
-
-def published_names(hiera=TINY):
+def published_names(hiera=SMALL_HIERA):
     """The names of the tensors in Meta's files, from its published modules: the image part, then the video part."""
     trunk = "image_encoder.trunk"
     names = [f"{trunk}.pos_embed", f"{trunk}.pos_embed_window", "no_mem_embed"]
@@ -92,20 +81,20 @@ def published(state):
 @pytest.fixture(scope="module")
 def pair():
     """Our adapter, loaded from the published format, and transformers' eager network with the same weights."""
-    source = random_sam2()
+    source = small_sam2_network()
     checkpoint = published(source.state_dict())
     assert guess_family(checkpoint) == "SAM 2 (Meta's names)"
-    network = empty_sam2(sam2_config(TINY, SIZE))
+    network = empty_sam2(sam2_config(SMALL_HIERA, SAM2_SIZE))
     fill(network, transformers_names(checkpoint))
     ours = Sam2Adapter(find_card("sam2.1-hiera-t"), network, CPU, torch.float32)
-    theirs = Sam2Model._from_config(sam2_config(TINY, SIZE), attn_implementation="eager").eval()
+    theirs = Sam2Model._from_config(sam2_config(SMALL_HIERA, SAM2_SIZE), attn_implementation="eager").eval()
     theirs.load_state_dict(source.state_dict())
     return ours, theirs
 
 
 def their_input():
     """The image as SAM 2's own preprocessing makes it: both sides stretched, ImageNet's mean and deviation."""
-    grey = F.interpolate(torch.from_numpy(IMAGE)[None, None], size=(SIZE, SIZE), mode="bilinear", antialias=True)
+    grey = F.interpolate(torch.from_numpy(IMAGE)[None, None], size=(SAM2_SIZE,) * 2, mode="bilinear", antialias=True)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (grey - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
 
@@ -125,7 +114,7 @@ def test_masks_equal_those_of_transformers_for_the_same_prompts(pair, prompts):
     ours, theirs = pair
     embedding = ours.encode(IMAGE)
     predicted = ours.decode(embedding, prompts)
-    scale = np.array([SIZE / 77, SIZE / 50])
+    scale = np.array([SAM2_SIZE / 77, SAM2_SIZE / 50])
     given = {}
     if len(prompts.points_yx):
         given["input_points"] = torch.tensor((prompts.points_yx[:, ::-1] + 0.5) * scale - 0.5).float()[None, None]
@@ -134,14 +123,16 @@ def test_masks_equal_those_of_transformers_for_the_same_prompts(pair, prompts):
         y0, x0, y1, x1 = prompts.box
         given["input_boxes"] = torch.tensor(np.array([[x0, y0], [x1, y1]]) * scale - 0.5).float().reshape(1, 1, 4)
     if prompts.mask_logits is not None:
-        whole = F.interpolate(torch.from_numpy(MASK)[None, None], size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        whole = F.interpolate(
+            torch.from_numpy(MASK)[None, None], size=(SAM2_SIZE,) * 2, mode="bilinear", antialias=True
+        )
         given["input_masks"] = F.interpolate(whole, size=(32, 32), mode="bilinear", antialias=True)
     several = len(prompts.points_yx) == 1 and prompts.box is None and prompts.mask_logits is None
     with torch.no_grad():
         out = theirs(pixel_values=their_input(), multimask_output=several, **given)
     for ours_level, theirs_level in zip(embedding.features, out.image_embeddings, strict=True):
         assert torch.allclose(ours_level, theirs_level, atol=1e-4)
-    whole = F.interpolate(out.pred_masks[0], size=(SIZE, SIZE), mode="bilinear")
+    whole = F.interpolate(out.pred_masks[0], size=(SAM2_SIZE,) * 2, mode="bilinear")
     expected = F.interpolate(whole, size=(50, 77), mode="bilinear", antialias=True)[0]
     assert predicted.logits.shape == ((3 if several else 1), 50, 77)
     assert np.allclose(predicted.logits, expected.numpy(), atol=1e-4)
@@ -180,7 +171,7 @@ def test_every_published_size_has_the_parameters_of_its_file():
 
 
 def test_heatmaps_lie_where_attention_is():
-    model = Sam2Adapter(find_card("sam2.1-hiera-t"), random_sam2(), CPU, torch.float32)
+    model = Sam2Adapter(find_card("sam2.1-hiera-t"), small_sam2_network(), CPU, torch.float32)
     for block in model.network.vision_encoder.backbone.blocks:
         block.layer_norm1 = nn.Identity()
         first_head(block.attn.qkv, 16, parts=3)

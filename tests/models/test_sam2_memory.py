@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import SAM2_SIZE, SMALL_HIERA, small_sam2_network
 from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
@@ -16,13 +17,13 @@ from napari_medtransformer.models import find_card
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.following import SliceView
 from napari_medtransformer.models.initial import draw_weights
-from napari_medtransformer.models.sam2 import Hiera, Sam2Adapter, build, empty_sam2, memory_config, sam2_config
+from napari_medtransformer.models.sam2 import Sam2Adapter, build, memory_config, sam2_config
 from napari_medtransformer.models.sam2_memory import Sam2Memory
 from napari_medtransformer.models.sam2_names import memory_names
 
 CPU = torch.device("cpu")
-TINY = Hiera(16, 1, (1, 2, 3, 1), (4,), (8, 4, 6, 3), 7)
-SIZE, FRAMES, MARKED = 128, 20, 1  # more frames than the memory has places, of maps and of pointers
+SIZE = SAM2_SIZE
+FRAMES, MARKED = 20, 1  # more frames than the memory has places, of maps and of pointers
 ANY = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 VIDEO = np.random.default_rng(0).random((FRAMES, SIZE, SIZE), dtype=np.float32)
 MASK = np.zeros((SIZE, SIZE), bool)
@@ -31,9 +32,7 @@ MASK[30:70, 40:90] = True
 
 def adapter(presence: float, seed: int = 0) -> Sam2Adapter:
     """Random weights whose decoder mostly says that there is something (presence > 0), or that there is not."""
-    network = draw_weights(empty_sam2(sam2_config(TINY, SIZE)), seed)
-    shared = network.prompt_encoder.shared_embedding.positional_embedding
-    network.shared_image_embedding.positional_embedding.copy_(shared)
+    network = small_sam2_network(seed)
     nn.init.constant_(network.mask_decoder.pred_obj_score_head.proj_out.bias, presence)
     memory = draw_weights(Sam2Memory(memory_config(SIZE)), seed + 1)
     return Sam2Adapter(find_card("sam2.1-hiera-t"), network, CPU, torch.float32, memory)
@@ -45,7 +44,7 @@ def view(model: Sam2Adapter, index: int) -> SliceView:
 
 def their_masks(ours: Sam2Adapter, start: int, reverse: bool) -> list[np.ndarray]:
     """Masks of transformers' own propagation, by eager attention, from MASK on frame `start`."""
-    parts = sam2_config(TINY, SIZE)
+    parts = sam2_config(SMALL_HIERA, SIZE)
     config = Sam2VideoConfig(
         vision_config=parts.vision_config.to_dict(),
         prompt_encoder_config={"image_size": SIZE},

@@ -7,37 +7,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
-from test_sam import meta_names
+from published_names import meta_names
+from small_models import sam_config
 from transformers import SamHQConfig, SamHQModel
 
 from napari_medtransformer.attention.policy import AttentionPolicy, use_policy
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.models import find_card
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.sam import FusedSamAttention, empty_sam, random_sam
+from napari_medtransformer.models.sam import empty_sam, random_sam
+from napari_medtransformer.models.sam_blocks import FusedSamLayer
 from napari_medtransformer.models.sam_hq import SamHQAdapter
 from napari_medtransformer.models.sam_names import transformers_names
 from napari_medtransformer.models.weights import fill, guess_family
 
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
 CPU = torch.device("cpu")
-
-
-def config_of(implementation="sdpa"):
-    config = SamHQConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": 128,
-            "window_size": 3,
-            "global_attn_indexes": [1],
-        },
-        prompt_encoder_config={"image_size": 128},
-        mask_decoder_config={"vit_dim": 32},
-    )
-    config._attn_implementation = implementation
-    return config
 
 
 def published_names():
@@ -60,15 +45,17 @@ def published(state):
 @pytest.fixture(scope="module")
 def pair():
     """Our adapter, loaded from the published format, and transformers' eager network with the same weights."""
-    source = random_sam(config_of(), 0, SamHQModel)
-    network = empty_sam(config_of(), SamHQModel)
+    source = random_sam(sam_config(SamHQConfig), 0, SamHQModel)
+    network = empty_sam(sam_config(SamHQConfig), SamHQModel)
     checkpoint = published(source.state_dict())
     assert guess_family(checkpoint) == "SAM-HQ"
     fill(network, transformers_names(checkpoint))
     ours = SamHQAdapter(find_card("sam-hq-vit-b"), network, CPU, torch.float32)
-    theirs = SamHQModel(config_of("eager")).eval()
+    eager = sam_config(SamHQConfig)
+    eager._attn_implementation = "eager"
+    theirs = SamHQModel(eager).eval()
     theirs.load_state_dict(source.state_dict())
-    assert not isinstance(theirs.vision_encoder.layers[0].attn, FusedSamAttention)
+    assert not isinstance(theirs.vision_encoder.layers[0], FusedSamLayer)
     return ours, theirs
 
 
@@ -110,7 +97,9 @@ def test_published_names_become_transformers_names_one_to_one(pair):
 
 
 def test_sites_have_the_grids_that_ran_and_heatmaps_lie_where_attention_is():
-    model = SamHQAdapter(find_card("sam-hq-vit-b"), random_sam(config_of(), 0, SamHQModel), CPU, torch.float32)
+    model = SamHQAdapter(
+        find_card("sam-hq-vit-b"), random_sam(sam_config(SamHQConfig), 0, SamHQModel), CPU, torch.float32
+    )
     for layer in model.network.vision_encoder.layers:
         layer.layer_norm1 = torch.nn.Identity()
         first_head(layer.attn.qkv, 8, parts=3)

@@ -6,39 +6,21 @@ import numpy as np
 import pytest
 import torch
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
-from test_sam import meta_names
+from published_names import meta_names
+from small_models import sam_config, small_sam_med2d
 from torch import nn
-from transformers import SamConfig
 
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.models import find_card
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.initial import draw_weights
-from napari_medtransformer.models.sam_med2d import BlockAdapter, SamMed2DAdapter, empty_sam_med2d
+from napari_medtransformer.models.sam import empty_sam
+from napari_medtransformer.models.sam_med2d import BlockAdapter, SamMed2DAdapter, adapted_sam
 from napari_medtransformer.models.sam_names import transformers_names
 from napari_medtransformer.models.weights import fill, guess_family, load_state
 
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
 CPU = torch.device("cpu")
 CLICK = Prompts(np.array([[20.0, 30.0]], np.float32), np.array([1]))
-
-
-def config_of():
-    return SamConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": 128,
-            "window_size": 5,
-            "global_attn_indexes": [1],
-        },
-        prompt_encoder_config={"image_size": 128},
-    )
-
-
-def model_of(seed=0):
-    return SamMed2DAdapter(find_card("sam-med2d"), draw_weights(empty_sam_med2d(config_of()), seed), CPU, torch.float32)
 
 
 def published_names(depth=3):
@@ -55,13 +37,13 @@ def published(state):
 
 
 def test_a_checkpoint_of_the_published_format_loads_strictly_and_gives_the_same_masks(tmp_path):
-    source = model_of()
+    source = small_sam_med2d()
     state = published(source.network.state_dict())
     assert len(state) == len(published_names())
     assert guess_family(state) == "SAM-Med2D"
     # the authors' file holds the optimiser beside the network
     torch.save({"model": state, "optimizer": torch.optim.Adam([nn.Parameter(torch.zeros(2))])}, tmp_path / "w.pth")
-    network = empty_sam_med2d(config_of())
+    network = empty_sam(sam_config(window_size=5), adapted_sam)
     fill(network, transformers_names(load_state(tmp_path / "w.pth")))
     loaded = SamMed2DAdapter(find_card("sam-med2d"), network, CPU, torch.float32)
     one, other = (model.decode(model.encode(IMAGE), CLICK) for model in (source, loaded))
@@ -84,7 +66,7 @@ def test_the_block_adapter_computes_what_the_paper_draws():
 
 
 def test_the_adapter_takes_part_in_every_block():
-    model = model_of()
+    model = small_sam_med2d()
     before = model.encode(IMAGE).features[0]
     for layer in model.network.vision_encoder.layers:
         layer.mlp.adapter.norm.weight.zero_()
@@ -93,7 +75,7 @@ def test_the_adapter_takes_part_in_every_block():
 
 
 def test_an_image_fills_the_square_and_every_prompt_gets_three_candidates():
-    model = model_of()
+    model = small_sam_med2d()
     embedding = model.encode(IMAGE, (3.0, 1.0))
     assert embedding.placement.resized_shape == (128, 128)
     box = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box=(5, 5, 40, 60))
@@ -102,7 +84,7 @@ def test_an_image_fills_the_square_and_every_prompt_gets_three_candidates():
 
 
 def test_an_earlier_answer_comes_back_as_probabilities():
-    model = model_of()
+    model = small_sam_med2d()
     seen = []
     hook = model.network.prompt_encoder.mask_embed.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     logits = np.full(IMAGE.shape, 3.0, np.float32)
@@ -112,7 +94,7 @@ def test_an_earlier_answer_comes_back_as_probabilities():
 
 
 def test_heatmaps_lie_where_attention_is():
-    model = model_of()
+    model = small_sam_med2d()
     for layer in model.network.vision_encoder.layers:
         layer.layer_norm1 = nn.Identity()
         first_head(layer.attn.qkv, 8, parts=3)
@@ -131,7 +113,7 @@ def test_heatmaps_lie_where_attention_is():
 def test_a_missing_tensor_is_named(name):
     from napari_medtransformer.errors import UnreadableWeights
 
-    state = published(model_of().network.state_dict())
+    state = published(small_sam_med2d().network.state_dict())
     del state[name]
     with pytest.raises(UnreadableWeights, match="1 missing"):
-        fill(empty_sam_med2d(config_of()), transformers_names(state))
+        fill(empty_sam(sam_config(window_size=5), adapted_sam), transformers_names(state))

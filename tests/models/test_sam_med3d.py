@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
+from small_models import SMALL_SAM_MED3D, small_sam_med3d
 from torch import nn
 
 from napari_medtransformer.attention.bias import KeyTermsBias
@@ -23,16 +24,13 @@ from napari_medtransformer.models.volume_model import VolumePrompts, centre_of
 from napari_medtransformer.models.weights import fill, guess_family
 
 CPU = torch.device("cpu")
-TINY = SamMed3DConfig(
-    size=64, width=48, depth=3, heads=4, global_blocks=(1,), window=5, decoder_width=48, decoder_heads=4
-)
 SPACING = (3.0, 2.0, 1.5)
 VOLUME = np.random.default_rng(0).normal(100, 40, size=(30, 50, 60)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return SamMed3DModel(find_card("sam-med3d"), draw_weights(SamMed3D(TINY), 0), CPU, torch.float32)
+    return small_sam_med3d()
 
 
 def clicks(*points, labels=None):
@@ -86,7 +84,7 @@ def test_a_bias_of_key_terms_equals_its_sum_written_out():
 
 
 def test_a_published_checkpoint_is_turned_and_turned_back():
-    state = draw_weights(SamMed3D(TINY), 1).state_dict()
+    state = draw_weights(SamMed3D(SMALL_SAM_MED3D), 1).state_dict()
     other = turned(state)
     assert other["image_encoder.patch_embed.proj.weight"].shape == (48, 1, 16, 16, 16)
     assert not torch.equal(other["image_encoder.pos_embed"], state["image_encoder.pos_embed"])
@@ -106,10 +104,10 @@ def test_the_published_size_has_the_tensors_of_the_published_file():
 
 
 def test_a_missing_tensor_is_named():
-    state = dict(draw_weights(SamMed3D(TINY), 1).state_dict())
+    state = dict(draw_weights(SamMed3D(SMALL_SAM_MED3D), 1).state_dict())
     del state["mask_decoder.iou_token.weight"]
     with pytest.raises(UnreadableWeights, match=r"1 missing \(mask_decoder.iou_token.weight\)"):
-        fill(SamMed3D(TINY), turned(state))
+        fill(SamMed3D(SMALL_SAM_MED3D), turned(state))
 
 
 def test_the_crop_lies_around_the_click_at_the_voxel_size_of_training(model):
@@ -195,7 +193,7 @@ def test_a_crop_is_centred_on_the_clicks_inside_the_object():
 
 
 def test_sites_have_the_grids_that_ran_and_heatmaps_lie_where_attention_is():
-    model = SamMed3DModel(find_card("sam-med3d"), draw_weights(SamMed3D(TINY), 0), CPU, torch.float32)
+    model = SamMed3DModel(find_card("sam-med3d"), draw_weights(SamMed3D(SMALL_SAM_MED3D), 0), CPU, torch.float32)
     for block in model.network.image_encoder.blocks:
         block.norm1 = nn.Identity()
         first_head(block.attn.qkv, 12, parts=3)
@@ -215,7 +213,7 @@ def test_sites_have_the_grids_that_ran_and_heatmaps_lie_where_attention_is():
 
 def test_probed_rows_equal_the_published_softmax():
     torch.manual_seed(0)
-    model = SamMed3DModel(find_card("sam-med3d"), draw_weights(SamMed3D(TINY), 0), CPU, torch.float32)
+    model = SamMed3DModel(find_card("sam-med3d"), draw_weights(SamMed3D(SMALL_SAM_MED3D), 0), CPU, torch.float32)
     attention = model.network.image_encoder.blocks[1].attn
     seen = []
     hook = attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
 from safetensors.torch import load_file
+from small_models import segformer_card
 from torch import nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.errors import UnreadableWeights
-from napari_medtransformer.models import find_card
 from napari_medtransformer.models.initial import draw_weights
 from napari_medtransformer.models.segformer import SegformerModel, build, empty_segformer
 from napari_medtransformer.models.weights import guess_family, load_state
 
 CPU = torch.device("cpu")
-
-
-def card_of(labels=150):
-    card = find_card("segformer-b0-ade20k")
-    return replace(card, name="segformer-test", labels=card.labels[:labels])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +37,7 @@ def checkpoint(tmp_path_factory):
 def model(checkpoint):
     state = load_state(checkpoint / "model.safetensors")
     assert guess_family(state) == "SegFormer (transformers)"
-    return build(card_of(), state, seed=0, device=CPU, dtype=torch.float32)
+    return build(segformer_card(), state, seed=0, device=CPU, dtype=torch.float32)
 
 
 def test_logits_equal_those_of_transformers_for_the_published_format(model, checkpoint):
@@ -61,10 +54,10 @@ def test_logits_equal_those_of_transformers_for_the_published_format(model, chec
 
 def test_a_network_with_a_background_of_its_own_keeps_it(checkpoint):
     state = load_state(checkpoint / "model.safetensors")
-    model = build(card_of(149), state, seed=0, device=CPU, dtype=torch.float32)
+    model = build(segformer_card(149), state, seed=0, device=CPU, dtype=torch.float32)
     assert model.logits(torch.zeros(1, 3, 64, 64)).shape == (1, 150, 64, 64)
     with pytest.raises(UnreadableWeights, match="150 classes; segformer-test has 20 labels"):
-        build(card_of(20), state, seed=0, device=CPU, dtype=torch.float32)
+        build(segformer_card(20), state, seed=0, device=CPU, dtype=torch.float32)
 
 
 def test_slices_are_normalised_as_the_card_says(model):
@@ -77,7 +70,7 @@ def test_slices_are_normalised_as_the_card_says(model):
 
 def test_heatmaps_lie_where_attention_is():
     config = SegformerConfig(hidden_sizes=[16, 32, 80, 128], num_attention_heads=[1, 2, 5, 8], num_labels=150)
-    model = SegformerModel(card_of(), draw_weights(empty_segformer(config), 0), CPU, torch.float32)
+    model = SegformerModel(segformer_card(), draw_weights(empty_segformer(config), 0), CPU, torch.float32)
     for stage in model.network.segformer.stages:
         for block in stage.blocks:
             block.layernorm_before = nn.Identity()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_models import sam_config, small_detr
 from torch import nn
 
 from napari_medtransformer.attention.placement import InputPlacement
@@ -42,36 +43,6 @@ def segformer(implementation="sdpa"):
     )
     torch.manual_seed(0)
     return scaled(SegformerForSemanticSegmentation._from_config(config, attn_implementation=implementation).eval())
-
-
-def detr(implementation="sdpa", deformable=False):
-    from transformers import DeformableDetrConfig, DeformableDetrModel, DetrConfig, DetrModel, ResNetConfig
-
-    backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=["stage2", "stage3", "stage4"]
-    )
-    sizes = {
-        "d_model": 32,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 2 if not deformable else 4,
-        "encoder_ffn_dim": 32,
-        "decoder_ffn_dim": 32,
-        "num_queries": 6,
-        "backbone_config": backbone,
-        "use_timm_backbone": False,
-        "use_pretrained_backbone": False,
-        "backbone": None,
-    }
-    torch.manual_seed(0)
-    kind, config = (DeformableDetrModel, DeformableDetrConfig) if deformable else (DetrModel, DetrConfig)
-    if deformable:
-        sizes["num_feature_levels"] = 4
-    network = kind(config(**sizes)).eval()
-    # the backbone, a ResNet, knows no attention and would refuse the word
-    network.config._attn_implementation = implementation
-    return network
 
 
 def scaled(network):
@@ -139,9 +110,9 @@ def test_segformer_rows_equal_its_eager_attention_and_roll_out_to_the_finest_tok
 
 def test_detr_rows_equal_its_eager_attention():
     image = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
-    probe = probe_of(detr(), image)
+    probe = probe_of(small_detr(), image)
     with torch.no_grad():
-        out = detr("eager")(image, output_attentions=True)
+        out = small_detr("eager")(image, output_attentions=True)
     for i in range(2):
         expected = {
             f"encoder.{i}": out.encoder_attentions[i],
@@ -156,7 +127,7 @@ def test_detr_rows_equal_its_eager_attention():
 
 
 def test_deformable_detr_shows_the_places_it_samples():
-    network = detr(deformable=True)
+    network = small_detr(deformable=True)
     image = torch.randn(1, 3, 96, 160)
     with torch.no_grad(), sampled_attention(network) as sampled:
         network(image)
@@ -179,7 +150,7 @@ def test_deformable_detr_shows_the_places_it_samples():
 
 
 def test_deformable_detrs_object_queries_are_probed_as_usual():
-    probe = probe_of(detr(deformable=True), torch.randn(1, 3, 96, 160))
+    probe = probe_of(small_detr(deformable=True), torch.randn(1, 3, 96, 160))
     assert [site.name for site in probe.sites] == ["decoder.0.prompts", "decoder.1.prompts"]
 
 
@@ -203,20 +174,9 @@ def test_eager_and_unknown_networks_are_refused_in_words():
 def test_sam_hq_encodes_fused_as_it_did():
     from transformers import SamHQConfig, SamHQModel
 
-    from napari_medtransformer.models.sam import use_fused_attention
+    from napari_medtransformer.models.sam_blocks import use_fused_attention
 
-    config = SamHQConfig(
-        vision_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": 128,
-            "window_size": 3,
-            "global_attn_indexes": [1],
-        },
-        prompt_encoder_config={"image_size": 128},
-        mask_decoder_config={"vit_dim": 32},
-    )
+    config = sam_config(SamHQConfig)
     torch.manual_seed(0)
     network = scaled(SamHQModel._from_config(config, attn_implementation="eager").eval())
     with torch.no_grad():

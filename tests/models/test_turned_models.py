@@ -6,14 +6,13 @@ local on purpose, asked for one place of the patient in files of every orientati
 
 from __future__ import annotations
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from local_attention import feed, first_head, place_code
 from monai.networks.nets.swin_unetr import SwinTransformerBlock
 from scipy.spatial.transform import Rotation
-from test_window_models import card
+from small_models import window_card
 from torch import nn
 
 from napari_medtransformer.attention.ablation import ablated_heads
@@ -37,7 +36,7 @@ WINDOW, SMALL = (64, 32, 32), (32, 32, 64)
 
 
 def build(architecture: str, size: tuple[int, int, int] = WINDOW) -> WindowModel:
-    return swin_unetr.build(card("swin-unetr", architecture, size), None, seed=0, device=CPU, dtype=FLOAT)
+    return swin_unetr.build(window_card("swin-unetr", architecture, size), None, seed=0, device=CPU, dtype=FLOAT)
 
 
 @pytest.fixture(scope="module")
@@ -112,66 +111,15 @@ def test_entropy_distance_and_heads_off_are_the_unturned_networks(turned: Window
     np.testing.assert_array_equal(changed.numpy(), back_by_hand(expected.numpy()))
 
 
-def local(model: WindowModel) -> WindowModel:
-    """The model with attention made local on purpose in every block, along the network's own axes."""
-    for block in [m for m in model.network.modules() if isinstance(m, SwinTransformerBlock)]:
-        heads, width = block.attn.num_heads, block.attn.qkv.in_features
-        block.norm1 = nn.Identity()
-        first_head(block.attn.qkv, width // heads, parts=3)
-        with torch.no_grad():
-            block.attn.relative_position_bias_table.zero_()
-
-        def code(x: torch.Tensor, head: int = width // heads) -> torch.Tensor:
-            return place_code(x.shape[1:4], head, x.shape[-1]).expand(len(x), -1, -1, -1, -1)
-
-        feed(block, code)
-    return model
-
-
-class EncoderAlone(nn.Module):
-    """A SwinUNETR without its decoder, which attends to nothing and takes most of the time."""
-
-    def __init__(self, whole: nn.Module) -> None:
-        super().__init__()
-        self.swinViT = whole.swinViT
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first = self.swinViT(x, True)[0][:, :3]
-        return nn.functional.interpolate(first, size=x.shape[2:])
-
-
 @pytest.fixture(scope="module")
 def local_model() -> WindowModel:
-    model = local(build("monai-24-ras", (32, 32, 64)))
-    model.network = EncoderAlone(model.network)
-    return model
-
-
-# the content's own grid, growing to Right, Anterior, Superior, and a place of the patient that is no middle
-SHAPE_RAS, SPACING, PLACE = (40, 36, 44), (1.5, 1.5, 2.0), (5, 29, 33)
-
-
-def orientations() -> dict[str, np.ndarray]:
-    """Affines of files whose voxels lie otherwise: which way each axis of the file runs, or a turn of the whole."""
-    oblique = np.eye(4)
-    oblique[:3, :3] = Rotation.from_euler("xyz", (12, -9, 17), degrees=True).as_matrix()
-    return {"RAS": np.eye(4), "LPS": np.eye(4), "ASR": np.eye(4), "IPL": np.eye(4), "oblique SAL": oblique}
-
-
-def write_oriented(path, letters: str, turn: np.ndarray) -> tuple[float, ...]:
-    """A file of random numbers in an orientation. Returns the millimetres of PLACE."""
-    affine = turn @ np.diag([*SPACING, 1])
-    image = nib.Nifti1Image(np.random.default_rng(0).integers(0, 100, SHAPE_RAS).astype(np.int16), affine)
-    wanted = nib.orientations.axcodes2ornt(letters)
-    nib.save(image.as_reoriented(nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), wanted)), path)
-    return tuple((affine @ [*PLACE, 1])[:3])
+    return build_local(CARD, None)
 
 
 @pytest.mark.parametrize("name", orientations())
 def test_a_local_heads_map_is_highest_at_the_place_of_the_patient_that_asks(tmp_path, local_model, name) -> None:
     """In files of any orientation, stitched over the windows that hold it: every site, rollout, a region."""
-    letters = name.split()[-1]
-    world = write_oriented(tmp_path / "v.nii.gz", letters, orientations()[name])
+    world = write_oriented(tmp_path / "v.nii.gz", name)
     volume = read_volume(tmp_path / "v.nii.gz")
     zyx = tuple(np.linalg.solve(volume.affine, [*world, 1])[:3])
     inspection = inspect_windows(plan_windows(local_model, volume), zyx)
@@ -237,8 +185,8 @@ def test_a_turn_of_ones_own_is_undone_as_well() -> None:
     network = build("monai-12", (32, 32, 32)).network
     shape = (32, 64, 32)
     window = np.random.default_rng(4).random(shape, dtype=np.float32)
-    model = WindowModel(card("swin-unetr", "x", shape), network, CPU, FLOAT, multiple=32, turn=turn)
-    plain = WindowModel(card("swin-unetr", "x", shape), network, CPU, FLOAT, multiple=32)
+    model = WindowModel(window_card("swin-unetr", "x", shape), network, CPU, FLOAT, multiple=32, turn=turn)
+    plain = WindowModel(window_card("swin-unetr", "x", shape), network, CPU, FLOAT, multiple=32)
     ours = probed(model, window)
     theirs = probed(plain, np.ascontiguousarray(window[::-1, :, ::-1].transpose(1, 2, 0)))
     voxel, seen = (7, 50, 20), (50, 31 - 20, 31 - 7)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from local_attention import assert_heatmaps_peak_at, feed, first_head, place_code
 from safetensors.torch import load_file
+from small_models import upernet_card, upernet_config
 from torch import nn
-from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation
+from transformers import UperNetForSemanticSegmentation
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.probe import AttentionProbe
@@ -24,34 +23,16 @@ CPU = torch.device("cpu")
 SLICES = torch.randn(2, 3, 100, 128, generator=torch.Generator().manual_seed(1))
 
 
-def config_of(window=5, heads=(2, 2, 2, 2), width=16):
-    backbone = SwinConfig(
-        embed_dim=width,
-        depths=[2, 2, 2, 2],
-        num_heads=list(heads),
-        window_size=window,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    return UperNetConfig(
-        backbone_config=backbone,
-        hidden_size=16,
-        num_labels=6,
-        auxiliary_in_channels=4 * width,
-        auxiliary_channels=16,
-    )
-
-
 @pytest.fixture(scope="module")
 def card():
-    full = find_card("upernet-swin-t-ade20k")
-    return replace(full, name="upernet-test", labels=full.labels[:6])
+    return upernet_card()
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A small UperNet with random weights in the published format, as transformers writes it."""
     folder = tmp_path_factory.mktemp("upernet")
-    draw_weights(UperNetForSemanticSegmentation(config_of()), 0).save_pretrained(folder)
+    draw_weights(UperNetForSemanticSegmentation(upernet_config()), 0).save_pretrained(folder)
     return folder
 
 
@@ -81,7 +62,7 @@ def model(card, checkpoint):
     state = published(checkpoint)
     assert "backbone.encoder.layers.0.blocks.0.attention.self.query.weight" in state
     assert guess_family(state) == "UperNet (transformers)"
-    network = UperNetForSemanticSegmentation(config_of())
+    network = UperNetForSemanticSegmentation(upernet_config())
     fill(network, own_names(state, network), card.name)
     return UperNetModel(card, use_fused_attention(network), CPU, torch.float32)
 
@@ -119,7 +100,7 @@ def test_probed_rows_equal_the_softmax_that_transformers_computes(model, checkpo
 
 
 def test_heatmaps_lie_where_attention_is(card):
-    network = draw_weights(UperNetForSemanticSegmentation(config_of(heads=(2, 4, 8, 16))), 0)
+    network = draw_weights(UperNetForSemanticSegmentation(upernet_config(heads=(2, 4, 8, 16))), 0)
     for stage in network.backbone.swin.encoder.layers:
         for block in stage.blocks:
             block.layernorm_before = nn.Identity()
@@ -148,6 +129,6 @@ def test_a_card_of_every_swin_loads_random_weights_from_its_seed():
     from napari_medtransformer.models.upernet import _SIZES
 
     assert {find_card(name).architecture for name in ("upernet-swin-t-ade20k", "upernet-swin-s-ade20k")} <= set(_SIZES)
-    one, other = (draw_weights(UperNetForSemanticSegmentation(config_of()), 3).state_dict() for _ in range(2))
+    one, other = (draw_weights(UperNetForSemanticSegmentation(upernet_config()), 3).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not any(np.isnan(value.float().numpy()).any() for value in one.values())

@@ -8,34 +8,17 @@ import torch
 from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unetr import UNETR
 from safetensors.torch import load_file
+from small_models import window_card
 
 from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel, UnsupportedVolume
 from napari_medtransformer.models import swin_unetr, unetr
-from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard
+from napari_medtransformer.models.card import BUNDLED, LabelInfo
 from napari_medtransformer.models.compact import CompactConfig, compact_network
 from napari_medtransformer.models.registry import find_card, load_model
 from napari_medtransformer.models.scaling import FixedRange, ZScore
-from napari_medtransformer.models.weights import BUNDLED
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 LABELS = (LabelInfo(1, "a", (1, 0, 0)), LabelInfo(2, "b", (0, 1, 0)))
-
-
-def card(family: str, architecture: str, size: tuple[int, int, int]) -> ModelCard:
-    return ModelCard(
-        name="tested",
-        title="tested",
-        family=family,
-        architecture=architecture,
-        builder="a.b:c",
-        task="automatic",
-        dimensions=3,
-        input=InputContract(size, clip=(0.0, 1.0)),
-        labels=LABELS,
-        licence="none",
-        citation="none",
-        description="none",
-    )
 
 
 def seen_by_monai(network: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
@@ -60,7 +43,7 @@ def test_a_published_unetr_segments_as_in_monai_with_every_weight_turned(monai_u
     # as published: no layers of newer releases, a class token of older ones
     weights = {k: v for k, v in monai_unetr.state_dict().items() if "norm_cross_attn" not in k}
     weights["vit.patch_embedding.cls_token"] = torch.zeros(1, 1, 768)
-    model = unetr.build(card("unetr", "monai-4", (48, 32, 32)), weights, seed=0, device=CPU, dtype=FLOAT)
+    model = unetr.build(window_card("unetr", "monai-4", (48, 32, 32)), weights, seed=0, device=CPU, dtype=FLOAT)
     windows = torch.randn(1, 1, 48, 32, 32, generator=torch.Generator().manual_seed(1))
     wanted = seen_by_monai(monai_unetr, windows)
     # the sums of twelve float32 blocks in another order
@@ -70,7 +53,9 @@ def test_a_published_unetr_segments_as_in_monai_with_every_weight_turned(monai_u
 
 def test_a_published_swin_unetr_segments_as_in_monai(monai_swin: SwinUNETR) -> None:
     weights = {k.replace("mlp.linear1", "mlp.fc1"): v for k, v in monai_swin.state_dict().items()}
-    model = swin_unetr.build(card("swin-unetr", "monai-12-ras", (32, 64, 32)), weights, seed=0, device=CPU, dtype=FLOAT)
+    model = swin_unetr.build(
+        window_card("swin-unetr", "monai-12-ras", (32, 64, 32)), weights, seed=0, device=CPU, dtype=FLOAT
+    )
     windows = torch.randn(1, 1, 32, 64, 32, generator=torch.Generator().manual_seed(1))
     wanted = seen_by_monai(monai_swin, windows)
     assert (model.logits(windows) - wanted).abs().max() < 1e-4 * wanted.abs().max()
@@ -81,7 +66,7 @@ def test_a_published_swin_unetr_segments_as_in_monai(monai_swin: SwinUNETR) -> N
     [(swin_unetr, "monai-12-ras", 32), (unetr, "monai-4", 16), (unetr, "compact", 8), (swin_unetr, "compact", 8)],
 )
 def test_a_window_of_a_single_last_token_is_refused_in_words(module, architecture: str, side: int) -> None:
-    model = module.build(card("x", architecture, (64, 64, 64)), None, seed=0, device=CPU, dtype=FLOAT)
+    model = module.build(window_card("x", architecture, (64, 64, 64)), None, seed=0, device=CPU, dtype=FLOAT)
     with pytest.raises(UnsupportedVolume, match=f"more than {side} voxels"):
         model.logits(torch.zeros(1, 1, side, side, side))
 
@@ -99,20 +84,24 @@ def test_cards_of_published_models_tell_thirteen_organs_and_the_hounsfield_range
 def test_weights_of_another_network_are_refused_by_name(monai_unetr: UNETR) -> None:
     with pytest.raises(UnreadableWeights, match="UNETR"):
         swin_unetr.build(
-            card("swin-unetr", "monai-12", (32, 32, 32)), monai_unetr.state_dict(), seed=0, device=CPU, dtype=FLOAT
+            window_card("swin-unetr", "monai-12", (32, 32, 32)),
+            monai_unetr.state_dict(),
+            seed=0,
+            device=CPU,
+            dtype=FLOAT,
         )
 
 
 @pytest.mark.parametrize(("build", "family"), [(unetr.build, "unetr"), (swin_unetr.build, "swin-unetr")])
 def test_an_unknown_architecture_is_refused(build, family: str) -> None:
     with pytest.raises(UnsupportedModel, match="expected compact"):
-        build(card(family, "giant", (32, 32, 32)), None, seed=0, device=CPU, dtype=FLOAT)
+        build(window_card(family, "giant", (32, 32, 32)), None, seed=0, device=CPU, dtype=FLOAT)
 
 
 @pytest.mark.parametrize("kind", ["unetr", "swin-unetr"])
 def test_a_compact_network_takes_windows_of_other_sizes(kind) -> None:
     module = unetr if kind == "unetr" else swin_unetr
-    model = module.build(card(kind, "compact", (16, 24, 16)), None, seed=0, device=CPU, dtype=FLOAT)
+    model = module.build(window_card(kind, "compact", (16, 24, 16)), None, seed=0, device=CPU, dtype=FLOAT)
     assert model.window_multiple == (8, 8, 8)
     for shape in ((16, 24, 16), (24, 16, 32)):
         assert model.logits(torch.zeros(2, 1, *shape)).shape == (2, 3, *shape)

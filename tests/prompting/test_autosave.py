@@ -26,10 +26,9 @@ WINDOW = (0.0, 100.0)
 
 CHILD = """
 import sys, time
-sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
-from conftest import RegionModel
+from region_model import RegionModel
 from napari_medtransformer.volumes import Volume
 from napari_medtransformer.prompting import PromptSession
 from napari_medtransformer.prompting.autosave import Autosave
@@ -64,7 +63,7 @@ def session(region_model: PromptableModel, blocks: Volume) -> PromptSession:
 
 def killed_child(folder: Path) -> int:
     """A process that is killed at work. Returns how many prompts it surely had."""
-    command = [sys.executable, "-c", CHILD, str(folder), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", CHILD, str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout is not None

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import SamConfig
+from small_models import small_sam
 
 from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, UnsupportedModel
 from napari_medtransformer.models.base import PromptableModel
-from napari_medtransformer.models.registry import find_card
-from napari_medtransformer.models.sam import SamAdapter, random_sam
 from napari_medtransformer.prompting import BoxPrompt, PointPrompt, PromptSession, SliceKey
 from napari_medtransformer.volumes import Volume
 
@@ -277,11 +274,7 @@ def test_a_box_and_points_work_together_on_a_real_network(click_model: Promptabl
 
 
 def test_sam_answers_clicks_boxes_and_undo_in_a_session(blocks: Volume) -> None:
-    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64}
-    config = SamConfig(
-        vision_config={**vision, "window_size": 2, "global_attn_indexes": [1]}, prompt_encoder_config={"image_size": 64}
-    )
-    sam = SamAdapter(find_card("sam-vit-b"), random_sam(config, 0), torch.device("cpu"), torch.float32)
+    sam = small_sam(size=64, num_hidden_layers=2, num_attention_heads=2, window_size=2)
     session = PromptSession(sam, blocks)
     session.add_point((5, 8, 10), axis=1)
     candidates = session.candidates(SliceKey(1, 1, 8))

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from napari_medtransformer.models import WeightsSource, registry
+from napari_medtransformer.models.card import BUNDLED
 from napari_medtransformer.models.download import is_on_disk
 from napari_medtransformer.models.registry import find_card
 from napari_medtransformer.models.settings import Settings, read_settings, write_settings
-from napari_medtransformer.models.weights import BUNDLED
 from napari_medtransformer.plugin.models.picker import ModelPicker
 from napari_medtransformer.plugin.models.slot import answers_prompts
 
