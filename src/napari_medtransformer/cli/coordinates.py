@@ -63,10 +63,10 @@ def parse_box(text: str) -> TypedBox:
     return TypedBox((numbers[0], numbers[1], numbers[2]), (numbers[3], numbers[4], numbers[5]))
 
 
-def parse_axis(text: str) -> int:
+def parse_axis(text: str, option: str = "--axis", besides: str = "") -> int:
     """The axis of (z, y, x) that 'axial', 'coronal', 'sagittal' or its number names. Raises InvalidPrompt."""
     if text.lower() not in AXES:
-        raise InvalidPrompt(f"--axis {text!r} is no axis; write 0 (axial), 1 (coronal) or 2 (sagittal)")
+        raise InvalidPrompt(f"{option} {text!r} is no axis; write 0 (axial), 1 (coronal), 2 (sagittal){besides}")
     return AXES[text.lower()]
 
 
@@ -87,7 +87,7 @@ def box_zyx(
     """Where a typed box lies: (start, stop) in (z, y, x) voxels, half-open, both on one slice along `axis`.
 
     Along `axis` the corners name one slice: the same index twice, or an index and the next. Raises InvalidPrompt for
-    a box over several slices and PointOutsideVolume for one that leaves the volume.
+    an empty box or one over several slices and PointOutsideVolume for one that leaves the volume.
     """
     corners = np.array([box.start, box.stop], dtype=float)
     if mm:
@@ -105,6 +105,11 @@ def box_zyx(
         raise InvalidPrompt(
             f"the box {_as_typed(box.start, mm)} to {_as_typed(box.stop, mm)} spans several slices of axis {axis} "
             f"({('axial', 'coronal', 'sagittal')[axis]}); give both corners the same coordinate along it"
+        )
+    if any(low[other] == high[other] for other in range(3) if other != axis):
+        raise InvalidPrompt(
+            f"the box {_as_typed(box.start, mm)} to {_as_typed(box.stop, mm)} is empty; boxes are half-open, so each "
+            f"stop lies beyond its start"
         )
     start, stop = low + 0.5, high + 0.5
     start[axis] = stop[axis] = first
@@ -137,7 +142,7 @@ def _as_typed(position: tuple[float, float, float], mm: bool) -> str:
 
 def _extent(volume: Volume, mm: bool) -> str:
     """The volume's extent in the words the user typed in."""
-    name = volume.grid.path.name
+    name = volume.grid.path.name or volume.grid.path.resolve().name  # "." has none
     if not mm:
         i, j, k = volume.grid.shape
         return f"{name}: its voxels run from 0,0,0 to {i - 1},{j - 1},{k - 1}"

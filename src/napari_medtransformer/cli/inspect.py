@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +18,7 @@ from napari_medtransformer.cli.inspect_more import (
     check_extras,
     write_extras,
 )
+from napari_medtransformer.cli.inspect_table import TABLE_SUFFIXES, as_sites, file_index, print_table, write_table
 from napari_medtransformer.cli.inspect_windows import (
     check_output,
     inspect_automatic,
@@ -42,7 +39,7 @@ from napari_medtransformer.cli.options import (
     WeightsOption,
 )
 from napari_medtransformer.cli.reading import read_input
-from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.errors import InvalidOption, UnsupportedModel
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.sites import AttentionSite
@@ -51,7 +48,6 @@ if TYPE_CHECKING:
     from napari_medtransformer.inspection.queries import Inspection
     from napari_medtransformer.volumes import Volume
 
-TABLE_SUFFIXES = (".csv", ".json")
 ROWS_SUFFIX = ".npz"
 PLANES = ("axial", "coronal", "sagittal")
 
@@ -126,7 +122,7 @@ def inspect(
         raise UnsupportedModel(f"{card.name} answers clicks in 3D; look inside it from Python, with AttentionProbe.")
     if figure is not None:
         figure_path(figure)
-    extras = check_extras(volume, labels, ask_label, shares, matrix, rollout, positions)
+    extras = check_extras(volume, labels, ask_label, shares, matrix, rollout, positions, others=(output, figure))
 
     # torch is loaded only now, when every word of the user's makes sense.
     from napari_medtransformer.cli.loading import load
@@ -156,6 +152,8 @@ def inspect(
         sites=None if site is None or extras.wanted else [site],
     )
     shown = inspection.probe.site(site) if site is not None else _default_site(inspection)
+    if token is not None and site is not None and shown.query_grid.has_place:
+        raise InvalidOption(f"in {site} the image asks, not the prompt tokens; leave --token out.")
     reports = report_heads(inspection, query_zyx, sites=None if site is None else [shown], token=token)
     if write is not None:
         write(inspection, shown, query_zyx, token, reports)
@@ -180,7 +178,7 @@ def _tell(
 
     model, volume = inspection.model, inspection.volume
     if not as_json:
-        _print_table(reports, inspection, volume)
+        print_table(reports, inspection, volume)
         return
     say_json(
         {
@@ -189,10 +187,10 @@ def _tell(
             "figure": figure,
             "model": model.card.name,
             "device": str(model.device),
-            "query": _file_index(query_zyx, volume),
+            "query": file_index(query_zyx, volume),
             "axis": inspection.plane.axis,
             **told,
-            "sites": _as_sites(reports, inspection, volume),
+            "sites": as_sites(reports, inspection, volume),
         }
     )
 
@@ -221,7 +219,7 @@ def _writer(output: Path, volume: Volume) -> Writer:
         raise CannotWrite(f"{output} was not written: there is no folder {output.parent}. Create it first.")
     if name.endswith(ROWS_SUFFIX):
         return lambda inspection, _, query, token, __: _write_rows(inspection, query, token, output)
-    return lambda inspection, _, __, ___, reports: _write_table(reports, inspection, output)
+    return lambda inspection, _, __, ___, reports: write_table(reports, inspection, output)
 
 
 def _default_site(inspection: Inspection) -> AttentionSite:
@@ -261,38 +259,6 @@ def _write_rows(
         np.savez_compressed(stream, **arrays)
 
 
-def _write_table(reports: list[HeadReport], inspection: Inspection, output: Path) -> None:
-    from napari_medtransformer.files import replacing
-
-    volume = inspection.volume
-    if output.suffix.lower() == ".json":
-        text = json.dumps(_as_sites(reports, inspection, volume), indent=2) + "\n"
-    else:
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(
-            ["site", "kind", "head", "row_sum", "entropy_nats", "distance_mm", "top_i", "top_j", "top_k", "top_share"]
-        )
-        for report in reports:
-            top = ["", "", ""] if report.top_zyx is None else _file_index(report.top_zyx, volume)
-            distance = "" if report.distance_mm is None else report.distance_mm
-            writer.writerow(
-                [
-                    report.site,
-                    report.kind,
-                    report.head,
-                    report.row_sum,
-                    report.entropy,
-                    distance,
-                    *top,
-                    report.top_share,
-                ]
-            )
-        text = table.getvalue()
-    with replacing(output) as stream:
-        stream.write(text.encode())
-
-
 def _draw(
     inspection: SliceInspection,
     site: AttentionSite,
@@ -312,7 +278,7 @@ def _draw(
     for report in (report for report in reports if report.site == site.name):
         distance = "" if report.distance_mm is None else f", {report.distance_mm:.0f} mm"
         titles.append(f"head {report.head}: {report.entropy:.1f} nats{distance}, top {100 * report.top_share:.1f} %")
-    where = ", ".join(f"{c:g}" for c in _file_index(query_zyx, volume))
+    where = ", ".join(f"{c:g}" for c in file_index(query_zyx, volume))
     asks = "the voxel" if site.query_grid.has_place else "the prompt tokens of a click at the voxel"
     size = " × ".join(f"{s * mm:.1f}" for s, mm in zip(site.key_grid.scale, inspection.spacing_mm))
     caption = (
@@ -333,68 +299,3 @@ def _draw(
         letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
     )
     write_figure(drawn, figure)
-
-
-def _file_index(zyx: tuple[float, float, float], volume: Volume) -> list[float]:
-    from napari_medtransformer.cli.coordinates import as_file_index
-
-    return [round(c, 3) for c in as_file_index(zyx, volume)]
-
-
-def _as_sites(reports: list[HeadReport], inspection: Inspection, volume: Volume) -> list[dict[str, Any]]:
-    """The reports by site, coordinates in the file's own order."""
-    sites = []
-    reported = {report.site for report in reports}
-    for site in (site for site in inspection.sites if site.name in reported):
-        heads = []
-        for report in (report for report in reports if report.site == site.name):
-            values = asdict(report)
-            for key in ("site", "kind", "top_zyx"):
-                del values[key]
-            values["top"] = None if report.top_zyx is None else _file_index(report.top_zyx, volume)
-            heads.append(values)
-        sites.append(
-            {
-                "name": site.name,
-                "kind": site.kind,
-                "queries": list(site.query_grid.shape),
-                "keys": list(site.key_grid.shape),
-                "kernel": inspection.probe.kernel(site),
-                "heads": heads,
-            }
-        )
-    return sites
-
-
-def _print_table(reports: list[HeadReport], inspection: Inspection, volume: Volume) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from napari_medtransformer.cli.messages import console
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("site", no_wrap=True)
-    table.add_column("head", justify="right")
-    table.add_column("entropy\n(nats)", justify="right")
-    table.add_column("distance\n(mm)", justify="right")
-    table.add_column("attends most to\nvoxel (i, j, k)", justify="right")
-    table.add_column("with\n(%)", justify="right")
-    placed = {site.name: site.key_grid.has_place for site in inspection.sites}
-    last = None
-    for report in reports:
-        if report.site != last and last is not None:
-            table.add_section()
-        name = report.site if report.kind in report.site else f"{report.site}, {report.kind}"
-        if report.top_zyx is None:
-            top = "padding" if placed[report.site] else "–"
-        else:
-            top = ", ".join(f"{c:.0f}" for c in _file_index(report.top_zyx, volume))
-        table.add_row(
-            *(name if report.site != last else "", str(report.head)),
-            f"{report.entropy:.2f}",
-            "–" if report.distance_mm is None else f"{report.distance_mm:.0f}",
-            top,
-            f"{100 * report.top_share:.1f}",
-        )
-        last = report.site
-    console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,12 +86,21 @@ def check_extras(
     matrix: Path | None,
     rollout: Path | None,
     positions: Path | None,
+    *,
+    others: Sequence[Path | None] = (),
 ) -> Extras:
-    """The same with the labels read. Raises CannotWrite, UnreadableFile and UnsupportedVolume."""
-    from napari_medtransformer.errors import CannotWrite, UnsupportedVolume
+    """The same with the labels read. others: what else is written.
+
+    Raises CannotWrite, InvalidOption, UnreadableFile and UnsupportedVolume.
+    """
+    from napari_medtransformer.errors import CannotWrite, InvalidOption, UnsupportedVolume
     from napari_medtransformer.inspection.figure import figure_path
     from napari_medtransformer.volumes.reading import read_labels
 
+    files = [path.resolve() for path in (*others, shares, matrix, rollout, positions) if path is not None]
+    twice = next((path for path in files if files.count(path) > 1), None)
+    if twice is not None:
+        raise CannotWrite(f"{twice.name} was given for two results; give each a name of its own.")
     for figure in (matrix, rollout, positions):
         if figure is not None:
             figure_path(figure)
@@ -98,6 +108,10 @@ def check_extras(
         raise CannotWrite(f"{shares} is no table in a folder that exists; use a name that ends in .csv.")
     if labels is None and (shares is not None or ask_label is not None):
         raise UnsupportedVolume("--shares and --ask-label are about labels; give their file with --labels.")
+    if ask_label is not None and shares is None and matrix is None and rollout is None:
+        raise InvalidOption("--ask-label says who asks in --shares, --matrix and --rollout; give one of them.")
+    if labels is not None and shares is None and ask_label is None:
+        raise InvalidOption("--labels are for --shares and --ask-label; give one of them, or leave --labels out.")
     read = None if labels is None else read_labels(labels)
     if read is not None and labels is not None:
         check_grid(read, volume, labels)

@@ -96,8 +96,8 @@ def write_automatic(
 
     site: whose maps and figure. alone: whether the table of shares is of that site, too, not of all.
     """
-    from napari_medtransformer.cli.inspect import _write_table
     from napari_medtransformer.cli.inspect_more import write_extras
+    from napari_medtransformer.cli.inspect_table import write_table
     from napari_medtransformer.inspection.export import answer_figure, answer_volume
     from napari_medtransformer.inspection.figure import write_figure
     from napari_medtransformer.inspection.queries import VoxelQuery, ask
@@ -105,7 +105,7 @@ def write_automatic(
 
     answer = ask(inspection, site, VoxelQuery(query_zyx))
     if output is not None and output.name.lower().endswith((".csv", ".json")):
-        _write_table(reports, inspection, output)
+        write_table(reports, inspection, output)
     elif output is not None:
         write_heatmap(answer_volume(inspection, answer), inspection.volume, output)
     if figure is not None:

@@ -24,7 +24,13 @@ Frame = Annotated[
     typer.Option("--frame", metavar="N", help="Which time point or channel of a 4D file, from 0.", show_default=False),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME", help="A model; `medtransformer models` lists them.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|FILE.json",
+        help="A model that `medtransformer models` lists, or the card of one that you trained.",
+    ),
 ]
 WeightsOption = Annotated[
     str | None,

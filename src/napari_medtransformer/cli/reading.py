@@ -16,6 +16,7 @@ _AS_OPTIONS = (
     ("with series=NUMBER of", "with --series NUMBER of"),
     ("with frame=0 to", "with --frame 0 to"),
     ("Leave frame out", "Leave --frame out"),
+    ("Leave series out", "Leave --series out"),
 )
 
 

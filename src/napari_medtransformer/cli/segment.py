@@ -27,7 +27,13 @@ def segment(
         typer.Option("--output", "-o", metavar="OUT", help="A file such as labels.nii.gz, or a folder for labels."),
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME", help="An automatic model; `medtransformer models`.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FILE.json",
+            help="An automatic model that `medtransformer models` lists, or the card of one that you trained.",
+        ),
     ] = DEFAULT_AUTOMATIC,
     series: Series = None,
     frame: Frame = None,
@@ -76,7 +82,7 @@ def segment(
     structure.
     """
     from napari_medtransformer.cli.messages import say_warning
-    from napari_medtransformer.errors import InvalidOption, UnsupportedModel
+    from napari_medtransformer.errors import CannotWrite, InvalidOption, UnsupportedModel
     from napari_medtransformer.models import find_card
     from napari_medtransformer.segmentation.cases import find_cases
     from napari_medtransformer.volumes.ome_zarr import is_ome_zarr
@@ -94,11 +100,19 @@ def segment(
         "dtype": dtype,
         "uncertainty": uncertainty is not None,
     }
+    if card.dimensions == 3 and options["plane"] != 0:
+        raise InvalidOption(f"--plane is for 2D models; {card.name} sees three axes, so leave it out")
     source = existing(input_path)
     one_file = output.name.lower().endswith(LABEL_SUFFIXES) and not output.is_dir()
     many = source.is_dir() and not one_file and not is_ome_zarr(source)
     if many and (region or reference):
         raise InvalidOption("--region and --reference belong to one volume, and a folder was given")
+    if not (many or one_file or output.is_dir()) and output.suffix:
+        raise CannotWrite(
+            f"{output.name} has no suffix that can be written; use {', '.join(LABEL_SUFFIXES)}, or a folder's name"
+        )
+    if uncertainty is not None and uncertainty.resolve() == output.resolve():
+        raise CannotWrite(f"{output} cannot be labels and their uncertainty at once; give two names")
     if many and (series or frame is not None):
         raise InvalidOption("--series and --frame choose in one volume; of a folder every series is segmented")
     if not many:
@@ -277,7 +291,7 @@ def _mirrored(text: str) -> tuple[int, ...]:
 def _plane(text: str) -> int | str:
     from napari_medtransformer.cli.coordinates import parse_axis
 
-    return "all" if text == "all" else parse_axis(text)
+    return "all" if text == "all" else parse_axis(text, "--plane", ", or all")
 
 
 def _region(text: str, volume: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -290,6 +304,14 @@ def _region(text: str, volume: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         numbers = np.array([int(part) for part in text.split(",")]).reshape(2, 3)
     except ValueError:
         raise InvalidOption(f"--region {text!r} is no box; write whole numbers I0,J0,K0,I1,J1,K1") from None
+    low, high = np.sort(numbers, axis=0)
+    if np.any(low == high):
+        raise InvalidOption(f"--region {text!r} is empty; boxes are half-open, so each stop lies beyond its start")
+    if np.any(low < 0) or np.any(high > volume.grid.shape):
+        i, j, k = volume.grid.shape
+        raise InvalidOption(
+            f"--region {text!r} leaves {volume.grid.path.name}, which reaches from 0,0,0 to {i},{j},{k}"
+        )
     edges = np.sort(volume.grid.zyx_from_file_index(numbers - 0.5), axis=0) + 0.5
     start, stop = (tuple(round(float(c)) for c in corner) for corner in edges)
     return start, stop

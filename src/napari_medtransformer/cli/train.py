@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -198,7 +199,7 @@ def _triple(text: str | None, what: str, number: type[int] | type[float]) -> Any
         values = tuple(number(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != 3 or min(values) <= 0:
+    if len(values) != 3 or not all(0 < value < math.inf for value in values):
         raise InvalidOption(f"--{what} takes three positive numbers Z,Y,X, not {text!r}.")
     return values
 

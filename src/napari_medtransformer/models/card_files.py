@@ -63,8 +63,10 @@ def read_card(path: Path) -> ModelCard:
     """The card of a JSON file; its weights are the file it names, beside it. Raises UnreadableFile."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnreadableFile(f"the card {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise UnreadableFile(f"the card {path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UnreadableFile(f"{path} is no model card but something else: it is no JSON ({error}).") from error
     if not isinstance(values, dict):
         raise UnreadableFile(f"the card {path} holds no named values; expected what training wrote beside the weights.")
     card = card_from_dict(values, path.parent)

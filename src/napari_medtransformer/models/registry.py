@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from napari_medtransformer.errors import DuplicateModel, MedTransformerError, UnknownModel, UnsupportedModel
 from napari_medtransformer.models.card import ModelCard
-from napari_medtransformer.models.card_files import card_from_dict
+from napari_medtransformer.models.card_files import card_from_dict, read_card
 from napari_medtransformer.models.catalogue import CARDS
 from napari_medtransformer.models.settings import read_settings, settings_path
 from napari_medtransformer.progress import Progress
@@ -70,7 +70,9 @@ def list_models() -> list[ModelCard]:
 
 
 def find_card(name: str) -> ModelCard:
-    """The card of that name. Raises UnknownModel with near matches."""
+    """The card of that name, or of a .json card's path. Raises UnknownModel with near matches and UnreadableFile."""
+    if name.lower().endswith(".json"):
+        return read_card(Path(name).expanduser())
     cards = _cards(_known())
     if name in cards:
         return cards[name]

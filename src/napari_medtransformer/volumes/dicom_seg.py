@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,22 +90,25 @@ def read_dicom_segments(path: Path) -> list[Label]:
         return [_label(segment) for segment in dataset.get("SegmentSequence") or []]
 
 
-def write_dicom_seg(array: np.ndarray, grid: FileGrid, stream: BinaryIO, labels: Sequence[Label]) -> None:
-    """Write labels (i, j, k) as a binary DICOM-SEG that refers to the DICOM series they were drawn on.
-
-    Raises CannotWrite if the volume did not come from DICOM files that are still there, or highdicom is missing.
-    """
+def check_dicom_seg(grid: FileGrid) -> None:
+    """Whether a DICOM-SEG can be written of what lies on that grid. Raises CannotWrite as `write_dicom_seg` does."""
     if grid.format != "dicom" or not grid.files:
         raise CannotWrite(
             f"a DICOM-SEG refers to the DICOM series it belongs to, and {grid.path.name} is none (or came from a zip). "
             f"Save as .nii.gz or .seg.nrrd."
         )
+    if find_spec("highdicom") is None:
+        raise CannotWrite("writing a DICOM-SEG needs highdicom: pip install highdicom.")
+
+
+def write_dicom_seg(array: np.ndarray, grid: FileGrid, stream: BinaryIO, labels: Sequence[Label]) -> None:
+    """Write labels (i, j, k) as a binary DICOM-SEG that refers to the DICOM series they were drawn on.
+
+    Raises CannotWrite if the volume did not come from DICOM files that are still there, or highdicom is missing.
+    """
+    check_dicom_seg(grid)
     if not labels:
         raise CannotWrite("there are no labels to write: a DICOM-SEG has at least one segment. Draw something first.")
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise CannotWrite("writing a DICOM-SEG needs highdicom: pip install highdicom.") from error
     sources = _sources(grid)
     affine = geometry.ras_from_lps(grid.affine_ijk)
     frames = np.ascontiguousarray(array.transpose(2, 1, 0))  # slice, row, column

@@ -71,7 +71,11 @@ def read_label_table(path: str | os.PathLike[str]) -> list[Label]:
     try:
         text = file.read_text(encoding="utf-8-sig")
         rows = _json_rows(text) if file.suffix.lower() == ".json" else _csv_rows(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UnreadableFile(f"the table of labels {file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"{file} is no table of labels: it is no text; expected .csv or .json.") from error
+    except ValueError as error:
         raise UnreadableFile(f"{file} is no table of labels: {' '.join(str(error).split())}.") from error
     labels = []
     for place, row in enumerate(rows, 1):

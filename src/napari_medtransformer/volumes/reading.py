@@ -121,6 +121,7 @@ def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
         from napari_medtransformer.volumes.ome_zarr import is_ome_zarr, read_ome_zarr
 
         if is_ome_zarr(file):
+            _refuse_series(file, series)
             return read_ome_zarr(file)
     if file.is_dir() or has_suffix(file, DICOM_SUFFIXES) or not has_suffix(file, READABLE_SUFFIXES):
         from napari_medtransformer.volumes.dicom import read_dicom
@@ -132,6 +133,7 @@ def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
                 f"{', '.join(READABLE_SUFFIXES)}."
             )
         return read_dicom(file, series=series, resample=resample)
+    _refuse_series(file, series)
     if has_suffix(file, NIFTI_SUFFIXES):
         from napari_medtransformer.volumes.nifti import read_nifti
 
@@ -144,6 +146,11 @@ def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
     from napari_medtransformer.volumes.arrays import read_numpy, read_picture
 
     return read_numpy(file) if has_suffix(file, NUMPY_SUFFIXES) else read_picture(file)
+
+
+def _refuse_series(file: Path, series: int | str | None) -> None:
+    if series is not None:
+        raise UnsupportedVolume(f"{file.name} is no DICOM and so has no series {series}. Leave series out.")
 
 
 def _decode_labels(file: Path) -> Decoded:

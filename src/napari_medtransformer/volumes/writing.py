@@ -108,6 +108,12 @@ def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[
     target = Path(path)
     if not target.name.lower().endswith(suffixes):
         raise CannotWrite(f"{target.name or target} has no suffix that can be written; use {', '.join(suffixes)}.")
+    if suffixes is WRITABLE_SUFFIXES and target.name.lower().endswith(".seg.nrrd"):
+        raise CannotWrite(f"{target.name} is the name of a file of labels; for anything else use .nrrd.")
+    if target.name.lower().endswith(".dcm"):
+        from napari_medtransformer.volumes.dicom_seg import check_dicom_seg
+
+        check_dicom_seg(volume.grid)
     if not target.parent.is_dir():
         raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
     if target.is_dir():
