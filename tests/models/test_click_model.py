@@ -16,6 +16,7 @@ from napari_medtransformer.models.click_network import (
     CLICK_RADIUS,
     ClickConfig,
     ClickNetwork,
+    ImageParts,
     PromptBatch,
     prompt_maps,
 )
@@ -34,7 +35,12 @@ class DrawingNetwork(ClickNetwork):
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return images, images, images, images
 
-    def decode(self, features: tuple[Tensor, ...], prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+    def image_parts(self, features: tuple[Tensor, ...]) -> ImageParts:
+        return ImageParts(*features, *features[:2])
+
+    def decode(
+        self, features: tuple[Tensor, ...], prompts: PromptBatch, seen: ImageParts | None = None
+    ) -> tuple[Tensor, Tensor]:
         maps = prompt_maps(prompts, self.config.input_size)
         image = torch.nn.functional.avg_pool2d(features[0], 2)
         drawn = {"box": maps[:, :1] - 0.5, "click": maps[:, 1:2], "mask": maps[:, 3:4], "image": image}[self.answer]
@@ -118,6 +124,21 @@ def test_listeners_learn_where_each_image_lies() -> None:
         InputPlacement((30, 60), (64, 128), (SIZE, SIZE)),
         InputPlacement((30, 60), (128, 128), (SIZE, SIZE)),
     ]
+
+
+def test_what_prompts_share_is_worked_out_anew_for_another_image_and_for_other_weights() -> None:
+    model, fresh = (load_model("medt-click-tiny", "random", "cpu") for _ in range(2))
+    one, two = (np.random.default_rng(seed).random((64, 64)).astype(np.float32) for seed in (0, 1))
+    prompts = Prompts(np.array([[30, 20]], np.float32), np.array([1]))
+    embeddings = [model.encode(image) for image in (one, two)]
+    for i in (0, 1, 0):
+        expected = fresh.decode(fresh.encode((one, two)[i]), prompts)
+        np.testing.assert_array_equal(model.decode(embeddings[i], prompts).logits, expected.logits)
+    for changed in (model, fresh):
+        with torch.no_grad():
+            changed.network.get_parameter("decoder.skip2.weight").mul_(1.5)
+    after = model.decode(embeddings[0], prompts).logits
+    np.testing.assert_array_equal(after, fresh.decode(fresh.encode(one), prompts).logits)
 
 
 def test_every_site_names_a_module_that_attends() -> None:

@@ -11,9 +11,11 @@ from napari_medtransformer.models.click_network import (
     ClickConfig,
     ClickNetwork,
     PromptBatch,
+    _last_channels,
     click_similarity,
     prompt_maps,
 )
+from napari_medtransformer.models.focus_network import drawn_clicks
 
 CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=2, heads=2, decoder_width=32)
 
@@ -84,7 +86,38 @@ def test_prompts_are_drawn_where_they_are() -> None:
 def test_the_clicked_pixel_is_the_most_similar_one() -> None:
     torch.manual_seed(0)
     embedding = torch.randn(1, 16, 16, 16)
-    similar = click_similarity(embedding, one_click(4 * 5 + 1.5, 4 * 9 + 1.5), 4)
+    similar = click_similarity(torch.nn.functional.normalize(embedding, dim=1), one_click(4 * 5 + 1.5, 4 * 9 + 1.5), 4)
     assert divmod(int(similar[0, 0].argmax()), 16) == (5, 9)
     assert similar[0, 0].max().item() == pytest.approx(1, abs=1e-5)
     assert not similar[0, 1].any()
+
+
+@torch.inference_mode()
+def test_the_images_share_and_the_prompts_add_up_to_the_layers_over_both(network: ClickNetwork) -> None:
+    decoder, (x2, *rest) = network.decoder, network.encode(torch.rand(1, 1, 64, 64))
+    maps = prompt_maps(one_click(20, 30), 64)
+    whole = decoder.skip2(torch.cat([x2, maps], dim=1))
+    added = network.image_parts((x2, *rest)).half + _last_channels(decoder.skip2, maps)
+    torch.testing.assert_close(added, whole, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_objects_on_one_image_get_the_same_masks_whether_it_is_repeated_or_not(network: ClickNetwork) -> None:
+    image = torch.rand(1, 1, 64, 64)
+    first, second = one_click(20, 30), one_click(50, 9, 0)
+    both = PromptBatch(*(torch.cat([getattr(first, k), getattr(second, k)]) for k in first.__dataclass_fields__))
+    once, _ = network(image, both)
+    twice, _ = network(image.repeat(2, 1, 1, 1), replace(both, image_index=torch.tensor([0, 1])))
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
+
+
+def test_clicks_are_drawn_as_gaussians_of_their_distance() -> None:
+    points, labels = torch.rand(2, 3, 2) * 40, torch.tensor([[1, 0, 1], [1, -1, 1]])
+    axis = torch.arange(32.0) * 2 + 0.5
+    inside, outside = drawn_clicks(points, labels, axis, (3.0, 12.0))
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    for maps, sign in ((inside, 1), (outside, 0)):
+        for drawn, radius in zip(maps, (3.0, 12.0), strict=True):
+            away = (y - points[..., :1, None]).square() + (x - points[..., 1:, None]).square()
+            blobs = torch.exp(-away / (2 * radius**2)) * (labels == sign)[..., None, None]
+            torch.testing.assert_close(drawn, blobs.amax(dim=1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from napari_medtransformer.attention.placement import InputPlacement
@@ -107,6 +109,23 @@ def test_what_is_much_larger_than_the_crop_is_averaged_not_skipped() -> None:
     stripes = (torch.arange(1024) % 2).float()[None, None, :, None].expand(1, 1, 1024, 1024)
     seen = crop(stripes, torch.tensor([[0.0, 0.0, 1024.0, 1024.0]]))
     torch.testing.assert_close(seen, torch.full_like(seen, 0.5))
+
+
+@pytest.mark.parametrize("outside", [0.0, -8.0])
+def test_a_crop_shows_what_the_whole_image_holds_there(outside: float) -> None:
+    image = torch.rand(1, 1, 300, 410, generator=torch.Generator().manual_seed(0))
+    for y, x, side in [(-30.3, 200.7, 90.2), (120.5, 140.1, 41.0), (10.0, 20.0, 380.0), (250.0, 390.0, 60.0)]:
+        seen = crop(image, torch.tensor([[y, x, side, side * 0.9]]), outside=outside)[0, 0]
+        pools = max(1, int(side / FOCUS_SIZE)), max(1, int(side * 0.9 / FOCUS_SIZE))
+        small = F.avg_pool2d(image, pools, ceil_mode=True, count_include_pad=False)[0, 0]
+        steps = (np.arange(FOCUS_SIZE) + 0.5) / FOCUS_SIZE
+        rows, columns = ((e + steps * s) / p - 0.5 for e, s, p in zip((y, x), (side, side * 0.9), pools, strict=True))
+        expected = ndimage.map_coordinates(
+            np.pad(small.numpy(), 2, constant_values=outside),
+            np.clip(np.stack(np.meshgrid(rows, columns, indexing="ij")) + 2, 0, 1e4), order=1, cval=outside,
+        )  # fmt: skip
+        inside = (rows[:, None] < small.shape[0]) & (columns[None] < small.shape[1])
+        np.testing.assert_allclose(seen.numpy()[inside], expected[inside], atol=2e-3)
 
 
 def test_an_empty_mask_prompt_looks_at_the_whole_image() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
+from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, ImageParts, PromptBatch
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case
 from napari_medtransformer.training.first_look import FirstLookRecipe, SliceStream, step_loss
 from napari_medtransformer.training.loop import Schedule, learning_rate
@@ -53,8 +53,10 @@ def test_the_learning_rate_warms_up_and_comes_down() -> None:
 class PerfectNetwork(ClickNetwork):
     """Answers every prompt with the true mask of a disc."""
 
-    def decode(self, features: tuple[torch.Tensor, ...], prompts: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        _, scores = super().decode(features, prompts)
+    def decode(
+        self, features: tuple[torch.Tensor, ...], prompts: PromptBatch, seen: ImageParts | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        _, scores = super().decode(features, prompts, seen)
         y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
         disc = (y - 12) ** 2 + (x - 20) ** 2 < 36
         return torch.where(disc, 9.0, -9.0).expand(len(scores), 3, 32, 32), scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -22,7 +23,7 @@ from napari_medtransformer.models.base import (
 )
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.click_following import SecondLooks
-from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, PromptBatch
+from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, ImageParts, PromptBatch
 from napari_medtransformer.models.resizing import pad, resize
 from napari_medtransformer.models.second_look import second_look
 from napari_medtransformer.models.weights import fill
@@ -45,6 +46,8 @@ class ClickModel(PromptableModel):
         self.on_encode: list[Callable[[InputPlacement], None]] = []
         self._click: ClickNetwork = network
         self._size = network.config.input_size
+        # Of the image that was asked about last, by its first features: prompts come one after another on one image.
+        self._seen: tuple[weakref.ref[Tensor], tuple[int, ...], ImageParts] | None = None
 
     def placement(self, native_shape: tuple[int, int], pixel_size: tuple[float, float] = (1.0, 1.0)) -> InputPlacement:
         """The longest side fills the input, the rest is padded."""
@@ -102,14 +105,27 @@ class ClickModel(PromptableModel):
         closer, sure = second_look(self._click.focus, image, embedding.placement, prompts, guess)
         expected = torch.minimum(scores, sure.float())
         expected[best] = sure[0]
-        return torch.cat([logits[:best], closer.float(), logits[best + 1 :]]), expected
+        logits[best] = closer[0]
+        return logits, expected
 
     def _first_look(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
         placement = embedding.placement
-        logits, scores = self._click.decode(embedding.features[:-1], self._batch(placement, prompts))
-        whole = F.interpolate(logits.float(), size=(self._size, self._size), mode="bilinear", align_corners=False)
+        features = embedding.features[:-1]
+        logits, scores = self._click.decode(features, self._batch(placement, prompts), self._image_parts(features))
+        whole = resize(logits.float(), (self._size, self._size))
         rows, columns = placement.resized_shape
         return resize(whole[..., :rows, :columns], placement.native_shape)[0], scores[0].float()
+
+    def _image_parts(self, features: tuple[Tensor, ...]) -> ImageParts | None:
+        """What every prompt on an image shares; None where it has to be part of a graph."""
+        if not torch.is_inference_mode_enabled():
+            return None
+        # Weights that were changed in place count their changes.
+        changes = tuple(p._version for p in self._click.decoder.parameters())
+        seen = self._seen
+        if seen is None or seen[0]() is not features[0] or seen[1] != changes:
+            seen = self._seen = weakref.ref(features[0]), changes, self._click.image_parts(features)
+        return seen[2]
 
     def attention_sites(self) -> list[SiteSpec]:
         """The encoder's global attention, then the three attentions of each decoder layer."""

@@ -7,7 +7,7 @@ al. 2023), so that "which part of the image does this click look at" is a questi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from napari_medtransformer.models.click_layers import (
     MLP,
     Block,
+    Conv2d,
     ResidualConv,
     TwoWayLayer,
+    convolution,
     double,
     group_norm,
     mask_evidence,
 )
-from napari_medtransformer.models.focus_network import FocusNetwork
+from napari_medtransformer.models.focus_network import FocusNetwork, drawn_clicks
 
 
 @dataclass(frozen=True)
@@ -62,25 +64,47 @@ class PromptBatch:
     image_index: Tensor
 
 
+@dataclass(frozen=True)
+class ImageParts:
+    """What the decoder makes of B images whatever is asked of them: worked out once, used for every prompt.
+
+    tokens: (B, N, width). half, quarter, eighth: the images' share of the convolutions over image and prompts
+    together, which are linear. alike4, alike8: embeddings of unit length.
+    """
+
+    tokens: Tensor
+    half: Tensor
+    quarter: Tensor
+    eighth: Tensor
+    alike4: Tensor
+    alike8: Tensor
+
+    def of(self, index: Tensor) -> ImageParts:
+        """Those of the images that each of so many objects is on."""
+        if len(self.tokens) == 1:  # nothing to choose; a copy for every prompt would take longer than some layers
+            return self
+        return ImageParts(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
 class Encoder(nn.Module):
     """(B, 1, S, S) to features at 1/2, 1/4 and 1/8 of the size, and tokens (B, (S/16)², width)."""
 
     def __init__(self, config: ClickConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.stem_channels
-        self.stem2 = nn.Sequential(nn.Conv2d(3, half, 3, stride=2, padding=1), ResidualConv(half))
+        self.stem2 = nn.Sequential(Conv2d(3, half, 3, stride=2, padding=1), ResidualConv(half))
         self.stem4 = nn.Sequential(
-            group_norm(half), nn.Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter)
+            group_norm(half), Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter)
         )
         self.stem8 = nn.Sequential(
             group_norm(quarter),
-            nn.Conv2d(quarter, eighth, 3, stride=2, padding=1),
+            Conv2d(quarter, eighth, 3, stride=2, padding=1),
             ResidualConv(eighth),
             ResidualConv(eighth),
         )
         self.stem16 = nn.Sequential(
             group_norm(eighth),
-            nn.Conv2d(eighth, config.width, 3, stride=2, padding=1),
+            Conv2d(eighth, config.width, 3, stride=2, padding=1),
             ResidualConv(config.width),
         )
         # Without it a constant vector shared by all tokens drowns what tells them apart, their position included.
@@ -88,11 +112,11 @@ class Encoder(nn.Module):
         self.position = nn.Parameter(0.3 * torch.randn(1, config.width, *config.token_grid))
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        self.up8 = nn.Conv2d(config.width, eighth, 1)
+        self.up8 = Conv2d(config.width, eighth, 1)
         self.merge8 = ResidualConv(eighth)
-        self.up4 = nn.Conv2d(eighth, quarter, 1)
+        self.up4 = Conv2d(eighth, quarter, 1)
         self.merge4 = ResidualConv(quarter)
-        self.up2 = nn.Conv2d(quarter, half, 1)
+        self.up2 = Conv2d(quarter, half, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # Two more views of the intensity tell small contrasts apart in the dark and in the bright half.
@@ -128,20 +152,20 @@ class Decoder(nn.Module):
         # outside point, inside point, upper left and lower right corner of a box
         self.kinds = nn.Parameter(0.5 * torch.randn(4, width))
         self.image_in = nn.Linear(config.width, width)
-        self.maps_in = nn.Conv2d(MAPS, width, 8, stride=8)
+        self.maps_in = Conv2d(MAPS, width, 8, stride=8)
         self.layers = nn.ModuleList(TwoWayLayer(width, config.decoder_heads) for _ in range(config.decoder_depth))
-        self.embed4 = nn.Conv2d(quarter, SIMILARITY_CHANNELS, 1)
-        self.embed8 = nn.Conv2d(eighth, SIMILARITY_CHANNELS, 1)
+        self.embed4 = Conv2d(quarter, SIMILARITY_CHANNELS, 1)
+        self.embed8 = Conv2d(eighth, SIMILARITY_CHANNELS, 1)
         mid, fine, finest = 64, 32, 16
-        self.down4 = nn.Conv2d(quarter + MAPS + 2, fine, 3, padding=1)
-        self.down8 = nn.Conv2d(fine, mid, 3, stride=2, padding=1)
-        self.features8 = nn.Conv2d(eighth + 2, mid, 1)
-        self.tokens8 = nn.Conv2d(width, mid, 1)
+        self.down4 = Conv2d(quarter + MAPS + 2, fine, 3, padding=1)
+        self.down8 = Conv2d(fine, mid, 3, stride=2, padding=1)
+        self.features8 = Conv2d(eighth + 2, mid, 1)
+        self.tokens8 = Conv2d(width, mid, 1)
         self.refine8 = nn.Sequential(ResidualConv(mid), ResidualConv(mid), ResidualConv(mid))
-        self.up4 = nn.Conv2d(mid, fine, 1)
+        self.up4 = Conv2d(mid, fine, 1)
         self.refine4 = nn.Sequential(ResidualConv(fine), ResidualConv(fine))
-        self.up2 = nn.Conv2d(fine, finest, 1)
-        self.skip2 = nn.Conv2d(half + MAPS, finest, 3, padding=1)
+        self.up2 = Conv2d(fine, finest, 1)
+        self.skip2 = Conv2d(half + MAPS, finest, 3, padding=1)
         self.refine2 = ResidualConv(finest)
         self.norm2 = group_norm(finest)
         self.hyper = nn.ModuleList(MLP(width, width, finest) for _ in range(config.masks))
@@ -181,27 +205,38 @@ class Decoder(nn.Module):
         )
         return torch.cat([own, kinds], dim=1), position, used
 
-    def forward(self, features: tuple[Tensor, ...], prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        index = prompts.image_index
+    def image_parts(self, features: tuple[Tensor, ...]) -> ImageParts:
+        """What every prompt on the encoded images shares."""
         x2, x4, x8, tokens = features
+        return ImageParts(
+            tokens=self.image_in(tokens),
+            half=_first_channels(self.skip2, x2),
+            quarter=_first_channels(self.down4, x4),
+            eighth=_first_channels(self.features8, x8),
+            alike4=F.normalize(self.embed4(x4).float(), dim=1),
+            alike8=F.normalize(self.embed8(x8).float(), dim=1),
+        )
+
+    def forward(self, seen: ImageParts, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        seen = seen.of(prompts.image_index)
         grid = self.config.token_grid
         maps2 = prompt_maps(prompts, self.config.input_size)
         maps4 = F.avg_pool2d(maps2, 2)
 
-        image = self.image_in(tokens)[index] + self.maps_in(maps2).flatten(2).transpose(1, 2)
+        image = seen.tokens + self.maps_in(maps2).flatten(2).transpose(1, 2)
         prompt, position, used = self.prompt_tokens(prompts)
         image_position = self.image_position()
         for layer in self.layers:
             prompt, image = layer(prompt, image, position, image_position, used)
         context = image.transpose(1, 2).unflatten(-1, grid)
 
-        similar4 = click_similarity(self.embed4(x4)[index], prompts, 4)
-        similar8 = click_similarity(self.embed8(x8)[index], prompts, 8)
-        y4 = self.down4(torch.cat([x4[index], maps4, similar4], dim=1))
-        y8 = self.down8(F.gelu(y4)) + self.features8(torch.cat([x8[index], similar8], dim=1))
+        similar4 = click_similarity(seen.alike4, prompts, 4)
+        similar8 = click_similarity(seen.alike8, prompts, 8)
+        y4 = seen.quarter + _last_channels(self.down4, torch.cat([maps4, similar4], dim=1))
+        y8 = self.down8(F.gelu(y4)) + seen.eighth + _last_channels(self.features8, similar8)
         y8 = self.refine8(y8 + double(self.tokens8(context)))
         y4 = self.refine4(y4 + double(self.up4(y8)))
-        y2 = self.skip2(torch.cat([x2[index], maps2], dim=1)) + double(self.up2(y4))
+        y2 = seen.half + _last_channels(self.skip2, maps2) + double(self.up2(y4))
         y2 = self.norm2(self.refine2(y2))
 
         masks = self.config.masks
@@ -211,6 +246,16 @@ class Decoder(nn.Module):
         evidence = mask_evidence(logits.detach().float(), y8)
         score = self.score(torch.cat([tokens, evidence.to(tokens.dtype)], dim=2))[..., 0].sigmoid()
         return logits.float(), score.float()
+
+
+def _first_channels(layer: Conv2d, x: Tensor) -> Tensor:
+    """The share of a convolution that its first channels have, without its bias."""
+    return convolution(x, layer.weight[:, : x.shape[1]], None, layer.stride, layer.padding)
+
+
+def _last_channels(layer: Conv2d, x: Tensor) -> Tensor:
+    """The share of a convolution that its last channels have, and its bias."""
+    return convolution(x, layer.weight[:, -x.shape[1] :], layer.bias, layer.stride, layer.padding)
 
 
 MAPS = 5
@@ -232,27 +277,20 @@ def prompt_maps(prompts: PromptBatch, size: int) -> Tensor:
     inside = [(y - y0) / 2 + 0.5, (y1 - y) / 2 + 0.5, (x - x0) / 2 + 0.5, (x1 - x) / 2 + 0.5]
     box = inside[0].clamp(0, 1) * inside[1].clamp(0, 1) * inside[2].clamp(0, 1) * inside[3].clamp(0, 1)
     box = box * prompts.has_box[:, None, None]
-    clicks = []
-    for sign in (1, 0):
-        drawn = torch.zeros_like(box)
-        for p in range(prompts.points_yx.shape[1]):
-            dy = y - prompts.points_yx[:, p, 0, None, None]
-            dx = x - prompts.points_yx[:, p, 1, None, None]
-            blob = torch.exp(-(dy.square() + dx.square()) / (2 * CLICK_RADIUS**2))
-            drawn = torch.maximum(drawn, blob * (prompts.point_labels[:, p] == sign)[:, None, None])
-        clicks.append(drawn)
+    clicks = drawn_clicks(prompts.points_yx, prompts.point_labels, centre, (CLICK_RADIUS,))
     has_mask = prompts.has_mask[:, None, None].to(box.dtype)
     mask = (prompts.mask_logits[:, 0].clamp(-8, 8) / 4).tanh() * has_mask
-    return torch.stack([box, *clicks, mask, has_mask.expand_as(box)], dim=1)
+    return torch.stack([box, *(maps[0] for maps in clicks), mask, has_mask.expand_as(box)], dim=1)
 
 
-def click_similarity(embedding: Tensor, prompts: PromptBatch, stride: int) -> Tensor:
+def click_similarity(unit: Tensor, prompts: PromptBatch, stride: int) -> Tensor:
     """Likeness of every pixel to the clicked ones: (B, 2, h, w), the most alike inside and outside click.
 
-    embedding: (B, C, h, w). Cosine similarity; 0 where there is no click of that sign.
+    unit: (B, C, h, w), an embedding of unit length, or (1, C, h, w) where all objects are on one image. Cosine
+    similarity; 0 where there is no click of that sign.
     """
-    unit = F.normalize(embedding.float(), dim=1)
-    size = torch.tensor(embedding.shape[-2:], device=embedding.device) * stride
+    unit = unit.expand(len(prompts.points_yx), -1, -1, -1)
+    size = torch.tensor(unit.shape[-2:], device=unit.device) * stride
     where = (prompts.points_yx + 0.5) / size * 2 - 1
     at = F.grid_sample(unit, where.flip(-1)[:, :, None], mode="bilinear", align_corners=False, padding_mode="border")
     at = F.normalize(at[..., 0], dim=1)
@@ -270,6 +308,10 @@ class ClickNetwork(nn.Module):
 
     encode: images (B, 1, S, S) float in [0, 1] to features (B, …): 1/2, 1/4, 1/8 maps and tokens at 1/16.
     decode: features and a PromptBatch of B' objects to logits (B', masks, S/2, S/2) and scores (B', masks) in [0, 1].
+    Whoever decodes more than once hands over what `image_parts` made of the features.
+
+    Kernels lie channels last in memory, so that activations do: torch's convolutions and interpolations of few channels
+    on a processor take a half to a tenth of the time that they take in the other order.
     """
 
     def __init__(self, config: ClickConfig | None = None) -> None:
@@ -278,13 +320,19 @@ class ClickNetwork(nn.Module):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         self.focus = FocusNetwork()
+        self.to(memory_format=torch.channels_last)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         features: tuple[Tensor, Tensor, Tensor, Tensor] = self.encoder(images)
         return features
 
-    def decode(self, features: tuple[Tensor, ...], prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        logits, scores = self.decoder(features, prompts)
+    def image_parts(self, features: tuple[Tensor, ...]) -> ImageParts:
+        return self.decoder.image_parts(features)
+
+    def decode(
+        self, features: tuple[Tensor, ...], prompts: PromptBatch, seen: ImageParts | None = None
+    ) -> tuple[Tensor, Tensor]:
+        logits, scores = self.decoder(self.image_parts(features) if seen is None else seen, prompts)
         return logits, scores
 
     def forward(self, images: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:

@@ -33,15 +33,24 @@ def crop(images: Tensor, windows: Tensor, *, outside: float = 0.0, size: int = F
     pieces = []
     for image, window in zip(images, windows.tolist(), strict=True):
         pools = [max(1, int(side / size)) for side in window[2:]]
+        # Only what the window shows, a pixel more on every side, and whole pools: the rest need not be copied.
+        first, last = [], []
+        for edge, side, pool, length in zip(window[:2], window[2:], pools, image.shape[-2:], strict=True):
+            start = min(max(math.floor(edge) - 1, 0), length - 1) // pool * pool
+            first.append(start)
+            last.append(min(start + -(-max(math.ceil(edge + side) + 1 - start, 1) // pool) * pool, length))
+        part = image[None, :, first[0] : last[0], first[1] : last[1]]
         if max(pools) > 1:
-            image = F.avg_pool2d(image[None], pools, ceil_mode=True, count_include_pad=False)[0]
+            part = F.avg_pool2d(part, pools, ceil_mode=True, count_include_pad=False)
         steps = (torch.arange(size, device=image.device, dtype=image.dtype) + 0.5) / size
         y, x = (
-            (edge + steps * side) / pool * 2 / length - 1
-            for edge, side, pool, length in zip(window[:2], window[2:], pools, image.shape[-2:], strict=True)
+            (edge - start + steps * side) / pool * 2 / length - 1
+            for edge, start, side, pool, length in zip(
+                window[:2], first, window[2:], pools, part.shape[-2:], strict=True
+            )
         )
         grid = torch.stack([x[None, :].expand(size, -1), y[:, None].expand(-1, size)], dim=-1)[None]
-        pieces.append(F.grid_sample(image[None] - outside, grid, align_corners=False)[0] + outside)
+        pieces.append(F.grid_sample(part - outside if outside else part, grid, align_corners=False)[0] + outside)
     return torch.stack(pieces)
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_medtransformer.models.click_layers import MLP, ResidualConv, mask_evidence
+from napari_medtransformer.models.click_layers import MLP, Conv2d, ResidualConv, mask_evidence
 
 # Pixels of a crop's side.
 FOCUS_SIZE = 128
@@ -49,14 +49,14 @@ class FocusNetwork(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 96, 128)) -> None:
         super().__init__()
-        self.first = nn.Conv2d(4 * _CHANNELS, widths[0], 3, padding=1)
+        self.first = Conv2d(4 * _CHANNELS, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(ResidualConv(width) for width in widths)
-        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.downs = nn.ModuleList(Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = ResidualConv(widths[-1])
-        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up_blocks = nn.ModuleList(ResidualConv(width) for width in widths[:-1])
         self.norm = nn.GroupNorm(8, widths[0])
-        self.out = nn.Conv2d(widths[0], 4, 3, padding=1)
+        self.out = Conv2d(widths[0], 4, 3, padding=1)
         self.score = MLP(2 * widths[2] + widths[-1] + 2, 128, 1)
 
     def forward(self, batch: FocusBatch) -> tuple[Tensor, Tensor]:
@@ -99,16 +99,15 @@ def focus_maps(batch: FocusBatch) -> Tensor:
         smooth, ((batch.points_yx + 0.5) / size * 2 - 1).flip(-1)[:, :, None], align_corners=False,
         padding_mode="border",
     )[:, 0, :, 0]  # fmt: skip
-    distance = (y[:, None] - batch.points_yx[:, :, 0, None, None]).square() + (
-        x[:, None] - batch.points_yx[:, :, 1, None, None]
-    ).square()
     unlike = (smooth - at[:, :, None, None]).abs()
     clicks = []
-    for sign in (1, 0):
+    for sign, drawn in zip((1, 0), drawn_clicks(batch.points_yx, batch.point_labels, axis, CLICK_RADII), strict=True):
         absent = (batch.point_labels != sign)[:, :, None, None]
-        nearest = distance.masked_fill(absent, 1e9).amin(dim=1)
-        likeness = torch.exp(-unlike.masked_fill(absent, 1e9).amin(dim=1) / 0.08)
-        clicks += [torch.exp(-nearest / (2 * radius**2)) for radius in CLICK_RADII] + [likeness]
+        if absent.all():  # spares an exponential of every pixel
+            likeness = torch.zeros_like(box)
+        else:
+            likeness = torch.exp(-unlike.masked_fill(absent, 1e9).amin(dim=1) / 0.08)
+        clicks += [*drawn, likeness]
     earlier = []
     for logits, there in ((batch.coarse, batch.has_coarse), (batch.previous, batch.has_previous)):
         flag = there[:, None, None].to(images.dtype)
@@ -117,6 +116,24 @@ def focus_maps(batch: FocusBatch) -> Tensor:
     image = images[:, 0]
     views = [image * 2 - 1, image.clamp(max=0.5) * 4 - 1, image.clamp(min=0.5) * 4 - 3]
     return torch.stack([*views, box, ellipse, *clicks, *earlier, has_box.expand_as(box), typical(image, prior)], dim=1)
+
+
+def drawn_clicks(
+    points_yx: Tensor, labels: Tensor, axis: Tensor, radii: tuple[float, ...]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Inside and outside clicks as Gaussian blobs of each radius, the highest where they overlap: (B, n, n) each.
+
+    points_yx: (B, P, 2); labels: (B, P); axis: (n,) where the pixels of either axis lie, in the points' unit.
+    """
+    away = (axis - points_yx[..., None]).square()  # (B, P, 2, n)
+    drawn: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for radius in radii:
+        # A Gaussian is the product of its profiles: an exponential per row and column, not per pixel.
+        profiles = torch.exp(-away / (2 * radius**2))
+        for maps, sign in zip(drawn, (1, 0), strict=True):
+            rows = profiles[:, :, 0] * (labels == sign)[..., None]
+            maps.append((rows[..., :, None] * profiles[:, :, 1, None, :]).amax(dim=1))
+    return drawn
 
 
 def _prior(batch: FocusBatch, boxed: Tensor, clicked: Tensor) -> Tensor:

@@ -12,7 +12,10 @@ def resize(images: Tensor, shape: tuple[int, ...]) -> Tensor:
         return images
     # Where nothing shrinks smoothing does nothing, and its kernel takes ten times as long.
     shrinks = any(new < old for new, old in zip(shape, images.shape[-2:], strict=True))
-    return F.interpolate(images, size=tuple(shape), mode="bilinear", align_corners=False, antialias=shrinks)
+    # Channel by channel: torch has a kernel for few channels together that takes five times as long.
+    alone = images.reshape(-1, 1, *images.shape[-2:])
+    resized = F.interpolate(alone, size=tuple(shape), mode="bilinear", align_corners=False, antialias=shrinks)
+    return resized.view(*images.shape[:-2], *shape)
 
 
 def pad(images: Tensor, size: int, value: float) -> Tensor:

@@ -78,7 +78,7 @@ def _window(guess: Tensor, previous: Tensor | None, prompts: Prompts, ratio: Ten
         corners += [prompts.box[:2], prompts.box[2:]]
     else:
         for logits in (guess,) if previous is None else (guess, previous):
-            rows, columns = (torch.nonzero((logits > 0).any(dim=dim))[:, 0] for dim in (1, 0))
+            rows, columns = (torch.nonzero(logits.amax(dim=dim) > 0)[:, 0] for dim in (1, 0))
             if len(rows):
                 corners += [(int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1)]
     if not corners:  # a mask prompt that is empty, and a guess that is too: the whole image is all that is left

@@ -117,7 +117,9 @@ def step_loss(
     rounds = np.where(
         rng.random(len(full)) < recipe.corrected_share, rng.integers(1, recipe.most_corrections + 1, len(full)), 0
     )
-    frozen = tuple(f.detach() for f in features)
+    with torch.no_grad(), autocast:
+        frozen = tuple(f.detach() for f in features)
+        seen = network.image_parts(frozen)
     for turn in range(recipe.most_corrections):
         chosen = np.flatnonzero(rounds > turn)
         if len(chosen) == 0:
@@ -125,7 +127,7 @@ def step_loss(
         index = torch.from_numpy(chosen)
         batch = make_batch([prompts[i] for i in chosen], masks[index], has_mask[index], image_index[index])
         with torch.no_grad(), autocast:
-            logits, scores = network.decode(frozen, batch)
+            logits, scores = network.decode(frozen, batch, seen)
         shown = best_candidate(logits, scores)
         for i, picture in zip(chosen, (shown > 0).cpu().numpy(), strict=True):
             if not add_correction(prompts[i], target[i].cpu().numpy(), picture, rng):
