@@ -4,8 +4,9 @@ python benchmarks/models.py [--models NAME ...] [--once] [--docs docs/models.md]
 
 Each model runs in a process of its own, one after another, on a slice and a volume of the shipped CT: clicks through
 ImagePredictor and PromptSession, 3D clicks through prompting.object_3d, automatic ones through segment. Times are
-seconds of processor time, which a busy machine does not stretch as it does the clock; memory is the process's peak,
-interpreter and libraries (about 0.5 GB) included. Results are kept in the JSON file and rewritten model by model, so
+seconds of processor time, which a busy machine does not stretch as it does the clock, whose seconds are kept beside
+them with the load they were taken under; memory is the process's peak, interpreter and libraries (about 0.5 GB)
+included. Results are kept in the JSON file and rewritten model by model, so
 that a run can be interrupted; --docs replaces the table between the markers of that file. --once encodes a single
 slice, through a session alone, or segments a part of the volume: for the largest models, whose smaller kin ran whole.
 """
@@ -23,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "models.json"
@@ -66,11 +67,33 @@ def published() -> list[str]:
     return [card.name for card in sorted(cards, key=lambda card: card.memory_bytes or 0)]
 
 
-def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What `run` returns, and the processor time it took in seconds, all threads together."""
-    start = time.process_time()
+class Spent(NamedTuple):
+    """Seconds: of the processor, all threads together, and by the clock."""
+
+    processor: float
+    wall: float
+
+    def without(self, other: Spent) -> Spent:
+        """This less a part of it."""
+        return Spent(round(self.processor - other.processor, 2), round(self.wall - other.wall, 2))
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, Spent]:
+    """What `run` returns, and the time it took."""
+    processor, wall = time.process_time(), time.perf_counter()
     value = run()
-    return value, round(time.process_time() - start, 2)
+    return value, Spent(round(time.process_time() - processor, 2), round(time.perf_counter() - wall, 2))
+
+
+def spent(first: Spent, then: Spent, what: str) -> dict[str, Any]:
+    """The two times of a model as they are kept. what: what each of them was spent on."""
+    return {
+        "first_s": first.processor,
+        "first_wall_s": first.wall,
+        "next_s": then.processor,
+        "next_wall_s": then.wall,
+        "what": what,
+    }
 
 
 def measured(name: str, once: bool) -> dict[str, Any]:
@@ -88,7 +111,8 @@ def measured(name: str, once: bool) -> dict[str, Any]:
         "input": " × ".join(str(n) for n in card.input.size),
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "load_s": load,
+        "load_s": load.processor,
+        "load_average": round(os.getloadavg()[0], 1),
         "threads": torch.get_num_threads(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": processor(),
@@ -119,7 +143,7 @@ def clicks_on_slices(model: Any, volume: Any) -> dict[str, Any]:
     shapes = {first.mask.shape, box.mask.shape, session.labels.shape[1:]}
     if shapes != {volume.data[z].shape}:
         raise RuntimeError(f"masks of {shapes} for slices of {volume.data[z].shape}")
-    return {"first_s": encode, "next_s": decode, "what": "a slice; then a click"}
+    return spent(encode, decode, "a slice; then a click")
 
 
 def clicks_on_one_slice(model: Any, volume: Any) -> dict[str, Any]:
@@ -136,7 +160,7 @@ def clicks_on_one_slice(model: Any, volume: Any) -> dict[str, Any]:
     outcome, decode = timed(lambda: session.predict(second))
     session.accept(outcome)
     session.add_box((z, y - 10, x - 15), (z, y + 10, x + 15), object_id=2, axis=0)
-    return {"first_s": round(whole - decode, 2), "next_s": decode, "what": "a slice; then a click"}
+    return spent(whole.without(decode), decode, "a slice; then a click")
 
 
 def clicks_in_3d(model: Any, volume: Any) -> dict[str, Any]:
@@ -152,7 +176,7 @@ def clicks_in_3d(model: Any, volume: Any) -> dict[str, Any]:
     _, decode = timed(lambda: model.decode(embedding, clicks))
     if first.mask.shape != volume.shape:
         raise RuntimeError(f"a mask of {first.mask.shape} for a volume of {volume.shape}")
-    return {"first_s": round(whole - decode, 2), "next_s": decode, "what": "a crop of 128³; then a click"}
+    return spent(whole.without(decode), decode, "a crop of 128³; then a click")
 
 
 def automatic(model: Any, volume: Any, once: bool) -> dict[str, Any]:
@@ -169,7 +193,7 @@ def automatic(model: Any, volume: Any, once: bool) -> dict[str, Any]:
     labels, whole = timed(lambda: nmt.segment(model, small))
     if labels.shape != part.shape:
         raise RuntimeError(f"labels of {labels.shape} for a volume of {part.shape}")
-    return {"first_s": one, "next_s": whole, "what": f"a window; then {' × '.join(str(n) for n in part.shape)} voxels"}
+    return spent(one, whole, f"a window; then {' × '.join(str(n) for n in part.shape)} voxels")
 
 
 def processor() -> str:
@@ -191,10 +215,23 @@ def as_table(kept: dict[str, Any]) -> str:
     for name, one in sorted(kept.items(), key=lambda item: item[1]["parameters"]):
         rows.append(
             f"| {name} | {one['parameters'] / 1e6:.1f} M | {one['input']} | {one['dtype']} | {one['sites']} | "
-            f"{one['load_s']:.1f} | {one['first_s']:.1f} ({one['what'].split(';')[0]}) | {one['next_s']:.2f} | "
-            f"{one['peak_bytes'] / 1e9:.2f} |"
+            f"{one['load_s']:.1f} | {seconds(one, 'first', 1)} ({one['what'].split(';')[0]}) | "
+            f"{seconds(one, 'next', 2)} | {one['peak_bytes'] / 1e9:.2f} |"
         )
-    return "\n".join([*rows, "", f"Processor time, random weights; {'; '.join(where)}."])
+    loads = sorted(one["load_average"] for one in kept.values() if "load_average" in one)
+    beside = ""
+    if loads:
+        beside = (
+            " In brackets by the clock, on two cores with a load of "
+            f"{loads[0]:.0f} to {loads[-1]:.0f}, where that was taken down."
+        )
+    return "\n".join([*rows, "", f"Processor time, random weights; {'; '.join(where)}.{beside}"])
+
+
+def seconds(one: dict[str, Any], which: str, digits: int) -> str:
+    """Seconds of the processor and, where known, by the clock."""
+    wall = one.get(f"{which}_wall_s")
+    return f"{one[f'{which}_s']:.{digits}f}" + ("" if wall is None else f" [{wall:.{digits}f}]")
 
 
 def write_table(page: Path, table: str) -> None:

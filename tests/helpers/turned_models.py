@@ -1,4 +1,4 @@
-"""A SwinUNETR that sees the patient turned round, its attention made local on purpose, and files of every orientation."""
+"""A SwinUNETR that sees the patient turned round, its attention made local on purpose; files of all orientations."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import nn
 from napari_medtransformer.models import InputContract, LabelInfo, ModelCard, swin_unetr
 from napari_medtransformer.models.window_model import WindowModel
 
+CPU = torch.device("cpu")
 CARD = ModelCard(
     name="test-turned",
     title="Turned, for tests",
@@ -43,8 +44,8 @@ class EncoderAlone(nn.Module):
         self.swinViT = whole.swinViT
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first = self.swinViT(x, True)[0][:, :3]
-        return nn.functional.interpolate(first, size=x.shape[2:])
+        stages = [nn.functional.interpolate(stage[:, :3], size=x.shape[2:]) for stage in self.swinViT(x, True)]
+        return torch.stack(stages).sum(dim=0)
 
 
 def build_local(
@@ -52,7 +53,7 @@ def build_local(
     weights: Mapping[str, torch.Tensor] | None,
     *,
     seed: int = 0,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
 ) -> WindowModel:
     """The network of the card, every block of which attends to where its token lies along the network's own axes."""

@@ -9,11 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from local_attention import feed, first_head, place_code
-from monai.networks.nets.swin_unetr import SwinTransformerBlock
-from scipy.spatial.transform import Rotation
 from small_models import window_card
-from torch import nn
+from turned_models import CARD, EncoderAlone, build_local, orientations, write_oriented
 
 from napari_medtransformer.attention.ablation import ablated_heads
 from napari_medtransformer.attention.placement import InputPlacement
@@ -146,7 +143,9 @@ def test_a_local_heads_map_is_highest_at_the_place_of_the_patient_that_asks(tmp_
 
 
 def test_gradients_heads_off_and_everything_are_told_where_they_lie_in_the_patient(turned: WindowModel) -> None:
-    plain = WindowModel(turned.card, turned.network, CPU, FLOAT, multiple=32)
+    quick = EncoderAlone(turned.network)
+    turned = WindowModel(turned.card, quick, CPU, FLOAT, multiple=32, turn=turned.turn)
+    plain = WindowModel(turned.card, quick, CPU, FLOAT, multiple=32)
     data = np.random.default_rng(2).random(SMALL, dtype=np.float32)
     ours, theirs = (
         inspect_windows(plan_windows(model, Volume.from_array(values, (1.0,) * 3, "MR"), window=values.shape), zyx)

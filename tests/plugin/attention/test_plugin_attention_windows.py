@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from turned_models import CARD, build_local, write_oriented
 
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.plugin.attention.dock import AttentionDock
@@ -143,3 +144,35 @@ def test_going_back_to_the_click_model_asks_it_the_same_voxel(looking, anterior)
     assert not state.inspected.is_automatic
     assert state.answer.query.zyx == anterior
     assert np.asarray(state.layers.heat.data).shape[0] == 1
+
+
+@pytest.mark.parametrize("name", ["LPS", "oblique SAL"])
+def test_a_model_that_sees_the_patient_turned_is_looked_into_where_the_patient_was_clicked(
+    open_desk, tmp_path, name
+) -> None:
+    world = write_oriented(tmp_path / "in.nii.gz", name)
+    volume = read_volume(tmp_path / "in.nii.gz")
+    zyx = tuple(float(c) for c in np.linalg.solve(volume.affine, [*world, 1])[:3].round())
+    data, options, _ = image_layer(volume)
+    desk = open_desk(Image(data, **options))
+    dock = AttentionDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
+    state = desk.controller.attention
+    state.inspected.use(build_local(CARD, None))
+    desk.show(zyx)
+    desk.controller.queried.emit(SlicePoint(zyx, 0), False)
+    desk.wait()
+    assert state.inspected.obstacle == ""
+    assert [site.name for site in state.inspection.sites] == [s.name for s in state.inspected.model.attention_sites()]
+    state.choose_site("encoder.0.1")
+    state.restyle(smooth=True)
+    state.choose_head("0")
+    desk.wait()
+    heat = state.layers.heat
+    values = np.asarray(heat.data)
+    peak = desk.controller.layer.world_to_data(
+        heat.data_to_world(np.unravel_index(int(np.argmax(values)), values.shape))
+    )
+    # tokens of 2 voxels
+    assert (np.abs(np.asarray(peak) - zyx) <= 2).all(), (peak, zyx)
+    assert values.max() > 5 * np.median(values)
