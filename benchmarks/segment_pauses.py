@@ -14,6 +14,7 @@ cancelled after some slabs.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import threading
@@ -44,6 +45,17 @@ class Heart:
     thread: int = field(default_factory=threading.get_ident)
     seen: Counter[str] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
+    collections: list[float] = field(default_factory=list)
+    collecting: float = 0.0
+
+    def collected(self, phase: str, info: dict[str, int]) -> None:
+        """Called by the garbage collector: how long it takes the interpreter to look through everything."""
+        if info["generation"] < 2:
+            return
+        if phase == "start":
+            self.collecting = time.perf_counter()
+        else:
+            self.collections.append(1000 * (time.perf_counter() - self.collecting))
 
     def beat(self) -> None:
         """Once per beat, in the window's thread."""
@@ -118,6 +130,7 @@ def measure(case: str, repeat: int) -> None:
         timer.timeout.connect(heart.beat)
         timer.start()
         watcher.start()
+        gc.callbacks.append(heart.collected)
         begun = time.perf_counter()
         rest(0.1)
         dock.run.click()
@@ -129,10 +142,12 @@ def measure(case: str, repeat: int) -> None:
         timer.stop()
         heart.over.set()
         watcher.join()
+        gc.callbacks.remove(heart.collected)
         wall, cpu = (1000 * np.array([gap[i] for gap in heart.gaps]) for i in (1, 2))
         print(
             f"run {number + 1}: longest gap {wall.max():.0f} ms, of own work {cpu.max():.0f}; over 50 ms "
-            f"{np.count_nonzero(wall > 50)}, by own work {np.count_nonzero(cpu > 50)}; {len(wall)} beats"
+            f"{np.count_nonzero(wall > 50)}, by own work {np.count_nonzero(cpu > 50)}; {len(wall)} beats; "
+            f"full garbage collections: {', '.join(f'{ms:.0f} ms' for ms in heart.collections) or 'none'}"
         )
         for when, gap, own, what in heart.gaps:
             if gap > LONG_S or own > LONG_S:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from napari.layers import Labels, Layer
+from qtpy.QtWidgets import QWidget
 
 
-def insert_quietly(layers: Any, place: int, layer: Layer) -> None:
-    """Insert a layer of ours into a viewer's list without selecting it; drawing aids come when they are used.
+def insert_quietly(viewer: Any, place: int, layer: Layer) -> None:
+    """Insert a layer of ours into a viewer without selecting it; controls and drawing aids come when they are used.
 
     Selecting it, and then what was selected before, would show another layer's controls twice.
     """
     if isinstance(layer, Labels):
         defer_drawing_aids(layer)
+    layers = viewer.layers
     # napari's own switch, which has no public name; where it is gone, the layer is selected as any other
     activates = getattr(layers, "_activate_on_insert", True)
     layers._activate_on_insert = False
     try:
-        layers.insert(place, layer)
+        with _controls_on_demand(viewer):
+            layers.insert(place, layer)
     finally:
         layers._activate_on_insert = activates
 
@@ -45,3 +51,39 @@ def _shower(aid: Any) -> Any:
             present.visible = True
 
     return show
+
+
+@contextmanager
+def _controls_on_demand(viewer: Any) -> Iterator[None]:
+    """Layers that are inserted meanwhile get their controls, sliders and boxes, once somebody selects them.
+
+    napari makes them with the layer, a third of the time that it takes. In a window that keeps them otherwise than
+    napari 0.9 does, they are made at once.
+    """
+    window = getattr(viewer, "window", None)
+    container = getattr(getattr(window, "_qt_viewer", None), "controls", None)
+    if not isinstance(getattr(container, "widgets", None), dict) or not hasattr(container, "_add"):
+        yield
+        return
+    if not isinstance(container.widgets, _Controls):
+        container.widgets = _Controls(container)
+    with viewer.layers.events.inserted.blocker(container._add):
+        yield
+
+
+class _Controls(dict[Layer, QWidget]):
+    """The controls of a window's layers, in place of napari's own dictionary: missing ones are made when asked for."""
+
+    def __init__(self, container: Any) -> None:
+        super().__init__(container.widgets)
+        self._container = weakref.ref(container)
+
+    def __missing__(self, layer: Layer) -> QWidget:
+        container = self._container()
+        if container is not None and layer in container.viewer.layers:
+            container._add(SimpleNamespace(value=layer))
+        elif isinstance(layer, Layer):  # taken out before anybody selected it: napari wants something to throw away
+            self[layer] = QWidget()
+        if layer not in self:
+            raise KeyError(layer)
+        return self[layer]

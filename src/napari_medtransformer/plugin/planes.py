@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from napari.components.overlays import TextOverlay
 from napari.layers import Layer
 
 from napari_medtransformer.plugin.widgets.style import LETTER_COLOUR
@@ -76,6 +75,9 @@ def show_directions(viewer: Any, volume: Volume | None) -> None:
 
     They stand on a dark ground of their own, so that bright anatomy beneath does not swallow them.
     """
+    # It draws, which needs napari's canvas: readers that are asked without a window come by here too.
+    from napari_medtransformer.plugin.volume.edge_letters import EdgeLetter
+
     letters = _edge_letters(viewer, volume)
     for edge, position in _LETTERS.items():
         key = f"medt_{edge}"
@@ -83,7 +85,7 @@ def show_directions(viewer: Any, volume: Volume | None) -> None:
         if key not in viewer.canvas.overlays:
             if not text:
                 continue
-            viewer.canvas.overlays[key] = TextOverlay(
+            viewer.canvas.overlays[key] = EdgeLetter(
                 position=position, font_size=14, color=LETTER_COLOUR, box=True, box_color=_GROUND, visible=True
             )
         overlay = viewer.canvas.overlays[key]

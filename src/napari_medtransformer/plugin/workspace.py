@@ -139,7 +139,7 @@ class Workspace:
         if below_prompts:
             base = self.masks if self.masks is not None and self.masks in viewer.layers else self.layer
             place = viewer.layers.index(base) + 1  # at once: moving it would draw and list everything again
-        insert_quietly(viewer.layers, place, layer)
+        insert_quietly(viewer, place, layer)
         if not viewer.layers.selection:
             viewer.layers.selection.active = self.layer
 

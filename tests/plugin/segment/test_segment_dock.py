@@ -116,6 +116,7 @@ def test_cancel_keeps_what_is_done_and_is_quick(make_napari_viewer, qtbot: Any) 
     qtbot.waitUntil(lambda: dock.state.slabs > 0, timeout=PATIENCE_MS)
     # how long it will take is known from the second window on
     qtbot.waitUntil(lambda: "left" in dock.progress.format(), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: dock.state.layer is not None, timeout=PATIENCE_MS)
     layer = dock.state.layer
     clicked = time.thread_time()
     dock.cancel.click()

@@ -69,6 +69,10 @@ class SegmentOptionsForm(QWidget):
             widget.setVisible(flat)
         for widget in (self.skip_air, self._air_caption):
             widget.setVisible(card is not None and card.air_below is not None)
+        known = None if card is None else card.input.mirrored
+        for axis, box in self.mirror.items():
+            box.setEnabled(known is None or axis in known)
+            box.setChecked(box.isChecked() and box.isEnabled())
 
     def values(self) -> dict[str, Any]:
         """Keyword arguments for `segment_steps`."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_medtransformer.plugin.layer_volume import labels_of_layer, same_place, world_of_voxel
-from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.plugin.layer_volume import world_of_voxel
 from napari_medtransformer.plugin.notify import report, tell, warn
+from napari_medtransformer.plugin.segment.layers import colours_of, heat_layer, structures_layer
 from napari_medtransformer.plugin.segment.organ_table import Organ
-from napari_medtransformer.plugin.widgets.layer_choice import HEATMAP_KEY
+from napari_medtransformer.plugin.turns import Turns
 from napari_medtransformer.plugin.work import Job, WorkQueue
 from napari_medtransformer.progress import Progress, Steps
 from napari_medtransformer.volumes import Volume, label_statistics
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 
 REFRESH_MS = 100
 """New parts are shown this often at most: a quick model finishes more of them than anybody sees."""
-TURN_MS = 10
-"""Between two layers that are added: each takes the window long enough by itself."""
-OPACITY = 0.55
-UNCERTAINTY_OPACITY = 0.75
 TOLERANCE_MM = 1.0
 """Surfaces this near to one another count as the same: a voxel of most scans."""
 
@@ -59,6 +54,7 @@ class SegmentState(QObject):
         self._image: weakref.ref[Image] | None = None
         self._labels: np.ndarray | None = None
         self._started = 0.0
+        self._finishing = False
         self._revision = 0
         self.volume: Volume | None = None
         self.card: ModelCard | None = None
@@ -72,7 +68,7 @@ class SegmentState(QObject):
         self._refresh_timer.setSingleShot(True)
         self._refresh_timer.setInterval(REFRESH_MS)
         self._refresh_timer.timeout.connect(self._show_labels)
-        self._to_do: list[Callable[[], None]] = []
+        self._turns = Turns(lambda: not self._is_gone())
 
     @property
     def running(self) -> bool:
@@ -98,12 +94,13 @@ class SegmentState(QObject):
         workspace = self._controller.workspace
         if workspace is None or self.running:
             return
+        self._turns.take_all()  # a run that was cancelled may still be showing what it had
         self._revision += 1
         self._layer, self._labels = None, None
         self._image = weakref.ref(workspace.layer)
         self.volume, self.card = workspace.volume, model.card
         self.organs, self.agreement, self.messages, self.slabs, self.said = [], [], (), 0, ""
-        self._started = time.monotonic()
+        self._started, self._finishing = time.monotonic(), False
         volume = workspace.volume
 
         def steps() -> Steps[Segmentation]:
@@ -123,11 +120,10 @@ class SegmentState(QObject):
         self.changed.emit()
 
     def cancel(self) -> None:
-        """Stop; what is done stays."""
-        if self._job is None:
+        """Stop; what is done stays. A run whose last window is done just ends."""
+        if self._job is None or self._finishing:
             return
         self._job.cancel()
-        self._to_do = []
         parts = "1 finished part is" if self.slabs == 1 else f"{self.slabs} finished parts are"
         kept = f"{parts} kept" if self.slabs else "nothing was finished yet"
         self._end(f"Cancelled after {time.monotonic() - self._started:.0f} s; {kept}.")
@@ -189,25 +185,18 @@ class SegmentState(QObject):
             return
         if self._labels is None:
             self._make_layer(result.labels.dtype)
-        self.messages = result.messages
-        self._to_do = [lambda: self._finish(result)]
+        self.messages, self._finishing = result.messages, True
+        if result.disagreement is not None:
+            self._turns.later(lambda: self._add_heat(result.disagreement, "disagreement", 1.0, visible=False))
         if result.entropy is not None:
             highest = float(np.log(len(self.names) + 1))
-            self._to_do.insert(0, lambda: self._add_heat(result.entropy, "uncertainty", highest, visible=True))
-        if result.disagreement is not None:
-            self._to_do.insert(0, lambda: self._add_heat(result.disagreement, "disagreement", 1.0, visible=False))
-        self._take_turn()
-
-    def _take_turn(self) -> None:
-        """Do the next of what is left, and come back once the window has lived for a moment."""
-        if self._is_gone():
-            return
-        if self._to_do:
-            self._to_do.pop(0)()
-        if self._to_do:
-            QTimer.singleShot(TURN_MS, self._take_turn)
+            self._turns.later(lambda: self._add_heat(result.entropy, "uncertainty", highest, visible=True))
+        self._turns.later(lambda: self._finish(result))
 
     def _finish(self, result: Segmentation) -> None:
+        if self._turns:  # the layers that were made meanwhile come first
+            self._turns.later(lambda: self._finish(result))
+            return
         layer = self.layer
         if layer is not None:
             layer.refresh(extent=False, highlight=False)
@@ -230,41 +219,31 @@ class SegmentState(QObject):
     def _make_layer(self, dtype: Any) -> None:
         self._labels = np.zeros(self.volume.shape, dtype)
         image = self._image() if self._image is not None else None
-        workspace = self._controller.workspace
-        if image is None or workspace is None:
+        if image is None:
             return
-        layer = Labels(
-            labels_of_layer(self._labels, image),
-            name=f"{image.name} {self.card.name}",
-            opacity=OPACITY,
-            metadata={VOLUME_KEY: self.volume},
-            **same_place(image),
-        )
-        colours = {label.number: (*label.color, 1.0) for label in self.names}
-        layer.colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
-        layer.features = {
-            "index": [0, *(label.number for label in self.names)],
-            "name": ["background", *(label.name for label in self.names)],
-        }
+        name = f"{image.name} {self.card.name}"
+        layer = structures_layer(self._labels, image, self.volume, name, self.names)
         self._layer = weakref.ref(layer)  # before others hear of the layer: it is no reference to compare with
-        workspace.add_layer(layer, below_prompts=True)
+        self._add(layer)
 
     def _add_heat(self, values: np.ndarray, what: str, highest: float, *, visible: bool) -> None:
-        image, workspace = self._image(), self._controller.workspace
-        if image is None or workspace is None:
-            return
-        heat = Image(
-            labels_of_layer(values, image),
-            name=f"{image.name} {what}",
-            colormap="inferno",
-            blending="additive",
-            contrast_limits=(0.0, highest),
-            opacity=UNCERTAINTY_OPACITY,
-            visible=visible,
-            metadata={HEATMAP_KEY: True, VOLUME_KEY: self.volume},
-            **same_place(image),
-        )
-        workspace.add_layer(heat, below_prompts=True)
+        image = self._image()
+        if image is not None:
+            self._add(heat_layer(values, image, self.volume, f"{image.name} {what}", highest), visible=visible)
+
+    def _add(self, layer: Labels | Image, *, visible: bool = True) -> None:
+        """Add a layer: it comes in one turn, and is first drawn in another."""
+        layer.visible = False
+
+        def come() -> None:
+            workspace = self._controller.workspace
+            if workspace is not None:
+                workspace.add_layer(layer, below_prompts=True)
+
+        def show() -> None:
+            layer.visible = visible
+
+        self._turns.later(come, show)
 
     # ------------------------------------------------------------------ measuring
 
@@ -364,8 +343,7 @@ class SegmentState(QObject):
         """Show these labels no more, as long as the layer is there: something else stands for them now."""
         layer = self.layer
         if layer is not None:
-            hidden = {label.number: (*label.color, 0.0 if label.number in numbers else 1.0) for label in self.names}
-            layer.colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **hidden})
+            layer.colormap = colours_of(self.names, numbers)
 
     def mask_of(self, number: int) -> tuple[str, str, np.ndarray]:
         """A structure's name, colour as hex, and mask (z, y, x), as painted now, hand corrections included."""
