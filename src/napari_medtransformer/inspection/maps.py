@@ -1,4 +1,4 @@
-"""Maps over tokens drawn on any number of pixels, all heads at once: a product with two small matrices."""
+"""Maps over tokens drawn on any number of pixels, all heads at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_medtransformer.attention.heatmap import Heatmap
+from napari_medtransformer.attention.heatmap import Heatmap, linear_along
 
 
 def axis_weights(tokens: int, scale: float, translate: float, places: np.ndarray, *, smooth: bool = True) -> np.ndarray:
@@ -35,11 +35,13 @@ def on_picture(heatmap: Heatmap, size: Sequence[int], *, smooth: bool = True) ->
     """
     if len(heatmap.native_shape) != 2:
         raise ValueError(f"{heatmap.site}: a heatmap over {heatmap.native_shape} pixels makes no flat picture.")
-    tables = [
-        axis_weights(tokens, scale, translate, (np.arange(pixels) + 0.5) * native / pixels - 0.5, smooth=smooth)
-        for tokens, scale, translate, native, pixels in zip(
-            heatmap.shape[1:], heatmap.scale, heatmap.translate, heatmap.native_shape, size, strict=True
-        )
-    ]
-    drawn: np.ndarray = tables[0] @ heatmap.values @ tables[1].T
+    drawn = np.asarray(heatmap.values, np.float32)
+    for axis, tokens, scale, translate, native, pixels in reversed(
+        list(zip((1, 2), heatmap.shape[1:], heatmap.scale, heatmap.translate, heatmap.native_shape, size, strict=True))
+    ):
+        where = (((np.arange(pixels) + 0.5) * native / pixels - 0.5) - translate) / scale
+        if smooth:
+            drawn = linear_along(drawn, where, axis)
+        else:
+            drawn = drawn.take(np.floor(where + 0.5).astype(np.int64).clip(0, tokens - 1), axis)
     return drawn

@@ -7,10 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-from napari_medtransformer.plugin.attention.dock import AttentionDock
-from napari_medtransformer.plugin.attention.head_maps import PICTURE, pictures_of
-from napari_medtransformer.plugin.layer_volume import SlicePoint
-
 A_MINUTE_MS = 60_000
 
 
@@ -56,7 +52,8 @@ def test_a_prompt_and_its_answer_are_drawn_together(open_desk, torso, liver, hel
     go.set()
     desk.wait()
     desk.qtbot.waitUntil(lambda: len(frames) > 0)
-    assert set(frames) == {2}
+    desk.qtbot.wait(300)
+    assert frames == [2]  # one frame for prompt, answer and all that is written down of them
     np.testing.assert_array_equal(desk.controller.workspace.masks.data, desk.controller.session.labels)
 
 
@@ -121,39 +118,3 @@ def test_what_is_dragged_with_the_point_tool_stays_under_the_hand(open_desk, tor
     desk.drag(layer, liver, (z, y - 12, x + 9))
     desk.qtbot.wait(100)
     assert np.abs(np.array(desk.pixel_of(layer, liver)) - goal).max() <= 2  # moves come in whole pixels, throttled
-
-
-def test_the_map_follows_the_cursor_without_throwing_answers_away(open_desk, torso, liver, monkeypatch) -> None:
-    layer = torso()
-    desk = open_desk(layer)
-    dock = AttentionDock(desk.viewer)
-    desk.viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
-    desk.show(liver)
-    desk.prompt(liver)
-    desk.wait()
-    state = desk.controller.attention
-    z, y, x = (float(p) for p in liver)
-
-    from napari_medtransformer.plugin.attention import head_maps
-
-    go, look, asked = threading.Event(), head_maps.look, []
-
-    def slowly(wish, known, same_prompts):
-        asked.append(state.query.position_zyx)
-        go.wait(60)
-        return look(wish, known, same_prompts)
-
-    monkeypatch.setattr(head_maps, "look", slowly)
-    drawn = []
-    monkeypatch.setattr(state._drawing, "draw", lambda answer, head, where: drawn.append(answer.mark_yx))
-    for step in range(1, 6):  # the hand is faster than the worker
-        desk.controller.queried.emit(SlicePoint((z, y, x + step), 0), True)
-        desk.qtbot.wait(20)
-    go.set()
-    desk.wait()
-    assert drawn == [(y, x + 1), (y, x + 5)]
-
-    desk.qtbot.waitUntil(lambda: state.seen.is_pictured)
-    wanted = pictures_of(state.inspection, state.answer, PICTURE, state.style.colour_map, state.style.percentile, False)
-    for name, picture in wanted.items():
-        np.testing.assert_array_equal(state.seen.pictures[name], picture)

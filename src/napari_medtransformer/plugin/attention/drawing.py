@@ -41,8 +41,11 @@ class HeatDrawing:
         self._instead = heat
         return changes
 
-    def draw(self, answer: Answer | None, head: str, where: tuple[int, int] | None) -> None:
-        """Show the chosen map of an answer about a slice (axis, index), or what is drawn in its place."""
+    def draw(self, answer: Answer | None, head: str, where: tuple[int, int] | None, *, moving: bool = False) -> None:
+        """Show the chosen map of an answer about a slice (axis, index), or what is drawn in its place.
+
+        moving: the cursor asks and has not come to rest.
+        """
         workspace = self._controller().workspace
         if answer is None or not self.shown or workspace is None or where is None:
             return
@@ -54,7 +57,7 @@ class HeatDrawing:
         mark = None
         if answer.mark_yx is not None:
             mark = np.insert(np.asarray(answer.mark_yx, dtype=float), *where)
-        self.layers.show(workspace, heat, mark, self.style)
+        self.layers.show(workspace, heat, mark, self.style, moving=moving)
 
     def forget(self) -> None:
         """Another volume or model: nothing is drawn."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -55,68 +58,73 @@ class SiteEntry:
     window: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Wish:
-    """What is to be found. make_query: from the inspected slice, whose prompts name the decoder's tokens.
+    """What is to be found. make_query: from what was inspected, whose prompts name the decoder's tokens.
 
-    axis, index: the slice. prompts: those of one object there, None without any. site: "" for the last one of the
-    encoder. colour_map, percentile: of the thumbnails. pictured: whether there are to be any.
+    about: (model or session, axis, index, prompts) that the answer will be about. site: "" for the last one of the
+    encoder. colour_map, percentile: of the thumbnails. known: what was inspected for the last answer, None if that
+    was about another slice or volume.
+    """
+
+    about: tuple[Any, ...]
+    volume: Volume
+    axis: int
+    make_query: Callable[[Any], Query]
+    site: str
+    colour_map: str
+    percentile: float
+    known: Inspection | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SliceWish(Wish):
+    """In the model that answers clicks. window: of the intensities it sees. index: of the slice.
+
+    prompts: those of one object there, None without any. same_prompts: whether `known` has them already. pictured:
+    whether there are to be thumbnails.
     """
 
     model: PromptableModel
-    volume: Volume
     window: tuple[float, float]
-    axis: int
     index: int
     prompts: Prompts | None
-    make_query: Callable[[SliceInspection], Query]
-    site: str
-    colour_map: str
-    percentile: float
-    pictured: bool = True
-
-    @property
-    def upside_down(self) -> bool:
-        """Whether the slice's first row is drawn at the bottom: z runs down the rows, and superior belongs up."""
-        return self.axis != 0
+    same_prompts: bool
+    pictured: bool
 
 
-@dataclass(frozen=True, eq=False)
-class WindowWish:
-    """What is to be found in the windows of an automatic model. zyx: the voxel that was asked. axis: of the plane that
-    is shown. The rest as of a Wish.
-    """
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WindowWish(Wish):
+    """In the windows of an automatic model. zyx: the voxel that was asked. axis: of the plane that is shown."""
 
     model: AutomaticModel
-    volume: Volume
     zyx: tuple[float, float, float]
-    axis: int
-    make_query: Callable[[Inspection], Query]
-    site: str
-    colour_map: str
-    percentile: float
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What was found. pictures: a thumbnail (rows, columns, 3) uint8 of every map of the answer, by name.
+    """What was found. about: as in the wish. pictures: a thumbnail (rows, columns, 3) uint8 of every map, by name.
 
     is_pictured: whether the pictures are this answer's; while the cursor is followed they may be an earlier one's.
+    seconds: how long the question took, thumbnails left out.
     """
 
+    about: tuple[Any, ...]
     inspection: Inspection
     sites: tuple[SiteEntry, ...]
     answer: Answer
     pictures: Mapping[str, np.ndarray]
     is_pictured: bool = True
+    seconds: float = math.inf
 
 
-def look(wish: Wish, known: SliceInspection | None, same_prompts: bool) -> Seen:
+def look(wish: SliceWish) -> Seen:
     """Encode the slice under the probe unless it is known, decode its prompts unless they are the same, and ask."""
-    inspection = known
+    begun = time.perf_counter()
+    inspection = wish.known if isinstance(wish.known, SliceInspection) else None
     if inspection is None:
         inspection = inspect_slice(wish.model, wish.volume, wish.axis, wish.index, window=wish.window)
-    if inspection is not known or not same_prompts:
+    if inspection is not wish.known or not wish.same_prompts:
         bare = replace(inspection, prompts=None, prediction=None, decoded=None)
         inspection = bare if wish.prompts is None else bare.with_prompts(wish.prompts)
     sites = sites_of(inspection)
@@ -125,18 +133,18 @@ def look(wish: Wish, known: SliceInspection | None, same_prompts: bool) -> Seen:
     encoder = [site.name for site in encoder_sites(inspection)]
     chosen = wish.site if wish.site in names else (encoder or names)[-1]
     answer = ask(inspection, chosen, wish.make_query(inspection))
+    seconds = time.perf_counter() - begun
     if not wish.pictured:
-        return Seen(inspection, sites, answer, {}, is_pictured=False)
-    drawn = pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile, wish.upside_down)
-    return Seen(inspection, sites, answer, drawn)
+        return Seen(wish.about, inspection, sites, answer, {}, is_pictured=False, seconds=seconds)
+    return Seen(wish.about, inspection, sites, answer, _pictures(wish, inspection, answer), seconds=seconds)
 
 
-def look_steps(wish: WindowWish, known: Inspection | None) -> Steps[Seen]:
+def look_steps(wish: WindowWish) -> Steps[Seen]:
     """Run the windows that hold the voxel under the probe unless they did, and ask; can be stopped between windows.
 
     An organ, or everything, asks in all windows of the volume that hold it.
     """
-    inspection = _windows_known(wish, known)
+    inspection = _windows_known(wish)
     if inspection is None:
         windows = plan_windows(wish.model, wish.volume, plane=wish.axis)
         for step in inspect_windows_steps(windows, wish.zyx, wish.axis):
@@ -156,9 +164,11 @@ def look_steps(wish: WindowWish, known: Inspection | None) -> Steps[Seen]:
             else:
                 yield asked
     answer = answer or ask(inspection, chosen, query)
-    upside_down = inspection.plane.axis != 0
-    drawn = pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile, upside_down)
-    yield Result(Seen(inspection, sites, answer, drawn))
+    yield Result(Seen(wish.about, inspection, sites, answer, _pictures(wish, inspection, answer)))
+
+
+def _pictures(wish: Wish, inspection: Inspection, answer: Answer) -> dict[str, np.ndarray]:
+    return pictures_of(inspection, answer, PICTURE, wish.colour_map, wish.percentile)
 
 
 def asks_everywhere(query: Query) -> bool:
@@ -166,8 +176,9 @@ def asks_everywhere(query: Query) -> bool:
     return isinstance(query, RegionQuery | EverythingQuery)
 
 
-def _windows_known(wish: WindowWish, known: Inspection | None) -> VolumeInspection | None:
+def _windows_known(wish: WindowWish) -> VolumeInspection | None:
     """The windows that ran, seen on the voxel's slice, if they are those that hold it."""
+    known = wish.known
     if not isinstance(known, VolumeInspection) or known.model is not wish.model or known.volume is not wish.volume:
         return None
     if not known.holds(wish.zyx) or not (known.is_solid or known.windows.plane == wish.axis):
@@ -176,7 +187,7 @@ def _windows_known(wish: WindowWish, known: Inspection | None) -> VolumeInspecti
 
 
 def matrix_of(
-    inspection: Inspection, query: Query, colour_map: str, percentile: float, *, upside_down: bool
+    inspection: Inspection, query: Query, colour_map: str, percentile: float
 ) -> Steps[tuple[list[Answer], list[list[np.ndarray]]]]:
     """Every site's answer and a small picture of every head; can be stopped between sites or windows."""
     if isinstance(inspection, VolumeInspection) and asks_everywhere(query):
@@ -185,7 +196,7 @@ def matrix_of(
         steps = matrix_steps(inspection, query)
     for step in steps:
         if isinstance(step, Result):
-            yield Result((step.value, cells_of(inspection, step.value, colour_map, percentile, upside_down)))
+            yield Result((step.value, cells_of(inspection, step.value, colour_map, percentile)))
         elif isinstance(step, Progress):
             yield step
 
@@ -210,12 +221,13 @@ def sites_of(inspection: Inspection) -> tuple[SiteEntry, ...]:
 
 
 def pictures_of(
-    inspection: Inspection, answer: Answer, side: int, colour_map: str, percentile: float, upside_down: bool
+    inspection: Inspection, answer: Answer, side: int, colour_map: str, percentile: float
 ) -> dict[str, np.ndarray]:
     """A thumbnail of every map of an answer, in true proportions, at most `side` pixels long."""
     grey = grey_picture(inspection, side)
     maps = np.concatenate([on_picture(one_map(answer.heatmap, name), grey.shape) for name in answer.names])
-    drawn = thumbnails(grey, maps, colour_map=colour_map, percentile=percentile, upside_down=upside_down)
+    turned = inspection.plane.upside_down
+    drawn = thumbnails(grey, maps, colour_map=colour_map, percentile=percentile, upside_down=turned)
     return dict(zip(answer.names, drawn, strict=True))
 
 
@@ -229,12 +241,12 @@ def grey_picture(inspection: Inspection, side: int) -> np.ndarray:
 
 
 def cells_of(
-    inspection: Inspection, answers: Sequence[Answer], colour_map: str, percentile: float, upside_down: bool
+    inspection: Inspection, answers: Sequence[Answer], colour_map: str, percentile: float
 ) -> list[list[np.ndarray]]:
     """A small picture of every head of every answer: the matrix's cells."""
     rows = []
     for answer in answers:
-        drawn = pictures_of(inspection, answer, CELL, colour_map, percentile, upside_down)
+        drawn = pictures_of(inspection, answer, CELL, colour_map, percentile)
         rows.append([drawn[name] for name in answer.heads])
     return rows
 

@@ -81,20 +81,37 @@ class HeatLayers:
         self.lines: Vectors | None = None
         self.query: Points | None = None
         self._shown: SliceHeat | None = None
+        self._own: np.ndarray | None = None  # the layer's values, where nobody else holds that array
+        self._line_colours: list[str] = []
+        self._mark_waits = False
 
-    def show(self, workspace: Workspace, heat: SliceHeat, query_zyx: Sequence[float] | None, style: HeatStyle) -> None:
-        """Draw a heatmap and its query, None for none, where they lie in the workspace's volume."""
+    def show(
+        self,
+        workspace: Workspace,
+        heat: SliceHeat,
+        query_zyx: Sequence[float] | None,
+        style: HeatStyle,
+        *,
+        moving: bool = False,
+    ) -> None:
+        """Draw a heatmap and its query, None for none, where they lie in the workspace's volume.
+
+        moving: the cursor asks and has not come to rest. It marks the place itself, and the mark waits unseen: drawing
+        both would take a sixth of all maps.
+        """
         self._shown = heat
         self._show_heat(workspace, heat, style)
         self._show_lines(workspace, heat, style)
-        if query_zyx is not None:
+        if moving and query_zyx is not None:
+            self._hide_mark()
+        elif query_zyx is not None:
             self._show_query(workspace, query_zyx)
         elif self.query is not None:
             self._take_out(self.query)
             self.query = None
 
-    def restyle(self, style: HeatStyle) -> None:
-        """Draw the same heatmap another way."""
+    def restyle(self, style: HeatStyle, limits_drawn: tuple[float, float] | None = None) -> None:
+        """Draw the same heatmap another way. limits_drawn: its contrast limits, if they are known."""
         layer, heat = self.heat, self._shown
         if layer is None or heat is None:
             return
@@ -110,9 +127,10 @@ class HeatLayers:
         name = SIGNED if heat.signed else style.colour_map
         if layer.colormap.name != fading_name(name):
             layer.colormap = signed_colour_map() if heat.signed else fading_colour_map(name)
-        low_high = limits_of(np.asarray(layer.data), heat, style)
-        if tuple(layer.contrast_limits) != low_high:
-            layer.contrast_limits = low_high
+        if limits_drawn is None:
+            limits_drawn = limits_of(np.asarray(layer.data), heat, style)
+        if tuple(layer.contrast_limits) != limits_drawn:
+            layer.contrast_limits = limits_drawn
 
     def remove(self, *, later: bool = False) -> None:
         """Take these layers out of the viewer.
@@ -120,7 +138,7 @@ class HeatLayers:
         later: once the event loop turns, for whoever takes layers out just now may have these on a list as well.
         """
         gone = (self.heat, self.lines, self.query)
-        self.heat = self.lines = self.query = self._shown = None
+        self.heat = self.lines = self.query = self._shown = self._own = None
         for layer in gone:
             if later:
                 QTimer.singleShot(0, partial(self._take_out, layer))
@@ -153,25 +171,43 @@ class HeatLayers:
         data = data[0] if ndim == 2 else data
         if self.heat is not None and self.heat.ndim != ndim:
             self.remove()
+        low_high = limits_of(data, heat, style)
         if self.heat is None:
+            # a map of a slice is copied into the layer's own array from now on, a volume's may be too large for two
+            self._own = np.array(data) if heat.solid is None else None
+            data = data if self._own is None else self._own
             self.heat = Image(data, name=HEAT_NAME, metadata={HEATMAP_KEY: True}, **place)
             workspace.add_layer(self.heat, below_prompts=True)
             self._lift()
         else:
             layer = self.heat
             if layer.data.shape == data.shape:
-                with quietly(layer):
-                    layer.data = data
-                    layer.contrast_limits = limits_of(data, heat, style)
-                layer.events.contrast_limits_range()
-                layer.events.contrast_limits()
-                layer.refresh(extent=False, thumbnail=False, highlight=False)
+                self._renew(layer, data, low_high)
             else:
-                layer.data = data
+                self._own = np.array(data) if heat.solid is None else None
+                layer.data = data if self._own is None else self._own
             for name in ("scale", "translate", "affine"):
                 if name in place and not np.allclose(getattr(layer, name), place[name]):
                     setattr(layer, name, place[name])
-        self.restyle(style)
+        self.restyle(style, low_high)
+
+    def _renew(self, layer: Image, data: np.ndarray, low_high: tuple[float, float]) -> None:
+        """Other values in a layer of the same shape, with as little of napari as shows them on the canvas."""
+        if self._own is not None and layer.data is self._own:
+            np.copyto(self._own, data)
+        else:
+            with quietly(layer):
+                layer.data = data
+        limits_change = tuple(layer.contrast_limits) != low_high
+        if limits_change:
+            with quietly(layer):
+                layer.contrast_limits = low_high
+        # The list of layers would paint its row anew for each of these, and with it the window beneath the canvas.
+        with self._viewer().layers.events.blocker_all():
+            if limits_change:
+                layer.events.contrast_limits_range()
+                layer.events.contrast_limits()
+            layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _lift(self) -> None:
         """Above every image and label, which would hide it; prompts and marks stay on top."""
@@ -211,9 +247,16 @@ class HeatLayers:
             # above the heat, which lies where it was just put
             layers = self._viewer().layers
             layers.move(layers.index(self.lines), layers.index(self.heat) + 1)
-        else:
+        elif not (np.array_equal(self.lines.data, data) and self._line_colours == colours):
             self.lines.data = data
             self.lines.edge_color = colours
+        self._line_colours = colours
+
+    def _hide_mark(self) -> None:
+        """Until the cursor rests; a mark that the user has hidden is left alone then as well."""
+        if self.query is not None and self.query.visible:
+            self.query.visible = False
+            self._mark_waits = True
 
     def _show_query(self, workspace: Workspace, query_zyx: Sequence[float]) -> None:
         image = workspace.layer
@@ -241,6 +284,9 @@ class HeatLayers:
                 self.query.selected_data = set()
                 self.query.data = position
             self.query.refresh(extent=False, thumbnail=False)
+        if self._mark_waits:
+            self._mark_waits = False
+            self.query.visible = True
 
 
 def placed(heat: SliceHeat, image: Image) -> tuple[np.ndarray, dict[str, Any]]:

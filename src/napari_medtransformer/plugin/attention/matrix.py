@@ -55,7 +55,7 @@ class MatrixOfHeads(QObject):
         seen = state.seen
         if seen is None or not state.awake or not self.wanted:
             return
-        style, upside_down, known = state.style, state.upside_down, self._made_of
+        style, known = state.style, self._made_of
         wish = (seen.inspection, seen.answer.query, style.colour_map, style.percentile)
         if known is not None and known[0] is wish[0] and known[1:] == wish[1:]:
             self.changed.emit()
@@ -68,7 +68,7 @@ class MatrixOfHeads(QObject):
             self.changed.emit()
 
         state.controller.queue.submit_steps(
-            lambda: head_maps.matrix_of(*wish, upside_down=upside_down),
+            lambda: head_maps.matrix_of(*wish),
             label="",
             key="attention matrix",
             on_done=show,

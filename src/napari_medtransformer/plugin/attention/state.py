@@ -17,9 +17,9 @@ from napari_medtransformer.plugin.attention.model import InspectedModel
 from napari_medtransformer.plugin.attention.organ_menu import OrgansInView
 from napari_medtransformer.plugin.attention.organs import Organ
 from napari_medtransformer.plugin.attention.pace import CursorPace
-from napari_medtransformer.plugin.attention.wishes import ask_slice, ask_windows, prompts_by_object
+from napari_medtransformer.plugin.attention.wishes import prompts_by_object, submit, wish_of
 from napari_medtransformer.plugin.layer_volume import SlicePoint
-from napari_medtransformer.plugin.notify import report, warn
+from napari_medtransformer.plugin.notify import report, reported, warn
 
 if TYPE_CHECKING:
     from napari_medtransformer.inspection.queries import Answer, Inspection
@@ -52,7 +52,6 @@ class AttentionState(QObject):
         self.query: SlicePoint | None = None
         self.seen: Seen | None = None
         self.awake = False
-        self._seen_for: Any = None
         self._organs = OrgansInView(controller)
         self._drawing = HeatDrawing(controller)
         self._matrix = MatrixOfHeads(self)
@@ -181,7 +180,7 @@ class AttentionState(QObject):
         self.awake = awake
         if awake:
             self.inspected.look_again()
-        if awake and self.query is not None and (self._seen_for or ())[:3] != self._wish_key():
+        if awake and self.query is not None and not self.is_about_this_slice(self.seen):
             self._ask()
 
     def set_live(self, live: bool) -> None:
@@ -306,11 +305,24 @@ class AttentionState(QObject):
         else:
             self._ask()
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether the slice, site and prompts of the present query are known, so that its answer is a row or two."""
+        seen = self.seen
+        return seen is not None and seen.answer.site == self.site and self.is_about_this_slice(seen)
+
     def ask_under_cursor(self, on_end: Callable[[], None]) -> bool:
         """Ask for the present query, thumbnails later if there are some to be seen; whether anything was asked."""
-        seen = self.seen
-        known = seen is not None and seen.answer.site == self.site and (self._seen_for or ())[:3] == self._wish_key()
-        return self._ask(on_end, pictured=not known)
+        return self._ask(on_end, pictured=not self.is_quick)
+
+    def answer_under_cursor(self) -> None:
+        """The same at once, in the window's thread: where that takes less than the way to the worker and back."""
+        from napari_medtransformer.plugin.attention import head_maps
+
+        wish = wish_of(self, pictured=False) if self.awake else None
+        if isinstance(wish, head_maps.SliceWish):
+            with reported():
+                self._show(head_maps.look(wish))
 
     def _on_inspected(self) -> None:
         """Another model is looked into; what was asked is asked again."""
@@ -335,42 +347,44 @@ class AttentionState(QObject):
             place[where[0]] = float(where[1])
             self.query = SlicePoint((place[0], place[1], place[2]), where[0])
 
-    def _wish_key(self) -> Any:
-        return None if self.where is None else (id(self.inspected.model or self.controller.session), *self.where)
+    def is_about_this_slice(self, seen: Seen | None) -> bool:
+        """Whether something was found for the slice, and the model or session, that is asked about now."""
+        if seen is None or self.where is None:
+            return False
+        return bool(seen.about[:3] == (id(self.inspected.model or self.controller.session), *self.where))
 
     def _ask(self, on_end: Callable[[], None] | None = None, *, pictured: bool = True) -> bool:
         """Ask for the present query; whether anything was asked."""
-        if not self.awake:
-            return False
-        if self.inspected.is_automatic:
-            return ask_windows(self, self._wish_key(), self._show, on_end)
-        return ask_slice(self, self._wish_key(), self._seen_for, self._show, on_end, pictured=pictured)
+        wish = wish_of(self, pictured=pictured) if self.awake else None
+        if wish is not None:
+            submit(self, wish, self._show, on_end)
+        return wish is not None
 
-    def _show(self, seen: Seen, made_for: tuple[Any, ...]) -> None:
-        """Take over what the worker found, unless another slice, volume or model was chosen meanwhile."""
+    def _show(self, seen: Seen) -> None:
+        """Take over what was found, unless another slice, volume or model was chosen meanwhile."""
         model = self.inspected.model if self.inspected.is_automatic else self.controller.model
-        if made_for[:3] != self._wish_key() or seen.inspection.model is not model:
+        if not self.is_about_this_slice(seen) or seen.inspection.model is not model:
             return
-        self._pace.answered()
+        self._pace.answered(seen)
         if not seen.is_pictured and self.seen is not None:
             seen = replace(seen, pictures=self.seen.pictures)
-        self.seen, self._seen_for = seen, made_for
+        self.seen = seen
         self.site = seen.answer.site
         if self.head not in seen.answer.names:
             self.head = seen.answer.names[-1]
         self._organs.follow(self.where)
-        self.draw()
+        self.draw(moving=not seen.is_pictured)
         self._matrix.follow()
         if seen.is_pictured:
             self.changed.emit()
         else:
-            self._pace.picture(seen)
+            self._pace.picture()
 
     # ------------------------------------------------------------------ drawing
 
-    def draw(self) -> None:
-        """Show the chosen map, or what is drawn in its place, in the viewer."""
-        self._drawing.draw(self.answer, self.head, self.where)
+    def draw(self, *, moving: bool = False) -> None:
+        """Show the chosen map, or what is drawn in its place, in the viewer. moving: the cursor asks and moves on."""
+        self._drawing.draw(self.answer, self.head, self.where, moving=moving)
 
     @property
     def upside_down(self) -> bool:
@@ -378,7 +392,7 @@ class AttentionState(QObject):
         return self.where is not None and self.where[0] != 0
 
     def _forget(self) -> None:
-        self.seen = self._seen_for = None
+        self.seen = None
         self._organs.forget()
         if self.asks == "organ":
             self.asks = "voxel"

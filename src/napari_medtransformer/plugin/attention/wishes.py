@@ -11,95 +11,67 @@ from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
     from napari_medtransformer.models.base import Prompts
-    from napari_medtransformer.plugin.attention.head_maps import Seen, WindowWish, Wish
+    from napari_medtransformer.plugin.attention.head_maps import Seen, Wish
     from napari_medtransformer.plugin.attention.state import AttentionState
 
-Show = Callable[["Seen", tuple[Any, ...]], None]
-"""Takes what was found, and what it was found for: (model or session, axis, index, prompts)."""
 
+def wish_of(state: AttentionState, *, pictured: bool = True) -> Wish | None:
+    """What to find for the present query, None where nothing can be asked. pictured: with thumbnails.
 
-def ask_slice(
-    state: AttentionState,
-    key: Any,
-    seen_for: Any,
-    show: Show,
-    on_end: Callable[[], None] | None,
-    *,
-    pictured: bool,
-) -> bool:
-    """Ask the model that answers clicks; whether anything was asked. The slice is encoded unless it is known.
-
-    key: what the present query is about. seen_for: what the newest answer is about. pictured: with thumbnails.
+    An automatic model always draws them: its answers take longer than they do.
     """
-    found = slice_wish(state, pictured)
-    if found is None:
-        return False
-    from napari_medtransformer.plugin.attention import head_maps
-
-    wish, prompts = found
-    known = state.seen.inspection if state.seen is not None and (seen_for or ())[:3] == key else None
-    same_prompts = known is not None and seen_for[3] == prompts
-    state.controller.queue.submit(
-        lambda: head_maps.look(wish, known, same_prompts),
-        label="",
-        key="attention",
-        on_done=lambda seen: show(seen, (*key, prompts)),
-        on_error=report,
-        on_end=on_end,
-    )
-    return True
-
-
-def ask_windows(state: AttentionState, key: Any, show: Show, on_end: Callable[[], None] | None) -> bool:
-    """Ask the automatic model: its windows run unless they did; an organ asks in every window that holds it."""
-    wish = window_wish(state)
-    if wish is None:
-        return False
-    from napari_medtransformer.plugin.attention import head_maps
-
-    known = None if state.seen is None else state.seen.inspection
-    state.controller.queue.submit_steps(
-        lambda: head_maps.look_steps(wish, known),
-        label="Looking inside…",
-        key="attention",
-        on_done=lambda seen: show(seen, (*key, None)),
-        on_error=report,
-        on_end=on_end,
-    )
-    return True
-
-
-def slice_wish(state: AttentionState, pictured: bool = True) -> tuple[Wish, tuple[Any, ...]] | None:
-    """What to find for the present query in the model that answers clicks, and the prompts it is about."""
-    controller, query, session = state.controller, state.query, state.controller.session
-    if session is None or session.in_3d or query is None or controller.model is None:
-        return None
-    from napari_medtransformer.plugin.attention.head_maps import Wish
+    from napari_medtransformer.plugin.attention.head_maps import SliceWish, WindowWish
     from napari_medtransformer.prompting.model_prompts import model_prompts
 
-    volume, prompts = controller.workspace.volume, controller.prompts_on(query)
-    axis, index = query.axis, query.voxel[query.axis]
-    rows, columns = (n for a, n in enumerate(volume.shape) if a != axis)
-    given = model_prompts((rows, columns), prompts) if prompts else None
-    style = state.style
-    wish = Wish(
-        controller.model, volume, session.window, axis, index, given, query_maker(state),
-        state.site, style.colour_map, style.percentile, pictured,
-    )  # fmt: skip
-    return wish, prompts
-
-
-def window_wish(state: AttentionState) -> WindowWish | None:
-    """What to find for the present query in the windows of the automatic model that is looked into."""
-    query, workspace, style, model = state.query, state.controller.workspace, state.style, state.inspected.model
-    if query is None or workspace is None or model is None:
+    controller, query, seen, style = state.controller, state.query, state.seen, state.style
+    if query is None or controller.workspace is None:
         return None
-    from napari_medtransformer.plugin.attention.head_maps import WindowWish
+    volume, axis, index = controller.workspace.volume, query.axis, query.voxel[query.axis]
+    common: dict[str, Any] = {
+        "volume": volume,
+        "axis": axis,
+        "make_query": query_maker(state),
+        "site": state.site,
+        "colour_map": style.colour_map,
+        "percentile": style.percentile,
+    }
+    if state.inspected.is_automatic:
+        model = state.inspected.model
+        if model is None:
+            return None
+        known = None if seen is None else seen.inspection
+        return WindowWish(
+            about=(id(model), axis, index, None), known=known, model=model, zyx=query.position_zyx, **common
+        )
+    session = controller.session
+    if session is None or session.in_3d or controller.model is None:
+        return None
+    prompts = controller.prompts_on(query)
+    about = (id(session), axis, index, prompts)
+    same_slice = seen is not None and seen.about[:3] == about[:3]
+    shape = tuple(n for a, n in enumerate(volume.shape) if a != axis)
+    return SliceWish(
+        about=about,
+        known=seen.inspection if same_slice else None,
+        same_prompts=same_slice and seen.about == about,
+        model=controller.model,
+        window=session.window,
+        index=index,
+        prompts=model_prompts((shape[0], shape[1]), prompts) if prompts else None,
+        pictured=pictured,
+        **common,
+    )
 
-    return WindowWish(
-        model, workspace.volume, query.position_zyx, query.axis, query_maker(state),
-        state.site, style.colour_map, style.percentile,
-    )  # fmt: skip
+
+def submit(state: AttentionState, wish: Wish, show: Callable[[Seen], None], on_end: Callable[[], None] | None) -> None:
+    """Ask the worker. A slice is encoded, or windows run, unless they are known."""
+    from napari_medtransformer.plugin.attention import head_maps
+
+    queue, handlers = state.controller.queue, {"on_done": show, "on_error": report, "on_end": on_end}
+    if isinstance(wish, head_maps.WindowWish):
+        queue.submit_steps(lambda: head_maps.look_steps(wish), label="Looking inside…", key="attention", **handlers)
+    else:
+        queue.submit(lambda: head_maps.look(wish), label="", key="attention", **handlers)
 
 
 def prompts_by_object(state: AttentionState) -> dict[int, Prompts]:

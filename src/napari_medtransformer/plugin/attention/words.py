@@ -91,7 +91,7 @@ def query_maker(state: AttentionState) -> Callable[[SliceInspection], Query]:
     """How the worker makes the query once the slice is inspected; holds nothing of the window."""
     asks, position, wanted = state.asks, state.query.position_zyx, state.prompt_index
     organ = state.asking_organ
-    region = None if organ is None else state.organ_mask(organ)
+    region = state.organ_mask(organ) if asks == "organ" and organ is not None else None
     organ_name = "" if organ is None else organ.name
 
     def make(inspection: SliceInspection) -> Query:
