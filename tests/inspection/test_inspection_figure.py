@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.inspection import inspect_slice
+from napari_medtransformer.inspection.export import answer_figure
 from napari_medtransformer.inspection.figure import draw_heads, figure_path, scale_bar_mm, write_figure
+from napari_medtransformer.inspection.queries import VoxelQuery, ask
+from napari_medtransformer.models import load_model
+from napari_medtransformer.volumes import read_volume
+from napari_medtransformer.volumes.sample_data import sample_path
 
 
 @pytest.fixture
@@ -77,3 +84,64 @@ def test_a_figure_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
 def test_heatmaps_that_do_not_fit_the_anatomy_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         draw_heads(np.zeros((4, 4)), np.zeros((1, 5, 4)), spacing_mm=(1, 1), query=(0, 0), titles=["a"], caption="")
+
+
+@pytest.fixture(scope="module")
+def click_model():
+    return load_model("medt-click-tiny", device="cpu")
+
+
+def turned_sample(code: str, folder: Path) -> Path:
+    """The sample CT stored in another orientation, or scanned by a tilted gantry."""
+    image = nib.load(sample_path("example_ct.nii.gz"))
+    if code == "oblique":
+        turn = np.eye(4)
+        turn[1:3, 1:3] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+        image = nib.Nifti1Image(np.asanyarray(image.dataobj), turn @ image.affine)
+    else:
+        there = nib.orientations.axcodes2ornt(tuple(code))
+        image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), there))
+    path = folder / f"{code}.nii.gz"
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("axis", "rightwards", "upwards", "top", "left"),
+    [(0, "L", "A", "A", "R"), (1, "L", "S", "S", "R"), (2, "P", "S", "S", "A")],
+    ids=["axial", "coronal", "sagittal"],
+)
+@pytest.mark.parametrize("code", ["RAS", "LPS", "oblique"])
+def test_every_plane_is_drawn_as_radiologists_read_it(
+    click_model, tmp_path: Path, code: str, axis: int, rightwards: str, upwards: str, top: str, left: str
+):
+    volume = read_volume(turned_sample(code, tmp_path))
+    query = tuple(n // 2 + 7 for n in volume.shape)
+    inspection = inspect_slice(click_model, volume, axis, query[axis])
+    answer = ask(inspection, "encoder.1", VoxelQuery(tuple(map(float, query))))
+    axes = panels(answer_figure(inspection, answer))[0]
+    drawn = np.asarray(axes.images[0].get_array())
+    turned = not np.array_equal(drawn, inspection.image)
+    np.testing.assert_array_equal(drawn, inspection.image[::-1] if turned else inspection.image)
+
+    def in_patient(row: int, column: int) -> np.ndarray:
+        """RAS millimetres of a pixel of the picture."""
+        return np.array(
+            volume.mm_from_zyx(inspection.plane.in_volume((len(drawn) - 1 - row if turned else row, column)))
+        )
+
+    def direction(way: np.ndarray) -> str:
+        axis = int(np.argmax(np.abs(way)))
+        return ("LPI" if way[axis] < 0 else "RAS")[axis]
+
+    assert direction(in_patient(0, 9) - in_patient(0, 0)) == rightwards
+    assert direction(in_patient(0, 0) - in_patient(9, 0)) == upwards
+    edges = {text.get_position(): text.get_text() for text in axes.texts if text.get_text()[0] in "RLAPSI"}
+    assert (edges[0.5, 0.99][0], edges[0.01, 0.5][0]) == (top, left)
+    cross = next(line for line in axes.lines if line.get_marker() == "+")
+    row, column = (int(p[0] / mm) for p, mm in zip((cross.get_ydata(), cross.get_xdata()), inspection.spacing_mm))
+    np.testing.assert_allclose(in_patient(row, column), volume.mm_from_zyx(query), atol=1e-6)
+    bar = next(line for line in axes.lines if line.get_marker() != "+")
+    length = float(next(t.get_text() for t in axes.texts if t.get_text().endswith(" mm")).removesuffix(" mm"))
+    assert float(np.ptp(bar.get_xdata())) == pytest.approx(length)  # in the unit of the picture's axes:
+    assert axes.images[0].get_extent()[1] == pytest.approx(drawn.shape[1] * inspection.spacing_mm[1])

@@ -297,5 +297,6 @@ def _draw(
         titles=titles,
         caption=caption,
         letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
+        upside_down=plane.upside_down,
     )
     write_figure(drawn, figure)

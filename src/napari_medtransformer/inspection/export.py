@@ -41,6 +41,7 @@ def answer_figure(
         titles=[map_title(answer, name) for name in shown],
         caption=caption(inspection, answer),
         letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
+        upside_down=plane.upside_down,
     )
 
 

@@ -35,13 +35,15 @@ def draw_heads(
     titles: Sequence[str],
     caption: str,
     letters: tuple[tuple[str, str], tuple[str, str]] | None = None,
+    upside_down: bool = False,
 ) -> Figure:
     """One panel of the anatomy alone and one per head, on one slice.
 
     anatomy: (H, W) in [0, 1]. heatmaps: (heads, H, W), non-negative, any unit; each head is coloured from 0 to its own
     maximum and is more transparent where it is low. spacing_mm: of rows and columns. query: (row, column), marked with
-    a cross, or None; an integer is a pixel's centre. titles: one per head. letters: patient directions at the (top,
-    bottom) and (left, right) edges. Raises ValueError if the shapes do not agree.
+    a cross, or None; an integer is a pixel's centre. titles: one per head. letters: patient directions of the (first,
+    last) row and the (first, last) column. upside_down: the first row is drawn at the bottom, as coronal and sagittal
+    slices (z, …) want it, whose first row is the patient's feet. Raises ValueError if the shapes do not agree.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -50,6 +52,10 @@ def draw_heads(
 
     if heatmaps.ndim != 3 or heatmaps.shape[1:] != anatomy.shape or len(titles) != len(heatmaps):
         raise ValueError(f"{len(titles)} titles and heatmaps {heatmaps.shape} do not fit an anatomy {anatomy.shape}")
+    if upside_down:
+        anatomy, heatmaps = anatomy[::-1], heatmaps[:, ::-1]
+        query = None if query is None else (anatomy.shape[0] - 1 - query[0], query[1])
+        letters = None if letters is None else (letters[0][::-1], letters[1])
     height_mm, width_mm = (n * mm for n, mm in zip(anatomy.shape, spacing_mm))
     panels = len(heatmaps) + 1
     columns = min(_MAX_COLUMNS, panels, math.ceil(math.sqrt(panels * height_mm / width_mm * 1.6)))

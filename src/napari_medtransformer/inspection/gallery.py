@@ -126,7 +126,7 @@ def draw_change(inspection: Inspection, effects: Mapping[str, ObjectEffect], cap
         picture = np.repeat(inspection.image[..., None].astype(np.float32), 3, axis=2)
         for part, colour in parts:
             picture[part] = 0.4 * picture[part] + 0.6 * np.asarray(colour, np.float32)
-        picture = picture[::-1] if inspection.plane.axis != 0 else picture
+        picture = picture[::-1] if inspection.plane.upside_down else picture
         panel.imshow(picture, extent=(0, width_mm, height_mm, 0), interpolation="nearest")
         panel.set_axis_off()
         panel.set_title(title, fontsize=7)
@@ -138,7 +138,7 @@ def _draw_map(panel: Any, inspection: Inspection, values: np.ndarray, extent_mm:
     height_mm, width_mm = extent_mm
     share = values / values.max() if values.max() > 0 else values
     opacity = 0.85 * np.sqrt(share)
-    flip = inspection.plane.axis != 0
+    flip = inspection.plane.upside_down
     extent = (0, width_mm, 0, height_mm) if flip else (0, width_mm, height_mm, 0)
     origin = "lower" if flip else "upper"
     panel.imshow(inspection.image, cmap="gray", vmin=0, vmax=1, extent=extent, origin=origin)

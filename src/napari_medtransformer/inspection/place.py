@@ -35,6 +35,13 @@ class SlicePlane:
         rows, columns = (axis for axis in range(3) if axis != self.axis)
         return rows, columns
 
+    @property
+    def upside_down(self) -> bool:
+        """Whether the first row belongs at the bottom: z runs down the rows of coronal and sagittal slices, towards the
+        patient's head.
+        """
+        return self.axis != 0
+
     def of(self, volume_array: np.ndarray) -> np.ndarray:
         """The slice (rows, columns) of an array (z, y, x)."""
         return np.asarray(volume_array[(slice(None),) * self.axis + (self.index,)])
