@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from napari_medtransformer.cli.app import run
-from napari_medtransformer.errors import UnreadableFile, UnreadableWeights, UnsupportedVolume
+from napari_medtransformer.errors import InvalidOption, UnreadableFile, UnreadableWeights, UnsupportedVolume
 from napari_medtransformer.models.compact import CompactConfig
 from napari_medtransformer.models.registry import load_model
 from napari_medtransformer.models.scaling import FixedRange
@@ -252,7 +252,7 @@ def test_the_command_trains_a_model_that_loads_by_its_card_and_segments(
     balls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "auto", str(balls), "-o", str(tmp_path), "--name", "ball", "--kind", "unetr", "--steps", "2"]
-    assert run([*words, "--validate-every", "2", "--device", "cpu", "--json"]) == 0
+    assert run([*words, "--mirror", "x", "--validate-every", "2", "--device", "cpu", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["validation_cases"] == 1
     assert set(summary["dice"]) == {"ball"}
@@ -265,7 +265,9 @@ def test_the_command_trains_a_model_that_loads_by_its_card_and_segments(
     assert [label.value for label in card.labels] == [3]
     model = load_model(card, device="cpu")
     volume = read_pair(find_cases(balls)[4])[0]
-    assert set(np.unique(segment(model, volume))) <= {0, 3}
+    assert set(np.unique(segment(model, volume, mirror=(2,)))) <= {0, 3}
+    with pytest.raises(InvalidOption, match="along z, x were asked for; ball was trained with mirrored ones along x"):
+        segment(model, volume, mirror=(0, 2))
 
 
 @pytest.mark.parametrize(

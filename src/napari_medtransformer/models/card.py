@@ -57,7 +57,8 @@ class InputContract:
     rest, "stretch" scales each axis by itself. mean, std: per channel, what intensities in [0, 1] are normalised with
     after that; empty for as they are. clip: the native intensities that become 0 and 1, for models of a scale that
     means the same everywhere, such as CT's; None: as the family does by itself. extent_mm: per axis, the largest field
-    of view it was trained on, None where any will do.
+    of view it was trained on, None where any will do. mirrored: the axes (0 z, 1 y, 2 x) along which it was also shown
+    mirrored in training, None where nobody wrote them down.
     """
 
     size: tuple[int, ...]
@@ -69,6 +70,7 @@ class InputContract:
     std: tuple[float, ...] = ()
     clip: tuple[float, float] | None = None
     extent_mm: tuple[float, ...] | None = None
+    mirrored: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) not in (2, 3) or min(self.size) < 1:
@@ -81,6 +83,8 @@ class InputContract:
             raise ValueError(f"the field of view {self.extent_mm} does not fit an input of {self.size}")
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise ValueError(f"clip needs low < high, unlike {self.clip}")
+        if self.mirrored is not None and not set(self.mirrored) <= set(range(len(self.size))):
+            raise ValueError(f"the mirrored axes {self.mirrored} are not among those of an input of {self.size}")
         if self.fit not in ("pad", "stretch"):
             raise ValueError(f"an image is fitted by 'pad' or 'stretch', not {self.fit!r}")
         if len(self.mean) != len(self.std) or len(self.mean) not in (0, self.channels) or min(self.std, default=1) <= 0:

@@ -198,7 +198,13 @@ def _card(wanted: AutoTraining, plan: AutoPlan, weights: Path, cases: int) -> Mo
             builder=_BUILDERS[wanted.kind],
             task="automatic",
             dimensions=3,
-            input=InputContract(plan.window, spacing_mm=plan.spacing_mm, intensities=intensities, clip=plan.clip),
+            input=InputContract(
+                plan.window,
+                spacing_mm=plan.spacing_mm,
+                intensities=intensities,
+                clip=plan.clip,
+                mirrored=wanted.recipe.mirror_axes,
+            ),
             modalities=() if plan.modality in ("unknown", "mixed") else (plan.modality,),
             labels=tuple(
                 LabelInfo(value, name, label_color(value)) for value, name in zip(plan.values, plan.names, strict=True)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
 from napari_medtransformer.models.catalogue.common import MB
 
-_UNETR = "napari_medtransformer.models.unetr:build"
-_SWIN_UNETR = "napari_medtransformer.models.swin_unetr:build"
+_swin_unetr = partial(
+    ModelCard,
+    family="swin-unetr",
+    builder="napari_medtransformer.models.swin_unetr:build",
+    task="automatic",
+    dimensions=3,
+)
+_as_unetr = partial(replace, family="unetr", builder="napari_medtransformer.models.unetr:build")
 
 _HIPPOCAMPUS_LABELS = (
     LabelInfo(1, "anterior hippocampus", (0.95, 0.62, 0.25)),
@@ -19,6 +26,7 @@ _HIPPOCAMPUS_INPUT = InputContract(
     spacing_mm=(1.0, 1.0, 1.0),
     intensities="clipped to the volume's 0.5 to 99.5 percentiles, then mean 0 and deviation 1",
     extent_mm=(47.0, 59.0, 41.0),
+    mirrored=(2,),
 )
 
 # Names and order of the classes as the published models give them (Landman et al. 2015, the BTCV challenge).
@@ -45,66 +53,56 @@ _BTCV_INPUT = InputContract(
     clip=(-175.0, 250.0),
 )
 
-_HIPPOCAMPUS = ModelCard(
+_HIPPOCAMPUS = _swin_unetr(
     name="medt-hippocampus",
     title="Hippocampus, SwinUNETR",
-    family="swin-unetr",
     architecture="compact",
-    builder=_SWIN_UNETR,
-    task="automatic",
-    dimensions=3,
-    input=_HIPPOCAMPUS_INPUT,
-    modalities=("MR",),
-    anatomy=("hippocampus",),
-    labels=_HIPPOCAMPUS_LABELS,
     weights="medt-hippocampus-swin-unetr.safetensors",
+    training=(
+        "160 cropped T1-weighted MRIs of one hippocampus, about 35 × 50 × 35 voxels of 1 mm, labelled by hand (Medical "
+        "Segmentation Decathlon, Task04, CC BY-SA 4.0); 40 others for validation."
+    ),
     licence="BSD-3-Clause; trained on data under CC BY-SA 4.0",
     citation="napari-medtransformer, this package",
     description=(
         "The bundled automatic model: names the anterior and the posterior part in an MRI cropped to one "
         "hippocampus, offline, on a CPU. It finds no hippocampus in a whole head."
     ),
+    input=_HIPPOCAMPUS_INPUT,
+    modalities=("MR",),
+    anatomy=("hippocampus",),
+    labels=_HIPPOCAMPUS_LABELS,
     memory_bytes=450 * MB,
-    training=(
-        "160 cropped T1-weighted MRIs of one hippocampus, about 35 × 50 × 35 voxels of 1 mm, labelled by hand (Medical "
-        "Segmentation Decathlon, Task04, CC BY-SA 4.0); 40 others for validation."
-    ),
 )
-_BTCV = ModelCard(
+_BTCV = _swin_unetr(
     name="swin-unetr-btcv",
     title="Abdomen, SwinUNETR (MONAI)",
-    family="swin-unetr",
     architecture="monai-48-ras",
-    builder=_SWIN_UNETR,
-    task="automatic",
-    dimensions=3,
-    input=_BTCV_INPUT,
-    modalities=("CT",),
-    anatomy=("abdomen",),
-    labels=_BTCV_LABELS,
     # The bundle gives an MD5 only, 50dd67a01b28a1d5487fd9ac27e682fb.
     weights=WeightsSource(
         "https://developer.download.nvidia.com/assets/Clara/monai/tutorials/model_zoo/"
         "model_swin_unetr_btcv_segmentation_v1.pt",
         "model_swin_unetr_btcv_segmentation_v1.pt",
     ),
+    training="24 portal venous CTs of the abdomen (BTCV, 512 × 512 × 85 to 198 voxels).",
     licence="Apache-2.0",
     citation="Tang et al., Self-supervised pre-training of Swin transformers, CVPR 2022, arXiv:2111.14791",
     description="MONAI's model zoo bundle for 13 abdominal organs in CT; its authors report a mean Dice of 0.827.",
+    input=_BTCV_INPUT,
+    modalities=("CT",),
+    anatomy=("abdomen",),
+    labels=_BTCV_LABELS,
     memory_bytes=4_500 * MB,
     # Below that the network's input is 0, as in air; no organ it names has voxels there.
     air_below=-175.0,
-    training="24 portal venous CTs of the abdomen (BTCV, 512 × 512 × 85 to 198 voxels).",
 )
 
 CARDS: tuple[ModelCard, ...] = (
     _HIPPOCAMPUS,
-    replace(
+    _as_unetr(
         _HIPPOCAMPUS,
         name="medt-hippocampus-unetr",
         title="Hippocampus, UNETR",
-        family="unetr",
-        builder=_UNETR,
         weights="medt-hippocampus-unetr.safetensors",
         description=(
             "medt-hippocampus with a global transformer of 8 layers instead of shifted windows; quicker, and its "
@@ -113,13 +111,11 @@ CARDS: tuple[ModelCard, ...] = (
         memory_bytes=350 * MB,
     ),
     _BTCV,
-    replace(
+    _as_unetr(
         _BTCV,
         name="unetr-btcv",
         title="Abdomen, UNETR (MONAI)",
-        family="unetr",
         architecture="monai-16",
-        builder=_UNETR,
         weights=None,
         citation="Hatamizadeh et al., UNETR: transformers for 3D medical image segmentation, WACV 2022",
         description=(
