@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, outer_sum_into
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, add_outer, outer_sum_into
 from napari_medtransformer.attention.policy import cpu_has, policy_for, sdpa_kernel_name
 
 # bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the
@@ -51,7 +51,7 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     """Which kernel `attend` runs for these tensors, such as "cpu flash, low-rank positions"."""
     if isinstance(bias, DecomposedBias):
         if runs_blockwise(q, k, v):
-            inside = "products, float32 scores, bfloat16 values" if weighs_in_bfloat16(q) else "flash, float32"
+            inside = "bfloat16 products, float32 softmax" if weighs_in_bfloat16(q) else "flash, float32"
             return f"cpu {inside}, positions blockwise"
         return _extended_kernel_name(q, sum(bias.key_shape))
     if isinstance(bias, WindowBias):
@@ -112,12 +112,13 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
     dtype, mixed = q.dtype, weighs_in_bfloat16(q)
     # autocast would round the scores to half precision
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v = q.float(), k.float(), v if mixed else v.float()
-        terms = bias.terms(q)
+        terms = bias.terms(q.float())
+        if not mixed:
+            q, k, v = q.float(), k.float(), v.float()
         out = q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=v.dtype)
         entries, at_once, rows = _block_shape(batch, heads, n, k.shape[2])
         # one buffer for all blocks: fresh memory would cost more than what is calculated in it
-        held = q.new_empty(entries * at_once * rows * k.shape[2])
+        held = q.new_empty(entries * at_once * rows * k.shape[2], dtype=torch.float32)
         room = torch.empty_like(held, dtype=v.dtype) if mixed else held
         for first in range(0, batch, entries):
             b = slice(first, min(first + entries, batch))
@@ -127,10 +128,11 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
                     r = slice(start, min(start + rows, n))
                     shape = (b.stop - first, h.stop - head, r.stop - start)
                     block = held[: math.prod(shape) * k.shape[2]].view(*shape, *bias.key_shape)
-                    outer_sum_into(block, [term[b, h, r] for term in terms])
+                    parts = [term[b, h, r] for term in terms]
                     if mixed:
-                        out[b, h, r] = _mixed(q[b, h, r], k[b, h], v[b, h], block.flatten(3), scale, room)
+                        out[b, h, r] = _mixed(q[b, h, r], k[b, h], v[b, h], parts, scale, block, room)
                     else:
+                        outer_sum_into(block, parts)
                         out[b, h, r] = scaled_dot_product_attention(
                             q[b, h, r], k[b, h], v[b, h], attn_mask=block.flatten(3), scale=scale
                         )
@@ -145,15 +147,21 @@ def weighs_in_bfloat16(q: Tensor) -> bool:
     return q.dtype == torch.bfloat16 and cpu_has("avx512_bf16")
 
 
-def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, room: Tensor) -> Tensor:
-    """softmax(scale · q kᵀ + bias) v: scores and softmax in float32, their product with v in v's half precision.
+def _mixed(
+    q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], scale: float, block: Tensor, room: Tensor
+) -> Tensor:
+    """softmax(scale · q kᵀ + bias) v: both products in half precision, the bias and the softmax in float32.
 
-    bias: (B, heads, n, K), overwritten. room: for as many numbers in v's format.
+    terms: the bias, per axis of the keys. block: (B, heads, n, *key grid) float32, overwritten. room: for as many
+    numbers in the half precision.
     """
-    scores = bias.flatten(0, 1)
-    scores.baddbmm_(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
-    weights = room[: scores.numel()].view(scores.shape).copy_(torch.softmax(scores, dim=-1, out=scores))
-    return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
+    half = room[: block.numel()].view(-1, q.shape[2], k.shape[2])
+    # a product with a factor is the one that can be told where to write
+    half.baddbmm_(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale)
+    add_outer(block.copy_(half.view(block.shape)), terms)
+    scores = block.view(half.shape)
+    half.copy_(torch.softmax(scores, dim=-1, out=scores))
+    return torch.bmm(half, v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
 def _block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int, int]:

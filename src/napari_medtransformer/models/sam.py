@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamHQModel, SamModel, SamVisionConfig
-from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from napari_medtransformer.attention.bias import DecomposedBias
-from napari_medtransformer.attention.fused import attend
-from napari_medtransformer.attention.relative import relative_table
-from napari_medtransformer.attention.sites import SiteKind, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.card import ModelCard, architecture_of
-from napari_medtransformer.models.initial import Network, draw_weights, empty
+from napari_medtransformer.models.initial import draw_weights, empty
+from napari_medtransformer.models.sam_blocks import encoder_sites, use_fused_attention
 from napari_medtransformer.models.sam_family import PromptTensors, SamFamilyAdapter, decoder_sites
 from napari_medtransformer.models.sam_names import transformers_names
 from napari_medtransformer.models.weights import fill
@@ -27,29 +24,6 @@ _VISION: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
     "vit-l": (1024, 24, 16, (5, 11, 17, 23)),
     "vit-h": (1280, 32, 16, (7, 15, 23, 31)),
 }
-
-
-class FusedSamAttention(nn.Module):
-    """The attention of an image encoder's block over the parameters of transformers' own, without an N×N tensor."""
-
-    def __init__(self, original: SamVisionAttention) -> None:
-        super().__init__()
-        self.heads: int = original.num_attention_heads
-        self.qkv, self.proj = original.qkv, original.proj
-        self.rel_pos_h: nn.Parameter | None = original.rel_pos_h if original.use_rel_pos else None
-        self.rel_pos_w: nn.Parameter | None = original.rel_pos_w if original.use_rel_pos else None
-
-    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, None]:
-        """hidden_states: (B, rows, columns, width), B images or windows. Returns the same shape, and no weights."""
-        batch, rows, columns, _ = hidden_states.shape
-        qkv = self.qkv(hidden_states).reshape(batch, rows * columns, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = None
-        if self.rel_pos_h is not None and self.rel_pos_w is not None:
-            bias = DecomposedBias((relative_table(self.rel_pos_h, rows), relative_table(self.rel_pos_w, columns)))
-        out = attend(q, k, v, bias=bias)
-        out = self.proj(out.transpose(1, 2).reshape(batch, rows, columns, -1))
-        return out, None
 
 
 class SamAdapter(SamFamilyAdapter):
@@ -138,26 +112,3 @@ def random_sam(config: Any, seed: int, make: Callable[[Any], nn.Module] = SamMod
     transformers' own initialisation is made for loading: its encoder starts at 1e-10.
     """
     return draw_weights(empty_sam(config, make), seed)
-
-
-def use_fused_attention(network: Network) -> Network:
-    """The same network, its image encoder's attention replaced by the fused one over the same parameters.
-
-    Takes a SamModel or a SamHQModel, whose encoder's attention is the same.
-    """
-    encoder: Any = network.vision_encoder
-    for layer in encoder.layers:
-        if not isinstance(layer.attn, FusedSamAttention):
-            layer.attn = FusedSamAttention(layer.attn)
-    return network
-
-
-def encoder_sites(encoder: Any, image: TokenLayout, path: str = "vision_encoder") -> list[SiteSpec]:
-    """The blocks of an image encoder, global or in windows that pad the grid. image: the layout of its tokens."""
-    sites = []
-    for i, layer in enumerate(encoder.layers):
-        kind: SiteKind = "window" if layer.window_size > 0 else "global"
-        window = (layer.window_size,) * 2 if layer.window_size > 0 else None
-        layout = TokenLayout(image.patch, image.grid, window=window)
-        sites.append(SiteSpec(f"encoder.{i}", f"{path}.layers.{i}.attn", kind, layer.attn.heads, layout, layout))
-    return sites
