@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from napari_medtransformer.models.card import BUNDLED, LabelInfo
 from napari_medtransformer.models.compact import CompactConfig, compact_network
 from napari_medtransformer.models.registry import find_card, load_model
 from napari_medtransformer.models.scaling import FixedRange, ZScore
+from napari_medtransformer.models.weights import guess_family, load_state
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 LABELS = (LabelInfo(1, "a", (1, 0, 0)), LabelInfo(2, "b", (0, 1, 0)))
@@ -79,6 +82,45 @@ def test_cards_of_published_models_tell_thirteen_organs_and_the_hounsfield_range
     assert known.input.spacing_mm == (2.0, 1.5, 1.5)
     scale = FixedRange(*known.input.clip).learned(np.zeros((1, 1, 1)))
     np.testing.assert_allclose(scale(np.array([[[-1000, -175, 37.5, 250, 3000]]])), [[[[0, 0, 0.5, 1, 1]]]])
+
+
+@pytest.fixture
+def encoder_file(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A checkpoint as model_swinvit.pt names its tensors: the encoder, its last norm and pre-training's heads."""
+    torch.manual_seed(3)
+    state = SwinUNETR(1, 3, feature_size=12).swinViT.state_dict()
+    renamed = {f"module.{k.replace('linear1', 'fc1').replace('linear2', 'fc2')}": v for k, v in state.items()}
+    for head in ("norm", "convTrans3d", "rotation_head", "contrastive_head"):
+        renamed |= {f"module.{head}.{part}": torch.randn(4) for part in ("weight", "bias")}
+    torch.save({"epoch": 100, "state_dict": renamed}, tmp_path / "model_swinvit.pt")
+    return tmp_path / "model_swinvit.pt", renamed
+
+
+def test_the_self_supervised_encoder_is_loaded_as_monai_loads_it_and_said_to_be_no_more(encoder_file) -> None:
+    path, named = encoder_file
+    weights = load_state(path)
+    assert "self-supervised" in guess_family(weights)
+    with pytest.warns(UserWarning, match="encoder alone"):
+        model = swin_unetr.build(
+            window_card("swin-unetr", "monai-12-ras", (32, 32, 64)), weights, seed=5, device=CPU, dtype=FLOAT
+        )
+    theirs = SwinUNETR(1, 3, feature_size=12)
+    theirs.load_from({"state_dict": named})
+    ours = model.network.state_dict()
+    for name, value in theirs.state_dict().items():
+        if name.startswith("swinViT."):
+            assert torch.equal(ours[name], value), name
+    # the rest follows the seed
+    drawn = swin_unetr.build(
+        window_card("swin-unetr", "monai-12-ras", (32, 32, 64)), None, seed=5, device=CPU, dtype=FLOAT
+    )
+    assert torch.equal(ours["out.conv.conv.weight"], drawn.network.state_dict()["out.conv.conv.weight"])
+    assert len(model.attention_sites()) == 8
+    del weights["layers2.0.blocks.1.norm2.bias"]
+    with pytest.raises(UnreadableWeights, match=r"1 missing \(swinViT.layers2.0.blocks.1.norm2.bias"):
+        swin_unetr.build(
+            window_card("swin-unetr", "monai-12-ras", (32, 32, 64)), weights, seed=5, device=CPU, dtype=FLOAT
+        )
 
 
 def test_weights_of_another_network_are_refused_by_name(monai_unetr: UNETR) -> None:
