@@ -84,13 +84,14 @@ def _answer(controller: SessionController) -> str:
     key = controller.current_key
     if key is not None and controller.session.in_3d:
         key = SliceKey(key.object_id, IN_3D, 0)
-    candidates = controller.session.candidates(key) if key is not None else None
-    if candidates is None:
+    offered = controller.session.candidate_scores(key) if key is not None else None
+    if offered is None:
         return ""
+    scores, chosen = offered
     kinds = Counter(type(prompt) for prompt in controller.session.prompts_at(key))
     told = " + ".join(_count(kinds[kind], *words) for kind, words in _KINDS.items() if kinds[kind])
-    score = f"expected overlap {float(candidates.scores[candidates.chosen]):.0%}"
-    choice = f"mask {candidates.chosen + 1} of {len(candidates.scores)} (Tab)" if len(candidates.scores) > 1 else ""
+    score = f"expected overlap {scores[chosen]:.0%}"
+    choice = f"mask {chosen + 1} of {len(scores)} (Tab)" if len(scores) > 1 else ""
     seconds = f"{controller.prediction.seconds * 1000:.0f} ms" if controller.prediction.seconds is not None else ""
     place = "In 3D" if key.in_3d else f"{PLANES[key.axis]} slice {key.index}"
     return " · ".join(part for part in (place, told, choice, score, seconds) if part)

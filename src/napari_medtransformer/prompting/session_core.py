@@ -128,12 +128,18 @@ class SessionCore:
 
     def candidates(self, key: SliceKey) -> Candidates | None:
         """The masks the model offers for the prompts on a slice; None where nothing is predicted (yet)."""
+        prediction, offered = self._timeline.prediction(key), self.candidate_scores(key)
+        if prediction is None or offered is None:
+            return None
+        masks = np.stack([unpacked(m) if isinstance(m, PackedMask) else m.unpack() for m in prediction.masks])
+        return Candidates(masks, np.array(offered[0], np.float32), offered[1])
+
+    def candidate_scores(self, key: SliceKey) -> tuple[tuple[float, ...], int] | None:
+        """The scores of those masks and which of them is chosen, without unpacking any."""
         prediction, there = self._timeline.prediction(key), self._timeline.slice(key)
         if prediction is None:
             return None
-        masks = np.stack([unpacked(m) if isinstance(m, PackedMask) else m.unpack() for m in prediction.masks])
-        chosen = prediction.best if there.candidate is None else there.candidate
-        return Candidates(masks, np.array(prediction.scores, np.float32), chosen)
+        return prediction.scores, prediction.best if there.candidate is None else there.candidate
 
     def pending(self) -> list[Request]:
         """A request for every slice whose prompts have no prediction yet, if the present model can give it."""
@@ -242,10 +248,10 @@ class SessionCore:
 
     def cycle_candidate(self, key: SliceKey) -> None:
         """Show the next of the model's masks on a slice, the first after the last."""
-        candidates = self.candidates(key)
-        if candidates is None:
+        offered = self.candidate_scores(key)
+        if offered is None:
             raise InvalidPrompt(f"nothing is predicted on slice {key.index} of axis {key.axis} yet.")
-        self.choose_candidate(key, (candidates.chosen + 1) % len(candidates.masks))
+        self.choose_candidate(key, (offered[1] + 1) % len(offered[0]))
 
     # Undo
 

@@ -205,7 +205,7 @@ def test_prompts_of_every_kind_are_drawn_with_their_sign(open_desk, torso, liver
     desk.stroke(layer, [(z, y, x + 6), (z, y + 4, x + 6)], shift=True)
     desk.wait()
     points, shapes = desk.controller.workspace.prompts.points, desk.controller.workspace.prompts.shapes
-    assert list(points.features["sign"]) == ["+", "−"]
+    desk.qtbot.waitUntil(lambda: list(points.features.get("sign", ())) == ["+", "−"])
     assert [str(symbol) for symbol in points.symbol] == ["disc", "x"]
     assert list(shapes.features["kind"]) == ["scribble"]
     assert list(shapes.features["sign"]) == ["−"]

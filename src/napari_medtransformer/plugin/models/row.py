@@ -15,6 +15,7 @@ from napari_medtransformer.plugin.status import card_tooltip, describe_card
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, tool_button
 
 _WEIGHTS_FILTER = "Weights (*.safetensors *.pth *.pt *.bin);;All files (*)"
+_UNBROKEN_HYPHEN = "\N{NON-BREAKING HYPHEN}"  # "BSD-3-Clause" is one word
 
 
 class ModelRow(QWidget):
@@ -44,8 +45,8 @@ class ModelRow(QWidget):
         self.line = quiet_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row(self.combo, self.pick, self.more))
-        layout.addWidget(self.line)
+        layout.addWidget(self.combo)  # the whole width: names are long
+        layout.addLayout(row(self.line, self.pick, self.more))
         slot.changed.connect(self.refresh)
         slot.catalogue_changed.connect(self.fill)
         self.fill()
@@ -69,7 +70,7 @@ class ModelRow(QWidget):
         text = slot.fetching or (
             "Loading…" if slot.loading else "Not loaded" if slot.fault else describe_card(slot.card)
         )
-        self.line.setText(text)
+        self.line.setText(text.replace("-", _UNBROKEN_HYPHEN))
         self.line.setToolTip(slot.fault)
 
     def open_picker(self) -> None:

@@ -150,7 +150,7 @@ class PromptCommands:
         """Show the next of the model's masks for the current object on this slice."""
         controller = self._controller()
         key = controller.current_key
-        if key is not None and controller.session.candidates(key) is not None:
+        if key is not None and controller.session.candidate_scores(key) is not None:
             controller.session.cycle_candidate(key)
             controller.after_change()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.models.row import ModelRow
@@ -19,16 +19,8 @@ from napari_medtransformer.plugin.prompts.section import PromptSection
 from napari_medtransformer.plugin.prompts.shortcuts import TabKey, bind_shortcuts
 from napari_medtransformer.plugin.status import status_line
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
-from napari_medtransformer.plugin.widgets.style import (
-    GAP,
-    Column,
-    folding,
-    quiet_label,
-    quiet_style,
-    row,
-    section,
-    tool_button,
-)
+from napari_medtransformer.plugin.widgets.steady import CalmBar, SteadyText
+from napari_medtransformer.plugin.widgets.style import GAP, Column, folding, quiet_style, row, section, tool_button
 from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
@@ -134,24 +126,21 @@ class PromptDock(QWidget):
     def _status_bar(self) -> QWidget:
         bar = QWidget()
         self.mood = QLabel("●")
-        self.mood.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.status = quiet_label()
-        self.status.setMinimumHeight(32)  # two lines, so that the dock does not jump as the text changes
-        self.status.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+        self.mood.setFixedSize(14, 18)  # of one size, it may change its colour without the dock being laid out anew
+        self.status = SteadyText()
         self.stop = tool_button("clear", "Stop encoding; the prompt stays and waits for S")
         self.stop.clicked.connect(self.controller.prediction.stop)
         self.stop.hide()
         line = row(self.mood, self.status, self.stop)
         line.setStretch(1, 1)
         line.setSpacing(GAP)
-        self.prefetch = QProgressBar()
+        self.prefetch = CalmBar()
         self.prefetch.setFixedHeight(3)
         self.prefetch.setTextVisible(False)
         self.prefetch.setToolTip("Neighbouring slices are being encoded, so that clicks there are answered at once")
         policy = self.prefetch.sizePolicy()
         policy.setRetainSizeWhenHidden(True)
         self.prefetch.setSizePolicy(policy)
-        self.prefetch.hide()
         layout = QVBoxLayout(bar)
         layout.setContentsMargins(12, 2, 10, 6)
         layout.setSpacing(4)
@@ -172,9 +161,7 @@ class PromptDock(QWidget):
         style = f"color: {_MOODS[mood]}; font-size: 11px;"
         if self.mood.styleSheet() != style:  # the same one again would lay out and paint the whole dock
             self.mood.setStyleSheet(style)
-        if self.status.text() != line:
-            self.status.setText(line)
-            self.status.setToolTip(line)
+        self.status.say(line)
         has_volume = controller.workspace is not None
         viewer = controller.viewer
         axis = plane_of(viewer) if viewer is not None and has_volume else None
@@ -193,7 +180,5 @@ class PromptDock(QWidget):
         self._show_prefetch(progress)
 
     def _show_prefetch(self, progress: Progress | None) -> None:
-        self.prefetch.setVisible(progress is not None and progress.done < (progress.total or 0))
-        if progress is not None:
-            self.prefetch.setRange(0, progress.total or 0)
-            self.prefetch.setValue(progress.done)
+        under_way = progress is not None and progress.done < (progress.total or 0)
+        self.prefetch.tell(progress if under_way else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Layer, Points, Shapes
 from napari.utils.colormaps.standardize_color import transform_color
+from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
@@ -23,6 +25,8 @@ OUTLINE_PIXELS = 1.5
 """Of its outline: napari draws half of the smallest size a layer allows, at least."""
 LINE_SHARE = 1 / 512
 """Width of a prompt's line, of the image's longest side: a line or two of pixels on screen in a fitted view."""
+NAMED_MS = 15
+"""What a point is called is written down this long after it was shown: after it was drawn, and with the dock's news."""
 _SELECTED = "#ffffff"
 _CLEAR = "#00000000"
 _STROKE_ALPHA = "73"  # of a painted stroke, so that the anatomy is seen through it
@@ -110,27 +114,35 @@ class PromptLayers:
         self._point_ids = list(points)
         size = marker_size(self._image)
         looks = [_point_look(prompt) for prompt in points.values()]
+        marked = bool(layer.selected_data)
         with quietly(layer):
             layer.selected_data = set()
-            if looks:  # a point that is added comes with the present look, and nothing is left to be set
-                layer.current_symbol, layer.current_face_color = looks[-1]
-                layer.current_size = size
             positions = [self._layer_position(p.position_zyx) for p in points.values()]
             layer.data = np.array(positions).reshape(-1, layer.ndim)
-            layer.features = {
-                "prompt": list(points),
-                "object": [p.object_id for p in points.values()],
-                "sign": ["+" if p.positive else "−" for p in points.values()],
-                "plane": [("axial", "coronal", "sagittal")[p.axis] for p in points.values()],
-            }
             if looks:
                 layer.symbol = [symbol for symbol, _ in looks]
                 layer.size = [1.6 * size if i in selected else size for i in points]
             colours = transform_color([colour for _, colour in looks]) if looks else np.zeros((0, 4))
             if not np.array_equal(layer.face_color, colours):
                 layer.face_color = colours
-        layer.refresh(extent=False, thumbnail=False)
-        layer.events.features()
+        layer.refresh(extent=False, thumbnail=False, highlight=marked)
+        known = weakref.ref(self)
+        QTimer.singleShot(NAMED_MS, lambda: (mirror := known()) is not None and mirror._name_points(points))
+
+    def _name_points(self, points: Mapping[int, PointPrompt]) -> None:
+        """Say of every point what it is, unless others are shown by now: a table that takes longer than the points."""
+        layer = self.points
+        if layer is None or self._point_ids != list(points) or len(layer.data) != len(points):
+            return
+        with quietly(layer), layer.text.events.blocker_all():  # points without texts need not be drawn anew for it
+            layer.features = {
+                "prompt": list(points),
+                "object": [p.object_id for p in points.values()],
+                "sign": ["+" if p.positive else "−" for p in points.values()],
+                "plane": [("axial", "coronal", "sagittal")[p.axis] for p in points.values()],
+            }
+        if set(layer.events.features.callbacks) != {layer.events}:
+            layer.events.features()  # for nobody, it would only have the list of layers painted once more
 
     def _show_lines(self, lines: Mapping[int, Prompt], colours: Mapping[int, str], selected: frozenset[int]) -> None:
         layer = self._shapes_layer()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QMenu, QProgressBar, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.prompts.actions import EDITS
 from napari_medtransformer.plugin.prompts.objects_list import ObjectsList
 from napari_medtransformer.plugin.prompts.statistics_table import Row, StatisticsTable
+from napari_medtransformer.plugin.widgets.steady import CalmBar
 from napari_medtransformer.plugin.widgets.style import enable, folding, row, section, tool_button
 from napari_medtransformer.progress import Progress
 from napari_medtransformer.prompting.state import SessionObject
@@ -71,7 +72,7 @@ class ObjectsSection(QWidget):
         self.cancel = tool_button("clear", "Stop; nothing of it is kept")
         self.cancel.clicked.connect(actions.cancel)
         layout.addLayout(row(self.propagate, self.cancel))
-        self.progress = QProgressBar()
+        self.progress = CalmBar()
         self.progress.setFixedHeight(14)
         layout.addWidget(self.progress)
         edits = QWidget()
@@ -136,12 +137,8 @@ class ObjectsSection(QWidget):
 
     def show_progress(self, progress: Progress | None) -> None:
         """How far long work is; None hides it."""
-        self.progress.setVisible(progress is not None)
         self.cancel.setVisible(progress is not None)
-        if progress is not None:
-            self.progress.setRange(0, progress.total or 0)
-            self.progress.setValue(progress.done)
-            self.progress.setFormat(progress.message or "%v of %m")
+        self.progress.tell(progress)
 
     def open_measurements(self) -> None:
         """Show the table of measurements, and measure."""
