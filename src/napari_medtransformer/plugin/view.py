@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PREFETCH_DELAY_MS = 120
 """A slice is encoded ahead once the slider has rested this long."""
+HANDS_ON_S = 2.0
+"""So long after the mouse was last moved over the canvas, encoding ahead leaves one of its threads' cores to it."""
 
 
 class ViewFollower(QObject):
@@ -34,6 +37,7 @@ class ViewFollower(QObject):
         self._controller = weakref.ref(controller)
         self.aids = aids_of(viewer)
         self._interrupted = False
+        self._touched = 0.0  # when the mouse was used last
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(PREFETCH_DELAY_MS)
@@ -63,6 +67,10 @@ class ViewFollower(QObject):
         if workspace is not None:
             self.aids.assume(controller.layer, workspace.volume)
             self._timer.start()
+
+    def touch(self) -> None:
+        """The mouse is being used on the canvas."""
+        self._touched = time.perf_counter()
 
     def encode_soon(self) -> None:
         """Encode the slice on screen once things have rested."""
@@ -101,18 +109,30 @@ class ViewFollower(QObject):
         own: list[Job] = []  # the worker may begin before it is known here
 
         def steps() -> Iterator[Progress]:
-            """Encoding gives way to prompts on other slices, and to another slice on screen, between two blocks."""
+            """Encoding gives way to prompts on other slices, and to another slice on screen, between two blocks.
+
+            What nobody waits for also leaves a core to the window while somebody works in it.
+            """
+            import torch
+
             order = nearest_first(index, session.volume.shape[axis], reach)
-            slices, at = session.prefetch_around(axis, index, reach), 0
+            slices, at, threads = session.prefetch_around(axis, index, reach), 0, torch.get_num_threads()
 
             def watch(done: int, blocks: int) -> None:
                 if any(job.cancelled.is_set() for job in own):
                     raise EncodingStopped
                 controller.prediction.watch_ahead(axis, order[at], done, blocks)
+                hands_on = time.perf_counter() - self._touched < HANDS_ON_S
+                sparing = hands_on and at > 0 and not controller.prediction.asking
+                torch.set_num_threads(max(1, threads - 1) if sparing else threads)
 
-            for step in watched_steps(session.model, slices, watch):
-                at = min(step.done, len(order) - 1)
-                yield step
+            try:
+                for step in watched_steps(session.model, slices, watch):
+                    at = min(step.done, len(order) - 1)
+                    torch.set_num_threads(threads)  # for what is urgent and done in between
+                    yield step
+            finally:
+                torch.set_num_threads(threads)
 
         job = controller.queue.submit_steps(
             steps,

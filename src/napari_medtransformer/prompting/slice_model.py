@@ -6,7 +6,6 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -78,6 +77,8 @@ class ModelOnVolume(ABC):
         self, model: PromptableModel | VolumePromptableModel, volume: Volume, window: tuple[float, float] | None
     ) -> None:
         self.model, self.volume = model, volume
+        self._volume_fingerprint: str | None = None
+        self._model_fingerprint: str | None = None
         self.set_window((volume.window.low, volume.window.high) if window is None else window)
 
     def set_window(self, window: tuple[float, float]) -> None:
@@ -90,15 +91,22 @@ class ModelOnVolume(ABC):
             raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
         self.window = (low, high)
 
-    @cached_property
-    def volume_fingerprint(self) -> str:
-        """See fingerprints.volume_fingerprint."""
-        return volume_fingerprint(self.volume)
+    # functools.cached_property would do, but for the lock that all objects share in Python 3.11: while autosave
+    # computes one fingerprint, the window would wait to read another.
 
-    @cached_property
+    @property
+    def volume_fingerprint(self) -> str:
+        """See fingerprints.volume_fingerprint; computed at the first call."""
+        if self._volume_fingerprint is None:
+            self._volume_fingerprint = volume_fingerprint(self.volume)
+        return self._volume_fingerprint
+
+    @property
     def model_fingerprint(self) -> str:
-        """See fingerprints.model_fingerprint."""
-        return model_fingerprint(self.model)
+        """See fingerprints.model_fingerprint; computed at the first call."""
+        if self._model_fingerprint is None:
+            self._model_fingerprint = model_fingerprint(self.model)
+        return self._model_fingerprint
 
     def slice_shape(self, axis: int) -> tuple[int, int]:
         """(H, W) of the slices across `axis`."""

@@ -61,6 +61,7 @@ class CanvasTools:
         controller = self._controller()
         if controller is None or event.button != 1 or "Alt" in event.modifiers or not _mouse_is_free(viewer):
             return
+        controller.view.touch()
         pressed_at = np.asarray(event.pos, dtype=float)
         start = self._point(viewer, event)
         other_sign = "Shift" in event.modifiers
@@ -93,7 +94,10 @@ class CanvasTools:
 
     def _on_move(self, viewer: Any, event: Any) -> None:
         controller = self._controller()
-        if controller is not None and controller.wants_moves and not event.is_dragging:
+        if controller is None:
+            return
+        controller.view.touch()
+        if controller.wants_moves and not event.is_dragging:
             controller.hovered(self._point(viewer, event))
 
     def _point(self, viewer: Any, event: Any) -> SlicePoint | None:
