@@ -9,6 +9,7 @@ from turned_models import CARD, build_local, write_oriented
 
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.plugin.attention.dock import AttentionDock
+from napari_medtransformer.plugin.attention.words import target_share
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.layers import image_layer
 from napari_medtransformer.segmentation import segment
@@ -96,7 +97,7 @@ def test_an_organ_asks_in_the_whole_volume_and_shares_are_counted_there(looking)
     assert state.answer.asked == "front"
     back = next((organ for organ in state.organs() if organ.name == "back"), front)
     state.choose_target(back)
-    assert 0 < state.target_share("mean") < 1
+    assert 0 < target_share(state, "mean") < 1
     dock.show_page("Export")
     assert sum(float(row[4]) for row in dock.export.rows) == pytest.approx(1, abs=1e-3)
     dock.show_page("Look")

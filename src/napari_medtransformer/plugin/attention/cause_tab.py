@@ -23,6 +23,7 @@ from napari_medtransformer.plugin.attention.head_matrix_view import HeadMatrixVi
 from napari_medtransformer.plugin.attention.head_switches import HeadSwitches
 from napari_medtransformer.plugin.attention.matrix_content import effects_content
 from napari_medtransformer.plugin.attention.state import AttentionState
+from napari_medtransformer.plugin.attention.subject import object_name
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
 from napari_medtransformer.progress import Progress
 
@@ -133,7 +134,7 @@ class CauseTab(QWidget):
             return "All heads are on." if not switches.off else "Predicting…"
         what = switches.altered or f"{len(switches.off)} head{'s' * (len(switches.off) != 1)} off"
         lines = [
-            f"{self.state.object_name(number)}: Dice {effect.dice:.3f} with the whole model's mask, "
+            f"{object_name(self.state, number)}: Dice {effect.dice:.3f} with the whole model's mask, "
             f"{int(effect.whole.sum())} → {int(effect.changed.sum())} pixels of this slice"
             for number, effect in switches.outcome.items()
         ]

@@ -11,6 +11,7 @@ from napari_medtransformer.plugin.attention.drawing import heat_of_map
 from napari_medtransformer.plugin.attention.head_switches import HeadSwitches
 from napari_medtransformer.plugin.attention.pictures import coloured
 from napari_medtransformer.plugin.attention.state import AttentionState
+from napari_medtransformer.plugin.attention.subject import object_name
 from napari_medtransformer.plugin.widgets.choices import choice
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
@@ -191,7 +192,7 @@ class PositionsTab(QWidget):
             self.effect.setText("How much of the masks hangs on it: switch it off and see.")
             return
         lines = [
-            f"{self.state.object_name(number)}: Dice {effect.dice:.3f} with the mask of the whole model"
+            f"{object_name(self.state, number)}: Dice {effect.dice:.3f} with the mask of the whole model"
             for number, effect in switches.outcome.items()
         ]
         self.effect.setText("\n".join([switches.altered, *lines]))

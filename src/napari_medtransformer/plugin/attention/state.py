@@ -17,13 +17,14 @@ from napari_medtransformer.plugin.attention.model import InspectedModel
 from napari_medtransformer.plugin.attention.organ_menu import OrgansInView
 from napari_medtransformer.plugin.attention.organs import Organ
 from napari_medtransformer.plugin.attention.pace import CursorPace
-from napari_medtransformer.plugin.attention.wishes import prompts_by_object, submit, wish_of
+from napari_medtransformer.plugin.attention.subject import prompts_by_object
+from napari_medtransformer.plugin.attention.wishes import submit, wish_of
+from napari_medtransformer.plugin.attention.words import obstacle_of
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.notify import report, reported, warn
 
 if TYPE_CHECKING:
     from napari_medtransformer.inspection.queries import Answer, Inspection
-    from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.plugin.attention.head_maps import Seen, SiteEntry
     from napari_medtransformer.plugin.controller import SessionController
 
@@ -129,25 +130,7 @@ class AttentionState(QObject):
     @property
     def obstacle(self) -> str:
         """Why there is nothing to show, and what to do about it."""
-        controller = self.controller
-        if self.inspected.obstacle:
-            return self.inspected.obstacle
-        if controller.workspace is None or (controller.model is None and not self.inspected.is_automatic):
-            return controller.obstacle or "The model is loading…"
-        if self.seen is None:
-            busy = self.query is not None and controller.queue.pending
-            return "Looking inside…" if busy else "Click a voxel: what every head attends to from there appears here."
-        return ""
-
-    def target_share(self, name: str) -> float | None:
-        """The share of a map's attention on the organ that is looked at; None without one on this slice."""
-        from napari_medtransformer.inspection.queries import one_map
-        from napari_medtransformer.inspection.shares import share_inside
-
-        mask = self.target_mask()
-        if mask is None or self.answer is None:
-            return None
-        return float(share_inside(one_map(self.answer.whole, name), mask)[0])
+        return obstacle_of(self)
 
     def target_mask(self) -> np.ndarray | None:
         """Where the organ that is looked at lies, as `organ_mask`."""
@@ -161,17 +144,6 @@ class AttentionState(QObject):
         """bool: an organ on the slice, (rows, columns), or where the model sees three axes (z, y, x); None: nowhere."""
         solid = self.answer.solid is not None if self.answer is not None else self.inspected.is_solid
         return self._organs.mask(organ, self.where, solid=solid)
-
-    def prompts_by_object(self) -> dict[int, Prompts]:
-        """The prompts of every object on the slice asked about, as the model takes them."""
-        return prompts_by_object(self)
-
-    def object_name(self, object_id: int) -> str:
-        """What an object of the session, or a label of the automatic model, is called."""
-        if self.inspected.model is not None:
-            return next((x.name for x in self.inspected.model.card.labels if x.value == object_id), str(object_id))
-        named = {o.object_id: o.name for o in self.controller.session.objects}
-        return named.get(object_id) or f"object {object_id}"
 
     # ------------------------------------------------------------------ choosing
 
@@ -206,7 +178,7 @@ class AttentionState(QObject):
     def choose_asks(self, asks: Asks) -> None:
         """Let something else ask: a voxel, a prompt's token, an organ, everything, or a prefix token."""
         self.asks = asks
-        if asks == "prompt" and not self.prompts_by_object():
+        if asks == "prompt" and not prompts_by_object(self):
             warn("There is no prompt on this slice: give a point or a box first.")
             self.asks = "voxel"
         if asks == "organ" and self.asking_organ is None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_medtransformer.plugin.notify import warn
+from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.heatmap import Heatmap
     from napari_medtransformer.inspection.ablation import HeadEffect
+    from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.plugin.attention.state import AttentionState
     from napari_medtransformer.progress import Steps
 
@@ -38,7 +40,7 @@ def subject_of(state: AttentionState) -> Subject | None:
         from napari_medtransformer.inspection.volume_ablation import rank_heads_for_label
 
         return Subject(inspection.label, lambda: rank_heads_for_label(inspection), lambda: label_relevance(inspection))
-    workspace, prompts = state.controller.workspace, state.prompts_by_object()
+    workspace, prompts = state.controller.workspace, prompts_by_object(state)
     if inspection is None or workspace is None or workspace.current_object not in prompts:
         warn("The selected object has no prompt on the slice that was asked about: click it there first.")
         return None
@@ -47,7 +49,31 @@ def subject_of(state: AttentionState) -> Subject | None:
 
     given = prompts[workspace.current_object]
     return Subject(
-        state.object_name(workspace.current_object),
+        object_name(state, workspace.current_object),
         lambda: rank_heads(inspection, given),
         lambda: mask_relevance(inspection, given),
     )
+
+
+def prompts_by_object(state: AttentionState) -> dict[int, Prompts]:
+    """The prompts of every object on the slice asked about, as the model takes them."""
+    controller, inspection = state.controller, state.inspection
+    if inspection is None or controller.session is None or state.where is None or state.inspected.is_automatic:
+        return {}
+    from napari_medtransformer.prompting.model_prompts import model_prompts
+
+    shape, found = inspection.image.shape, {}
+    for item in controller.session.objects:
+        key = SliceKey(item.object_id, *state.where)
+        given = [p for p in controller.session.prompts.values() if p.key == key]
+        if given:
+            found[item.object_id] = model_prompts((shape[0], shape[1]), given)
+    return found
+
+
+def object_name(state: AttentionState, object_id: int) -> str:
+    """What an object of the session, or a label of the automatic model, is called."""
+    if state.inspected.model is not None:
+        return next((x.name for x in state.inspected.model.card.labels if x.value == object_id), str(object_id))
+    named = {o.object_id: o.name for o in state.controller.session.objects}
+    return named.get(object_id) or f"object {object_id}"

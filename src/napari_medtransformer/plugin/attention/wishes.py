@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medtransformer.plugin.attention.words import query_maker
 from napari_medtransformer.plugin.notify import report
-from napari_medtransformer.prompting.prompts import SliceKey
 
 if TYPE_CHECKING:
-    from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.plugin.attention.head_maps import Seen, Wish
     from napari_medtransformer.plugin.attention.state import AttentionState
 
@@ -72,19 +70,3 @@ def submit(state: AttentionState, wish: Wish, show: Callable[[Seen], None], on_e
         queue.submit_steps(lambda: head_maps.look_steps(wish), label="Looking inside…", key="attention", **handlers)
     else:
         queue.submit(lambda: head_maps.look(wish), label="", key="attention", **handlers)
-
-
-def prompts_by_object(state: AttentionState) -> dict[int, Prompts]:
-    """The prompts of every object on the slice asked about, as the model takes them."""
-    controller, inspection = state.controller, state.inspection
-    if inspection is None or controller.session is None or state.where is None or state.inspected.is_automatic:
-        return {}
-    from napari_medtransformer.prompting.model_prompts import model_prompts
-
-    shape, found = inspection.image.shape, {}
-    for item in controller.session.objects:
-        key = SliceKey(item.object_id, *state.where)
-        given = [p for p in controller.session.prompts.values() if p.key == key]
-        if given:
-            found[item.object_id] = model_prompts((shape[0], shape[1]), given)
-    return found

@@ -51,7 +51,7 @@ def numbers_line(state: AttentionState) -> str:
             told.append(f"entropy {answer.entropy_nats[place]:.2f} nats (even: {float(np.log(keys)):.2f})")
         if np.isfinite(answer.distance_mm[place]):
             told.append(f"mean distance {answer.distance_mm[place]:.0f} mm")
-    share = state.target_share(state.head)
+    share = target_share(state, state.head)
     if share is not None:
         even = float(state.target_mask().mean())
         told.append(f"{_share(share)} on {state.target_organ.name} ({share / even:.1f} times an even share)")
@@ -59,6 +59,30 @@ def numbers_line(state: AttentionState) -> str:
     voxel = [round(float(p)) for p in (peak if len(peak) == 3 else np.insert(peak, *state.where))]
     told.append(f"peak {float(over_heads(answer.whole.values, state.head).max()):.1%} at {_voxel(voxel)}")
     return " · ".join(told)
+
+
+def target_share(state: AttentionState, name: str) -> float | None:
+    """The share of a map's attention on the organ that is looked at; None without one on this slice."""
+    from napari_medtransformer.inspection.queries import one_map
+    from napari_medtransformer.inspection.shares import share_inside
+
+    mask = state.target_mask()
+    if mask is None or state.answer is None:
+        return None
+    return float(share_inside(one_map(state.answer.whole, name), mask)[0])
+
+
+def obstacle_of(state: AttentionState) -> str:
+    """Why there is nothing to show, and what to do about it; empty if there is something."""
+    controller = state.controller
+    if state.inspected.obstacle:
+        return state.inspected.obstacle
+    if controller.workspace is None or (controller.model is None and not state.inspected.is_automatic):
+        return controller.obstacle or "The model is loading…"
+    if state.seen is None:
+        busy = state.query is not None and controller.queue.pending
+        return "Looking inside…" if busy else "Click a voxel: what every head attends to from there appears here."
+    return ""
 
 
 def tiles(state: AttentionState) -> list[Tile]:
