@@ -13,7 +13,7 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.focus_crops import crop, crop_window, paste
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork, focus_maps
-from napari_medtransformer.models.second_look import expected_overlap, heed_clicks, second_look
+from napari_medtransformer.models.second_look import expected_of_both, expected_overlap, heed_clicks, second_look
 
 NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 SHAPES = [(128, 128), (512, 512), (300, 200), (50, 75), (100, 257)]
@@ -171,3 +171,36 @@ def test_the_expected_overlap_is_that_of_masks_drawn_from_the_probabilities() ->
 def test_an_empty_mask_expects_no_overlap_and_a_sure_one_all() -> None:
     assert float(expected_overlap(torch.full((8, 8), -9.0))) < 0.01
     assert float(expected_overlap(torch.full((8, 8), 30.0))) == pytest.approx(1.0)
+
+
+def test_one_click_at_the_rim_of_a_mask_promises_less_than_one_in_its_middle() -> None:
+    y, x = torch.meshgrid(torch.arange(200.0), torch.arange(300.0), indexing="ij")
+    logits = 60 - torch.hypot(y - 90, x - 150)
+    first, second = torch.tensor(0.9), torch.tensor(0.6)
+    expected = {
+        column: float(expected_of_both(first, second, logits, Prompts(np.array([[90.0, column]]), np.array([1]))))
+        for column in (150.0, 120.0, 91.0, 20.0)
+    }
+    assert expected[150.0] == pytest.approx(0.7, abs=0.02)
+    assert expected[120.0] == pytest.approx(0.7 * 0.75, abs=0.02)
+    assert expected[91.0] == pytest.approx(0.35, abs=0.02)
+    assert expected[20.0] == pytest.approx(0.35)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        Prompts(*NO_POINTS, box=(20, 20, 60, 60)),
+        Prompts(np.array([[1.0, 1.0]]), np.array([1]), box=(20, 20, 60, 60)),
+        Prompts(np.array([[1.0, 1.0], [2.0, 2.0]]), np.array([1, 0])),
+        Prompts(np.array([[1.0, 1.0]]), np.array([0])),
+    ],
+)
+def test_other_prompts_are_expected_what_the_three_estimates_say_on_average(prompts: Prompts) -> None:
+    expected = expected_of_both(torch.tensor(0.9), torch.tensor(0.6), torch.ones(80, 80), prompts)
+    assert float(expected) == pytest.approx((0.9 + 2 * 0.6) / 3)
+
+
+def test_an_empty_mask_after_one_click_promises_half_of_what_was_said() -> None:
+    click = Prompts(np.array([[1.0, 1.0]]), np.array([1]))
+    assert float(expected_of_both(torch.tensor(0.4), torch.tensor(0.4), -torch.ones(9, 9), click)) == pytest.approx(0.2)

@@ -25,7 +25,7 @@ from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.click_following import SecondLooks
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, ImageParts, PromptBatch
 from napari_medtransformer.models.resizing import pad, resize
-from napari_medtransformer.models.second_look import second_look
+from napari_medtransformer.models.second_look import expected_of_both, second_look
 from napari_medtransformer.models.weights import fill
 
 _PATCH = 16  # input pixels per token and axis
@@ -103,8 +103,9 @@ class ClickModel(PromptableModel):
         best = _preferred(scores, _LIKELIER if only_a_click else 0.0)
         guess, image = logits[best : best + 1], embedding.features[-1]
         closer, sure = second_look(self._click.focus, image, embedding.placement, prompts, guess)
-        expected = torch.minimum(scores, sure.float())
-        expected[best] = sure[0]
+        likely = expected_of_both(scores[best], sure[0].float(), closer[0], prompts)
+        expected = torch.minimum(scores, likely)
+        expected[best] = likely
         logits[best] = closer[0]
         return logits, expected
 
