@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from napari_medtransformer.errors import CannotWrite, MedTransformerError
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
-from napari_medtransformer.segmentation.work import Done, Errand, Job, errand_steps, finished, run_errand
+from napari_medtransformer.segmentation.work import Done, Errand, Job, elsewhere, errand_steps, finished, run_errand
 
 SUMMARY = "summary.csv"
 FAILURES = "failures.csv"
@@ -100,7 +100,7 @@ def _all(
             yield Partial(before)
             yield Progress(len(outcomes), total, f"{before.name}: done before")
     if cluster is not None:
-        steps = _given_out(open_errands, lambda errand: cluster.submit(run_errand, job, errand))
+        steps = _given_out(open_errands, lambda errand: cluster.submit(run_errand, *elsewhere(job, errand)))
     elif jobs > 1 and len(open_errands) > 1:
         steps = _in_processes(open_errands, job, min(jobs, len(open_errands)))
     else:

@@ -16,6 +16,7 @@ from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.segmentation.engine import check_model
 from napari_medtransformer.segmentation.model_grid import ModelGrid, model_grid
 from napari_medtransformer.segmentation.options import SegmentOptions
+from napari_medtransformer.segmentation.region import values_within
 from napari_medtransformer.segmentation.windows import window_starts
 from napari_medtransformer.volumes.volume import Volume
 
@@ -72,5 +73,5 @@ def plan_windows(model: AutomaticModel, volume: Volume, **options: Any) -> Windo
         for axis, (n, w) in enumerate(zip(grid.lengths, grid.window, strict=True))
     ]
     starts = tuple((z, y, x) for z, y, x in itertools.product(*per_axis))
-    seen = () if chosen.region is None else tuple(slice(a, b) for a, b in zip(*chosen.region, strict=True))
-    return WindowPlan(model, volume, grid, starts, plane, model.normalisation(volume.data[seen], volume.modality))
+    scale = model.normalisation(values_within(volume.data, chosen.region), volume.modality)
+    return WindowPlan(model, volume, grid, starts, plane, scale)

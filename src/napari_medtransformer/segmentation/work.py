@@ -7,12 +7,12 @@ import json
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.errors import CannotWrite, UnreadableFile
 from napari_medtransformer.models import ModelCard
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.progress import Progress, Result
@@ -81,6 +81,16 @@ def finished(job: Job, errand: Errand) -> Done | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # no record, or not one of ours: the case is done again
+    except UnreadableFile:
+        return None  # the input went away since: doing the case says so, and the others go on
+
+
+def elsewhere(job: Job, errand: Errand) -> tuple[Job, Errand]:
+    """The same work for a process that stands in another folder: with absolute paths."""
+    case = replace(errand.case, path=errand.case.path.absolute(), files=tuple(f.absolute() for f in errand.case.files))
+    uncertainty = None if errand.uncertainty is None else errand.uncertainty.absolute()
+    weights = job.weights if job.weights in (None, "random") else str(Path(job.weights).absolute())
+    return replace(job, weights=weights), Errand(case, errand.output.absolute(), uncertainty)
 
 
 def run_errand(job: Job, errand: Errand) -> Done:
@@ -142,11 +152,22 @@ def job_for(card: ModelCard, weights: str | None, device: str, options: dict[str
     return Job(card, weights, known, device, options, **more)
 
 
-@lru_cache(maxsize=1)
+_loading = threading.Lock()
+"""A worker of several threads loads its model once, not once per thread."""
+
+
 def _loaded(
     card: ModelCard, weights: str | None, weights_hash: str, device: str, threads: int | None
 ) -> tuple[AutomaticModel, threading.Lock]:
     """The model of this process, loaded once, and the lock of who uses it."""
+    with _loading:
+        return _load(card, weights, weights_hash, device, threads)
+
+
+@lru_cache(maxsize=1)
+def _load(
+    card: ModelCard, weights: str | None, weights_hash: str, device: str, threads: int | None
+) -> tuple[AutomaticModel, threading.Lock]:
     import torch
 
     from napari_medtransformer.models import load_model

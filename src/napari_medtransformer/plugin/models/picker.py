@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QProgressBar, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard, WeightsSource
 from napari_medtransformer.models.card_files import forget, is_own, remember
@@ -20,8 +20,10 @@ from napari_medtransformer.plugin.models.list_view import ModelList
 from napari_medtransformer.plugin.models.settings import ModelSettings
 from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell
+from napari_medtransformer.plugin.widgets.steady import CalmBar
 from napari_medtransformer.plugin.widgets.style import GAP, quiet_label, row, tool_button
 from napari_medtransformer.plugin.work import WorkQueue
+from napari_medtransformer.progress import Progress
 
 _WEIGHTS_FILTER = "Model (*.safetensors *.pth *.pt *.bin *.json);;All files (*)"
 _MEMORY_EVERY_MS = 2000
@@ -53,7 +55,7 @@ class ModelPicker(QDialog):
         self.details = ModelDetails()
         self.settings = ModelSettings()
         self.settings.setVisible(False)
-        self.progress = QProgressBar()
+        self.progress = CalmBar()
         self.message = quiet_label()
         self.message.setVisible(False)
         self._build()
@@ -171,7 +173,8 @@ class ModelPicker(QDialog):
         to_fetch = source is not None and not here and progress is None
         self.fetch.setVisible(to_fetch)
         self.cancel.setVisible(progress is not None)
-        self.progress.setVisible(progress is not None)
+        if progress is None:
+            self.progress.tell(None)
         self.remove.setVisible(card is not None and is_own(card))
         if source is not None and to_fetch:
             begun = begun_bytes(card)
@@ -180,10 +183,10 @@ class ModelPicker(QDialog):
             self.fetch.setToolTip(f"From {source.url}")
         if progress is not None:
             total = progress.total or 0
-            self.progress.setRange(0, 1000 if total else 0)
-            self.progress.setValue(round(1000 * progress.done / total) if total else 0)
             come = f"{size_in_words(progress.done)} of {size_in_words(total)}" if total else "connecting"
-            self.progress.setFormat(come if progress.message.startswith("fetch") else progress.message or come)
+            said = come if progress.message.startswith("fetch") else progress.message or come
+            share = round(1000 * progress.done / total) if total else 0
+            self.progress.tell(Progress(share, 1000 if total else None, said))
         reason = self._reason_against(card)
         self.use.setEnabled(not reason)
         self.use.setText("Download and use" if to_fetch and not reason else "Use this model")

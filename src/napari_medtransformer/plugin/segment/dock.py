@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtWidgets import QFileDialog, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
@@ -23,9 +23,9 @@ from napari_medtransformer.plugin.segment.state import TOLERANCE_MM, SegmentStat
 from napari_medtransformer.plugin.volume.facts import labels_on
 from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_go, offer
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
+from napari_medtransformer.plugin.widgets.steady import CalmBar
 from napari_medtransformer.plugin.widgets.style import Column, folding, quiet_label, row, section, tool_button
 from napari_medtransformer.plugin.work import WorkQueue
-from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
     import napari
@@ -71,7 +71,7 @@ class SegmentDock(QWidget):
         self.models.changed.connect(self._refresh)
         self.models.loaded.connect(self._on_model)
         self.state.changed.connect(self._refresh)
-        self.state.progressed.connect(self._show_progress)
+        self.state.progressed.connect(self.progress.tell)
         self.state.measured.connect(self._show_organs)
         self.state.compared.connect(self._show_agreement)
         self.refining.handed_over.connect(self._refresh)
@@ -122,9 +122,7 @@ class SegmentDock(QWidget):
         self.cancel.clicked.connect(self.state.cancel)
         self.cancel.hide()
         layout.addLayout(row(self.run, self.cancel))
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(True)
-        self.progress.hide()
+        self.progress = CalmBar()
         layout.addWidget(self.progress)
         self.line = quiet_label()
         layout.addWidget(self.line)
@@ -238,16 +236,6 @@ class SegmentDock(QWidget):
         allow(self.refine, correct, missing or ("" if self.organs.numbers else "select a structure above"))
         reference = "" if self.references.count() else "no other labels layer lies on this image"
         allow(self.compare, "Score against it", missing or reference or ("it is running" if running else ""))
-
-    def _show_progress(self, progress: Progress | None) -> None:
-        self.progress.setVisible(progress is not None)
-        if progress is not None:
-            # Qt's bar paints at once when its value is set, and the canvas with it: so it waits for the next frame
-            self.progress.setUpdatesEnabled(False)
-            self.progress.setRange(0, progress.total or 0)
-            self.progress.setValue(progress.done)
-            self.progress.setFormat(progress.message)
-            self.progress.setUpdatesEnabled(True)
 
     def _show_organs(self) -> None:
         volume = self.state.volume
