@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 import typer.main
 
 import napari_medtransformer as nmt
 from napari_medtransformer.cli.app import app, run
+from napari_medtransformer.progress import Progress
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]):
@@ -126,3 +130,43 @@ def test_a_program_without_a_command_shows_its_help(words: list[str], capsys: py
     told = capsys.readouterr()
     assert "Commands:" in told.out
     assert told.err == ""
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("napari_medtransformer.models.list_models", interrupt)
+    assert run(["models"]) == 130
+    assert capsys.readouterr().err == "error: interrupted; what was not finished was not written\n"
+
+
+def test_ctrl_c_while_fetching_or_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("napari_medtransformer.models.weights.find_weights", interrupt)
+    assert run(["models", "fetch", "sam-vit-b"]) == 130
+    assert "goes on where it stopped" in capsys.readouterr().err
+    monkeypatch.setattr("napari_medtransformer.training.click_report.train_click_model", interrupting_steps)
+    assert run(["train", "click", str(tmp_path), "-o", str(tmp_path / "model")]) == 130
+    assert f"goes on from what is kept in {tmp_path / 'model'}" in capsys.readouterr().err
+
+
+def interrupting_steps(_: object) -> Iterator[Progress]:
+    yield Progress(1, 2, "a step")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("module", ["typer", "napari_medtransformer.cli.models"])
+def test_ctrl_c_while_the_program_is_still_being_imported_is_one_line_too(module: str):
+    code = (
+        "import sys\n"
+        "from napari_medtransformer.cli import main\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "main(['models'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted\n"

@@ -24,7 +24,7 @@ from napari_medtransformer.models.registry import unregister
 PROGRAM = """
 import sys
 from batch_card import CARD
-from napari_medtransformer.cli.app import main
+from napari_medtransformer.cli import main
 from napari_medtransformer.models import register
 if __name__ == "__main__":
     register(CARD)
@@ -265,7 +265,9 @@ def kill_a_child() -> bool:
 
 
 @pytest.mark.slow
-def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers_cases_again(card, tmp_path) -> None:
+def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers_cases_again(
+    card, tmp_path, monkeypatch
+) -> None:
     from dask_processes import DaskProcesses
 
     from napari_medtransformer.cluster import connect
@@ -274,10 +276,12 @@ def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers
     from napari_medtransformer.segmentation.cases import find_cases
     from napari_medtransformer.segmentation.work import Errand, job_for
 
-    source = make_folder(tmp_path / "in", 8)
+    # Paths as a user types them, from a folder in which no worker stands.
+    monkeypatch.chdir(tmp_path)
+    source = make_folder(Path("in"), 8)
     nib.save(nib.Nifti1Image(make_volume(0), np.eye(4)), source / "whole.nii.gz")
     (source / "corrupt.nii.gz").write_bytes((source / "whole.nii.gz").read_bytes()[:300])
-    here, there = tmp_path / "here", tmp_path / "there"
+    here, there = Path("here"), Path("there")
     assert run(arguments(source, here)) == 2
     there.mkdir()
     (tmp_path / "dask").mkdir()
@@ -305,6 +309,24 @@ def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers
     assert [one.name for one in report.failed] == ["corrupt"]
     assert len(report.done) == 9
     assert outputs(there) == outputs(here)
+
+
+def test_an_input_that_went_away_is_reported_and_the_others_are_done(card, tmp_path) -> None:
+    from napari_medtransformer.progress import run_to_end
+    from napari_medtransformer.segmentation.batch import batch_steps
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    source, out = make_folder(tmp_path / "in", 3), tmp_path / "out"
+    out.mkdir()
+    job = job_for(CARD, "random", "cpu", {})
+    errands = [Errand(case, out / f"{case.name}.nii.gz") for case in find_cases(source)]
+    assert not run_to_end(batch_steps(errands, job, out)).failed
+    # done before, with a record; gone between looking into the folder and looking into the file
+    (source / "case_01.nii.gz").unlink()
+    report = run_to_end(batch_steps(errands, job, out))
+    assert [one.name for one in report.failed] == ["case_01"]
+    assert [(one.name, one.skipped) for one in report.done] == [("case_00", True), ("case_02", True)]
 
 
 @pytest.mark.parametrize(

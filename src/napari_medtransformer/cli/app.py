@@ -19,11 +19,13 @@ from napari_medtransformer.cli.convert import convert
 from napari_medtransformer.cli.demo import demo
 from napari_medtransformer.cli.inspect import inspect
 from napari_medtransformer.cli.measure import measure
-from napari_medtransformer.cli.messages import help_without_command, one_line, say_error, warnings_as_lines
+from napari_medtransformer.cli.messages import Interrupted, help_without_command, one_line, say_error, warnings_as_lines
 from napari_medtransformer.cli.models import models_app
 from napari_medtransformer.cli.segment import segment
 from napari_medtransformer.cli.train import train_app
 from napari_medtransformer.errors import MedTransformerError
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 app = typer.Typer(
     name="medtransformer",
@@ -62,11 +64,6 @@ def _options(
     help_without_command(context)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program on `arguments`, by default the process's own, and exit."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; every error becomes one line on stderr."""
     # transformers and huggingface_hub log advice about files that a user here never chose.
@@ -74,16 +71,19 @@ def run(arguments: Sequence[str]) -> int:
     if "--debug" in _before_the_command(arguments):
         return _call(arguments)
     try:
-        return _call(arguments)
+        code = _call(arguments)
+        if code == _INTERRUPTED:  # typer's own word for Ctrl-C
+            say_error("interrupted; what was not finished was not written")
+        return code
+    except Interrupted as error:
+        say_error(str(error))
+        return _INTERRUPTED
     except MedTransformerError as error:
         say_error(str(error))
         return 2
     except typer.TyperException as error:
         say_error(_usage_message(error))
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        say_error("interrupted; nothing was written")
-        return 130
     except BrokenPipeError:
         # Whoever read our output has left; without this Python complains again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -24,6 +24,10 @@ _UNWRAPPED = 10_000  # columns: more than any line of a table has
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+class Interrupted(Exception):
+    """Ctrl-C where there is more to say than that; ends the program with exit code 130."""
+
+
 def one_line(text: str) -> str:
     """`text` with its line breaks made spaces."""
     return " ".join(part.strip() for part in text.splitlines() if part.strip())

@@ -119,13 +119,16 @@ def info(name: Name, as_json: AsJson = False) -> None:
 def fetch(name: Name, as_json: AsJson = False) -> None:
     """Bring a model's weights onto this machine, for work offline."""
     from napari_medtransformer.cli.loading import download_bar
-    from napari_medtransformer.cli.messages import say, say_json
+    from napari_medtransformer.cli.messages import Interrupted, say, say_json
     from napari_medtransformer.models import find_card
     from napari_medtransformer.models.weights import find_weights
 
     card = find_card(name)
-    with download_bar(card.name) as on_progress:
-        path = find_weights(card, None, on_progress)
+    try:
+        with download_bar(card.name) as on_progress:
+            path = find_weights(card, None, on_progress)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on where it stopped") from None
     if as_json:
         say_json({"name": card.name, "path": path})
     else:

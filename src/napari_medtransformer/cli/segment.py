@@ -161,7 +161,7 @@ def _one(
     """One volume: nothing but its labels is written."""
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json
     from napari_medtransformer.segmentation.cases import single_case
-    from napari_medtransformer.segmentation.work import Errand, errand_steps, job_for, run_errand
+    from napari_medtransformer.segmentation.work import Errand, elsewhere, errand_steps, job_for, run_errand
     from napari_medtransformer.volumes import read_labels
     from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
 
@@ -186,7 +186,7 @@ def _one(
         from napari_medtransformer.cluster import connect
 
         with connect(cluster) as there:
-            done = there.call(run_errand, job, errand)
+            done = there.call(run_errand, *elsewhere(job, errand))
     summary: dict[str, Any] = {
         "input": str(source),
         "output": str(target),
@@ -217,7 +217,7 @@ def _one(
 
 def _run(errands: list[Errand], job: Job, folder: Path, jobs: int, cluster: str | None) -> BatchReport:
     """The batch, here or on a cluster; what is finished stays when the user interrupts."""
-    from napari_medtransformer.cli.messages import run_with_progress, say_error
+    from napari_medtransformer.cli.messages import Interrupted, run_with_progress
     from napari_medtransformer.cluster import connect
     from napari_medtransformer.segmentation.batch import batch_steps
 
@@ -227,8 +227,9 @@ def _run(errands: list[Errand], job: Job, folder: Path, jobs: int, cluster: str 
         with connect(cluster) as there:
             return run_with_progress(batch_steps(errands, job, folder, cluster=there), "segmenting")
     except KeyboardInterrupt:
-        say_error(f"interrupted; finished labels stay in {folder}, and the same command goes on from there")
-        raise typer.Exit(130) from None
+        raise Interrupted(
+            f"interrupted; finished labels stay in {folder}, and the same command goes on from there"
+        ) from None
 
 
 def _tell_batch(report: BatchReport, folder: Path, as_json: bool) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from napari_medtransformer.cli.options import AsJson, Device
+from napari_medtransformer.progress import Steps
+
+T = TypeVar("T")
 
 train_app = typer.Typer(invoke_without_command=True)
 
@@ -66,7 +69,7 @@ def train_auto(
     The same call goes on where it was interrupted. Every fifth volume by name is for validation. Names of labels are
     read from labels.csv, labels.json or dataset.json in FOLDER. Use the result with --model OUT/NAME.json.
     """
-    from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.errors import InvalidOption
 
     if kind not in _KINDS:
@@ -97,7 +100,7 @@ def train_auto(
     wanted = AutoTraining(
         folder, target, chosen, "unetr" if kind == "unetr" else "swin-unetr", recipe, spacing_zyx, window_zyx, device
     )
-    trained = run_with_progress(training_steps(wanted), f"training {chosen}")
+    trained = _run(training_steps(wanted), chosen, target)
     labels = {label.name: [s for s in trained.scores if s.label == label.name] for label in trained.card.labels}
     dice = {label: sum(s.dice for s in scores) / len(scores) for label, scores in labels.items()}
     summary: dict[str, Any] = {
@@ -139,9 +142,9 @@ def train_click(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Steps of each look when fine-tuning (100)."),
+        typer.Option("--steps", min=1, help="Steps of each look: 100 by default, from nothing the shipped recipe's."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Draws every slice and prompt.")] = 2026,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draws every slice and prompt.")] = None,
     all_planes: Annotated[
         bool,
         typer.Option("--all-planes", help="Labels fill whole volumes, so that slices across them can be learned too."),
@@ -154,18 +157,15 @@ def train_click(
     The same call goes on where it was interrupted. Ten labelled slices of a structure help. Use the result with
     --model OUT/NAME.json, or add it in the model picker.
     """
-    from napari_medtransformer.cli.messages import run_with_progress, say, say_json
-    from napari_medtransformer.errors import InvalidOption
+    from napari_medtransformer.cli.messages import say, say_json
 
     chosen = _model_name(name, folder)
     target = output or folder.resolve().with_name(f"{folder.resolve().name}-model")
-    if start == "nothing" and steps is not None:
-        raise InvalidOption("--steps is for fine-tuning; training from nothing follows the shipped recipe.")
 
     from napari_medtransformer.training.click_report import ClickTraining, train_click_model
 
-    wanted = ClickTraining(folder, target, chosen, start, steps or 100, seed, all_planes, device)
-    trained = run_with_progress(train_click_model(wanted), f"training {chosen}")
+    wanted = ClickTraining(folder, target, chosen, start, steps, seed, all_planes, device)
+    trained = _run(train_click_model(wanted), chosen, target)
     summary = {
         "model": trained.card.name,
         "weights": str(trained.card.weights),
@@ -177,6 +177,16 @@ def train_click(
         say_json(summary)
         return
     say(f"{trained.card_file}: trained on {trained.cases} volumes in {trained.seconds / 60:.1f} minutes")
+
+
+def _run(steps: Steps[T], name: str, target: Path) -> T:
+    """A training to its end; what it has kept stays when the user interrupts. Raises Interrupted."""
+    from napari_medtransformer.cli.messages import Interrupted, run_with_progress
+
+    try:
+        return run_with_progress(steps, f"training {name}")
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; the same command goes on from what is kept in {target}") from None
 
 
 def _model_name(name: str | None, folder: Path) -> str:
