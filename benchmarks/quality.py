@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from classical import Box, Clicks, methods
-from quality_report import rank, write_report
+from quality_report import FAILED, rank, write_report
+from rules import Target, bounding_box, dice, innermost
 from scipy import ndimage
 
 import napari_medtransformer as nmt
@@ -31,18 +32,6 @@ from napari_medtransformer.volumes.intensity import apply_window
 SMALLEST_AREA = 30
 MOST_CLICKS = 10
 GOOD = 0.85
-
-
-@dataclass(frozen=True)
-class Target:
-    """One object on one slice. image (H, W) native units; mask (H, W) bool."""
-
-    data: str
-    structure: str
-    place: str
-    image: np.ndarray
-    mask: np.ndarray
-    window: tuple[float, float]
 
 
 def targets(data: Path, every: int) -> Iterator[Target]:
@@ -87,13 +76,6 @@ def structure_names(data: Path, source: CaseSource) -> dict[int, str]:
     return {int(value): name for value, name in listed["total_mr" if "_mr" in source.labels else "total"].items()}
 
 
-def innermost(mask: np.ndarray) -> tuple[int, int]:
-    """The pixel farthest from the border of a mask (H, W)."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    return int(y), int(x)
-
-
 def correction(mask: np.ndarray, predicted: np.ndarray) -> tuple[tuple[int, int], int] | None:
     """The next click and its sign, or None where nothing is wrong."""
     largest, sign = None, 1
@@ -104,18 +86,6 @@ def correction(mask: np.ndarray, predicted: np.ndarray) -> tuple[tuple[int, int]
             if largest is None or part.sum() > largest.sum():
                 largest, sign = part, value
     return None if largest is None else (innermost(largest), sign)
-
-
-def dice(one: np.ndarray, two: np.ndarray) -> float:
-    """Dice of two masks, 1 where both are empty."""
-    total = one.sum() + two.sum()
-    return float(2 * (one & two).sum() / total) if total else 1.0
-
-
-def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Half-open (y0, x0, y1, x1)."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 @dataclass(frozen=True)
@@ -234,7 +204,7 @@ def print_table(rows: list[dict[str, object]]) -> None:
     for data, method in dict.fromkeys((row["data"], row["method"]) for row in rows):
         own = [row for row in rows if row["data"] == data and row["method"] == method]
         means = [f"{np.mean([float(row[kind]) for row in own]):.3f}" for kind in kinds]  # type: ignore[arg-type]
-        failures = np.mean([float(row["box"]) < 0.5 for row in own])  # type: ignore[arg-type]
+        failures = np.mean([float(row["box"]) < FAILED for row in own])  # type: ignore[arg-type]
         print(f"| {data} | {method} | {len(own)} | {' | '.join(means)} | {failures:.1%} | {rank(own, 'box'):.2f} |")
 
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from rules import Target, bounding_box, innermost
 from scipy.stats import spearmanr
 
 mpl.use("Agg")
@@ -19,9 +20,6 @@ import matplotlib.pyplot as plt
 
 import napari_medtransformer as nmt
 from napari_medtransformer.volumes.intensity import apply_window
-
-if TYPE_CHECKING:
-    from quality import Target
 
 Row = dict[str, Any]
 KINDS = {
@@ -149,8 +147,6 @@ def picture_sheet(path: Path, rows: list[Row], targets: list[Target], predictor:
 
 def show(axis: Any, target: Target, kind: str, predictor: nmt.ImagePredictor) -> None:
     """One target with truth, answer and prompt, cut to its surroundings."""
-    from quality import bounding_box, innermost
-
     predictor.set_image(target.image, window=target.window)
     y0, x0, y1, x1 = bounding_box(target.mask)
     click = innermost(target.mask)

@@ -68,20 +68,6 @@ def signed_picture(grey: np.ndarray, values: np.ndarray, *, upside_down: bool = 
     return np.ascontiguousarray((picture * 255).astype(np.uint8))
 
 
-def mask_picture(
-    grey: np.ndarray, mask: np.ndarray, reference: np.ndarray | None = None, *, upside_down: bool = False
-) -> np.ndarray:
-    """A mask on anatomy; with a reference, what was lost is orange and what was gained blue. Bool, (rows, columns)."""
-    picture = np.repeat(grey[..., np.newaxis].astype(np.float32), 3, axis=2)
-    parts = [(mask, (0.25, 0.71, 1.0))]
-    if reference is not None:
-        parts = [(mask & reference, (0.85, 0.85, 0.85)), (reference & ~mask, ABOVE), (mask & ~reference, BELOW)]
-    for part, colour in parts:
-        picture[part] = 0.45 * picture[part] + 0.55 * np.asarray(colour, np.float32)
-    picture = picture[::-1] if upside_down else picture
-    return np.ascontiguousarray((picture * 255).astype(np.uint8))
-
-
 def coloured(values: np.ndarray, colour_map: str, limits: tuple[float, float], nothing: Colour = NOTHING) -> np.ndarray:
     """Numbers as colours, (..., 3) uint8; those that are none get `nothing`."""
     low, high = limits
