@@ -218,13 +218,11 @@ def as_table(kept: dict[str, Any]) -> str:
             f"{one['load_s']:.1f} | {seconds(one, 'first', 1)} ({one['what'].split(';')[0]}) | "
             f"{seconds(one, 'next', 2)} | {one['peak_bytes'] / 1e9:.2f} |"
         )
-    loads = sorted(one["load_average"] for one in kept.values() if "load_average" in one)
+    loads = sorted({round(one["load_average"]) for one in kept.values() if "load_average" in one})
     beside = ""
     if loads:
-        beside = (
-            " In brackets by the clock, on two cores with a load of "
-            f"{loads[0]:.0f} to {loads[-1]:.0f}, where that was taken down."
-        )
+        most = " to ".join(str(load) for load in {loads[0]: None, loads[-1]: None})
+        beside = f" In brackets by the clock, where taken down: the machine's load was {most} when it began."
     return "\n".join([*rows, "", f"Processor time, random weights; {'; '.join(where)}.{beside}"])
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_medtransformer.attention.probe import AttentionProbe
+from napari_medtransformer.models.window_model import WindowModel
 
 
 def place_code(grid: Sequence[int], head_width: int, channels: int) -> Tensor:
@@ -47,6 +48,31 @@ def feed(block: nn.Module, code: Callable[[Tensor], Tensor]) -> None:
         return args, {**kwargs, "hidden_states": code(kwargs["hidden_states"])}
 
     block.register_forward_pre_hook(replace, with_kwargs=True)
+
+
+def make_local(model: WindowModel, window: Sequence[int]) -> WindowModel:
+    """The model (UNETR or SwinUNETR) with every block's attention made local, along the network's own axes.
+
+    window: voxels per axis of what it will be run on.
+    """
+    for spec in model.attention_sites():
+        attention = model.network.get_submodule(spec.module)
+        block = model.network.get_submodule(spec.module.removesuffix(".attn"))
+        head = attention.qkv.in_features // spec.heads
+        block.norm1 = nn.Identity()
+        first_head(attention.qkv, head, parts=3)
+        if hasattr(attention, "relative_position_bias_table"):
+            with torch.no_grad():
+                attention.relative_position_bias_table.zero_()
+        tokens = tuple(n // p for n, p in zip(window, spec.queries.patch, strict=True))
+
+        def code(x: Tensor, head: int = head, tokens: tuple[int, ...] = tokens) -> Tensor:
+            if x.ndim == 3:  # (b, tokens, width) of a ViT
+                return place_code(tokens, head, x.shape[-1]).flatten(0, -2).expand(len(x), -1, -1)
+            return place_code(x.shape[1:-1], head, x.shape[-1]).expand(len(x), *[-1] * (x.ndim - 1))
+
+        feed(block, code)
+    return model
 
 
 def assert_heatmaps_peak_at(probe: AttentionProbe, query: Sequence[float], kinds: Sequence[str] = ("global", "window")):

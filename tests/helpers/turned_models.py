@@ -9,8 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from local_attention import feed, first_head, place_code
-from monai.networks.nets.swin_unetr import SwinTransformerBlock
+from local_attention import make_local
 from scipy.spatial.transform import Rotation
 from torch import nn
 
@@ -58,17 +57,7 @@ def build_local(
 ) -> WindowModel:
     """The network of the card, every block of which attends to where its token lies along the network's own axes."""
     model = swin_unetr.build(card, weights, seed=seed, device=device, dtype=dtype)
-    for block in [m for m in model.network.modules() if isinstance(m, SwinTransformerBlock)]:
-        heads, width = block.attn.num_heads, block.attn.qkv.in_features
-        block.norm1 = nn.Identity()
-        first_head(block.attn.qkv, width // heads, parts=3)
-        with torch.no_grad():
-            block.attn.relative_position_bias_table.zero_()
-
-        def code(x: torch.Tensor, head: int = width // heads) -> torch.Tensor:
-            return place_code(x.shape[1:4], head, x.shape[-1]).expand(len(x), -1, -1, -1, -1)
-
-        feed(block, code)
+    make_local(model, card.input.size)
     model.network = EncoderAlone(model.network)
     return model
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_attention import assert_heatmaps_peak_at, make_local
 from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unetr import UNETR
 from safetensors.torch import load_file
 from small_models import window_card
 
+from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.errors import UnreadableWeights, UnsupportedModel, UnsupportedVolume
 from napari_medtransformer.models import swin_unetr, unetr
 from napari_medtransformer.models.card import BUNDLED, LabelInfo
@@ -21,6 +24,7 @@ from napari_medtransformer.models.scaling import FixedRange, ZScore
 from napari_medtransformer.models.weights import guess_family, load_state
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
+FAMILY = {unetr: "unetr", swin_unetr: "swin-unetr"}
 LABELS = (LabelInfo(1, "a", (1, 0, 0)), LabelInfo(2, "b", (0, 1, 0)))
 
 
@@ -69,7 +73,7 @@ def test_a_published_swin_unetr_segments_as_in_monai(monai_swin: SwinUNETR) -> N
     [(swin_unetr, "monai-12-ras", 32), (unetr, "monai-4", 16), (unetr, "compact", 8), (swin_unetr, "compact", 8)],
 )
 def test_a_window_of_a_single_last_token_is_refused_in_words(module, architecture: str, side: int) -> None:
-    model = module.build(window_card("x", architecture, (64, 64, 64)), None, seed=0, device=CPU, dtype=FLOAT)
+    model = module.build(window_card(FAMILY[module], architecture, (64, 64, 64)), None, seed=0, device=CPU, dtype=FLOAT)
     with pytest.raises(UnsupportedVolume, match=f"more than {side} voxels"):
         model.logits(torch.zeros(1, 1, side, side, side))
 
@@ -121,6 +125,23 @@ def test_the_self_supervised_encoder_is_loaded_as_monai_loads_it_and_said_to_be_
         swin_unetr.build(
             window_card("swin-unetr", "monai-12-ras", (32, 32, 64)), weights, seed=5, device=CPU, dtype=FLOAT
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "architecture", "sites"),
+    [(unetr, "monai-4", 12), (unetr, "compact", 8), (swin_unetr, "monai-24", 8), (swin_unetr, "compact", 6)],
+)
+def test_heatmaps_of_local_heads_are_highest_at_the_voxel_that_asks(module, architecture: str, sites: int) -> None:
+    size = (32, 64, 48) if module is unetr or architecture == "compact" else (32, 64, 32)
+    model = module.build(window_card(FAMILY[module], architecture, size), None, seed=0, device=CPU, dtype=FLOAT)
+    make_local(model, size)
+    with AttentionProbe(model) as probe:
+        for listener in model.on_encode:
+            listener(InputPlacement(size, size, size))
+        model.logits(torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0)))
+    assert len(probe.sites) == sites
+    for query in ((5, 50, 20), (24, 8, 31)):
+        assert_heatmaps_peak_at(probe, query)
 
 
 def test_weights_of_another_network_are_refused_by_name(monai_unetr: UNETR) -> None:
