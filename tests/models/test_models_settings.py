@@ -140,7 +140,7 @@ def test_a_card_beside_its_weights_moves_with_them(tmp_path: Path, checkpoint: P
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("{", "cannot be read"), ("[1]", "no named values"), ('{"name": "a"}', "no model card"), ("", "cannot be read")],
+    [("{", "it is no JSON"), ("[1]", "no named values"), ('{"name": "a"}', "no model card"), ("", "it is no JSON")],
 )
 def test_what_is_no_card_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "a.json").write_text(text)
@@ -187,7 +187,7 @@ def test_files_of_no_family_or_of_other_shapes_are_refused(tmp_path: Path, check
         card_of_file(stranger, list_models())
     torn = tmp_path / "torn.safetensors"
     state = load_model("medt-click-tiny", device="cpu").network.state_dict()
-    save_file({key: value.clone() for key, value in list(state.items())[:-2]}, torn)
+    save_file({key: value.contiguous() for key, value in list(state.items())[:-2]}, torn)
     with pytest.raises(UnreadableWeights, match="2 missing"):
         card_of_file(torn, list_models())
 
