@@ -73,3 +73,9 @@ class ClusterLost(MedTransformerError):
 
 class InvalidOption(MedTransformerError):
     """An option or a setting is out of range, or does not fit the model or the volume."""
+
+
+def in_words(given: object) -> str:
+    """What a user gave, for a message: on one line, and not longer than a line."""
+    text = " ".join(repr(given).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

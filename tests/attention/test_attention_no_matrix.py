@@ -65,4 +65,5 @@ def test_no_tensor_of_tokens_by_tokens_is_ever_made_at_full_size():
     image = np.random.default_rng(0).random((320, 512), dtype=np.float32)
     region = np.zeros(image.shape, bool)
     region[100:200, 150:300] = True
-    use_every_answer(model, image, (150, 200), region, 64 * 64)
+    largest = use_every_answer(model, image, (150, 200), region, 64 * 64)
+    assert largest > 64 * 64 * 64  # the guard did see the work

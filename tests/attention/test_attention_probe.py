@@ -247,6 +247,14 @@ def test_wrong_names_and_queries_are_refused_in_words(probed, small_sam):
         probe.mean_row("encoder.1", np.zeros((50, 77), bool))
 
 
+@pytest.mark.parametrize("query", ["ab", None, (1, "b"), object()])
+def test_what_is_no_query_is_refused(probed, query):
+    probe, _ = probed
+    for ask in (lambda: probe.heatmap("encoder.1", query), lambda: probe.rollout(query)):
+        with pytest.raises(QueryOutOfGrid, match="a query is"):
+            ask()
+
+
 def test_queries_and_keys_share_no_memory_with_values(small_sam):
     with AttentionProbe(small_sam) as probe:
         small_sam.encode(IMAGE)

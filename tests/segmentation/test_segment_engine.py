@@ -198,11 +198,24 @@ def test_label_values_are_the_cards() -> None:
         ({"dtype": "int8"}, "float32"),
         ({"region": ((0, 0, 0), (0, 5, 5))}, "beyond start"),
         ({"region": ((0, 0, 0), (99, 5, 5))}, "leaves the volume"),
+        ({"overlap": "a"}, "a number"),
+        ({"mirror": 1}, "whole numbers"),
+        ({"batch": 1.5}, "whole numbers"),
+        ({"window": 16}, "whole numbers"),
+        ({"window": (16.0, 16, 16)}, "whole numbers"),
+        ({"region": 5}, "whole numbers"),
+        ({"region": ((0.5, 0, 0), (5, 5, 5))}, "whole numbers"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(swin_model, noise, options, words) -> None:
     with pytest.raises(InvalidOption, match=words):
         nmt.segment(swin_model, noise, **options)
+
+
+@pytest.mark.parametrize("model", [None, "medt-hippocampus", nn.Linear(2, 2)])
+def test_what_is_no_model_is_refused(model, noise) -> None:
+    with pytest.raises(UnsupportedModel, match="no loaded model"):
+        nmt.segment(model, noise)
 
 
 def test_a_model_that_waits_for_clicks_is_refused(noise) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.token_grid import TokenGrid
+from napari_medtransformer.errors import QueryOutOfGrid, in_words
 
 Query = Sequence[float] | int
 """Native coordinates of the encoded image, or a token index."""
@@ -23,7 +24,12 @@ def token_of_query(grid: TokenGrid, query: Query) -> int:
 
 def in_image(grid: TokenGrid, query: Sequence[float]) -> list[float]:
     """The query as a coordinate of the image; a slice coordinate before that of a 2D image is left out."""
-    native = [float(x) for x in query]
+    try:
+        native = [float(x) for x in query]
+    except (TypeError, ValueError) as error:
+        raise QueryOutOfGrid(
+            f"a query is a token's number or coordinates (y, x) or (z, y, x), not {in_words(query)}."
+        ) from error
     if grid.placement is not None and len(native) == len(grid.placement.native_shape) + 1:
         native = native[1:]
     return native

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from napari_medtransformer.attention.policy import preferred_dtype
-from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.errors import UnsupportedModel, in_words
 from napari_medtransformer.models.card import ModelCard
 
 
@@ -17,8 +17,8 @@ def choose_device(device: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UnsupportedModel(f"no device {device!r}; give auto, cpu, cuda, cuda:N or mps.") from error
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedModel(f"no device {in_words(device)}; give auto, cpu, cuda, cuda:N or mps.") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise UnsupportedModel(f"device {device!r} is not there: {there} CUDA devices were found; use auto or cpu.")

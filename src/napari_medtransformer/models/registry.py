@@ -76,7 +76,7 @@ def find_card(name: str) -> ModelCard:
     cards = _cards(_known())
     if name in cards:
         return cards[name]
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), cards, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower().replace("_", "-"), cards, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(cards)}."
     raise UnknownModel(f"no model {name!r}; {hint}")
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from napari_medtransformer.errors import UnreadableWeights
+from napari_medtransformer.errors import UnreadableWeights, in_words
 from napari_medtransformer.models.card import BUNDLED, ModelCard
 from napari_medtransformer.models.download import fetch_weights
 from napari_medtransformer.progress import Progress, run_to_end
@@ -31,6 +31,7 @@ _FAMILIES = (
     ("SAM (Meta's names: SAM, MedSAM)", ("image_encoder.patch_embed.proj.",)),
     ("SAM (transformers' names)", ("vision_encoder.patch_embed.projection.",)),
     ("SwinUNETR (MONAI)", ("swinViT.",)),
+    ("SwinUNETR (MONAI's self-supervised encoder)", ("layers1.0.blocks.", "layers4.0.downsample.")),
     ("UNETR (MONAI)", ("vit.patch_embedding.",)),
     ("SegFormer (transformers)", ("segformer.encoder.",)),
     ("UperNet (transformers)", ("auxiliary_head.", "backbone.encoder.")),
@@ -48,7 +49,10 @@ def find_weights(
     Raises UnreadableWeights if there is none, CannotWrite if a download does not fit on the disk.
     """
     if weights is not None:
-        return Path(weights).expanduser()
+        try:
+            return Path(weights).expanduser()
+        except TypeError as error:
+            raise UnreadableWeights(f"{in_words(weights)} is no path of a checkpoint, nor 'random'.") from error
     if card.weights is None:
         raise UnreadableWeights(f"{card.name} comes without weights; give a checkpoint's path, or 'random'.")
     if isinstance(card.weights, Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from napari_medtransformer.attention.turn import Turn
 from napari_medtransformer.errors import UnsupportedVolume
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.channels_last import use_channels_last
 from napari_medtransformer.models.monai_attention import attention_sites
 from napari_medtransformer.models.scaling import FixedRange, Scaling, ZScore
 
@@ -48,7 +48,7 @@ class WindowModel(AutomaticModel):
         turn: Turn | None = None,
     ) -> None:
         self.card = card
-        self.network = network.to(device).eval()
+        self.network = use_channels_last(network.to(device).eval(), axes=3)
         self.device, self.dtype = device, dtype
         self.on_encode: list[Callable[[InputPlacement], None]] = []
         self.turn = turn
@@ -94,8 +94,7 @@ class WindowModel(AutomaticModel):
         if self.turn is not None:
             inputs = self.turn.to_network(inputs)
         # Parameters stay float32; whoever wants another number format around it opens that autocast outside.
-        half = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype) if half else nullcontext():
+        with self.autocast():
             found: Tensor = self.network(inputs.contiguous())
         if self.turn is not None:
             found = self.turn.to_image(found)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
-from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.errors import (
+    InvalidPrompt,
+    PointOutsideVolume,
+    UnsupportedModel,
+    UnsupportedVolume,
+    in_words,
+)
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
 from napari_medtransformer.models.volume_model import VolumePromptableModel
-from napari_medtransformer.volumes.intensity import apply_window, default_window
+from napari_medtransformer.volumes.intensity import Window, apply_window, default_window
+from napari_medtransformer.volumes.numbers import numbers
+
+# Beyond this a logit says nothing more, and a network's products stay within float32.
+_MOST_LOGIT = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +75,12 @@ class ImagePredictor:
 
         Raises UnsupportedVolume for anything but a non-empty 2D array of numbers.
         """
-        image = np.asarray(image)
-        if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
+        image = numbers(image, "the image")
+        if image.ndim != 2 or image.size == 0:
             raise UnsupportedVolume(
                 f"an image of shape {image.shape} and type {image.dtype} was given; expected one channel of numbers."
             )
-        if window is not None and not window[0] < window[1]:
-            raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
-        windowed = apply_window(image, default_window(image) if window is None else window)
+        windowed = apply_window(image, default_window(image) if window is None else checked_window(window))
         self._embedding = None  # a failed encoding must not leave the image before it
         self._embedding = self.model.encode(windowed)
         self._shape = (image.shape[0], image.shape[1])
@@ -122,11 +130,13 @@ def make_prompts(
 ) -> Prompts:
     """Checked prompts for an image of `shape` (H, W). Raises PointOutsideVolume and InvalidPrompt."""
     points_yx = _points(points)
-    point_labels = np.ones(len(points_yx), np.int64) if labels is None else np.asarray(labels).reshape(-1)
+    point_labels = np.ones(len(points_yx), np.int64)
+    if labels is not None:
+        point_labels = numbers(labels, "the points' labels", InvalidPrompt).reshape(-1)
     if len(point_labels) != len(points_yx):
         raise InvalidPrompt(f"{len(points_yx)} points came with {len(point_labels)} labels; give one each.")
     if not np.isin(point_labels, (0, 1)).all():
-        raise InvalidPrompt(f"a point's label is 1 (inside) or 0 (outside), not {point_labels.tolist()}.")
+        raise InvalidPrompt(f"a point's label is 1 (inside) or 0 (outside), not {in_words(point_labels.tolist())}.")
     if not len(points_yx) and box is None and mask_logits is None:
         raise InvalidPrompt("there is nothing to predict from; give points, a box or mask_logits.")
     for y, x in points_yx:
@@ -136,24 +146,45 @@ def make_prompts(
                 f"the point ({y:g}, {x:g}) lies outside the image of {shape[0]} × {shape[1]} pixels; "
                 f"rows run from 0 to {shape[0] - 1}, columns from 0 to {shape[1] - 1}."
             )
-    logits = None if mask_logits is None else np.asarray(mask_logits, np.float32)
-    if logits is not None and logits.shape != tuple(shape):
-        raise InvalidPrompt(f"mask_logits have shape {logits.shape}; expected the image's {tuple(shape)}.")
     return Prompts(
         points_yx.astype(np.float32),
         point_labels.astype(np.int64),
         None if box is None else _box(shape, box),
-        logits,
+        None if mask_logits is None else _logits(shape, mask_logits),
     )
 
 
-def _points(points: Sequence[tuple[float, float]] | np.ndarray | None) -> np.ndarray:
-    if points is None or len(points) == 0:
-        return np.zeros((0, 2))
+def checked_window(window: Sequence[float] | Window) -> tuple[float, float]:
+    """(low, high) of a window of intensities. Raises InvalidPrompt for what is none."""
+    if isinstance(window, Window):
+        return window.low, window.high
     try:
-        array = np.asarray(points, np.float64)
+        low, high = (float(end) for end in window)
     except (TypeError, ValueError) as error:
-        raise InvalidPrompt(f"points are a list of (y, x) numbers, not {points!r}.") from error
+        raise InvalidPrompt(f"a window is two numbers (low, high), not {in_words(window)}.") from error
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise InvalidPrompt(f"a window is (low, high) with low < high, both finite, not ({low:g}, {high:g}).")
+    return low, high
+
+
+def _logits(shape: tuple[int, int], mask_logits: np.ndarray) -> np.ndarray:
+    """Logits of an earlier prediction, float32; limited to what that type can hold."""
+    logits = numbers(mask_logits, "mask_logits", InvalidPrompt)
+    if logits.shape != tuple(shape):
+        raise InvalidPrompt(f"mask_logits have shape {logits.shape}; expected the image's {tuple(shape)}.")
+    if not np.isfinite(logits).all():
+        raise InvalidPrompt("mask_logits hold NaN or infinite values; give the logits of an earlier prediction.")
+    return np.clip(logits, -_MOST_LOGIT, _MOST_LOGIT).astype(np.float32)
+
+
+def _points(points: Iterable[tuple[float, float]] | np.ndarray | None) -> np.ndarray:
+    if points is None:
+        return np.zeros((0, 2))
+    if isinstance(points, (Iterator, Set)):
+        points = list(points)
+    array = numbers(points, "a list of (y, x) points", InvalidPrompt).astype(np.float64)
+    if array.size == 0:
+        return np.zeros((0, 2))
     if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
         raise InvalidPrompt(f"points are a list of finite (y, x) numbers, not an array of shape {array.shape}.")
     return array
@@ -164,7 +195,7 @@ def _box(shape: tuple[int, int], box: Sequence[float] | np.ndarray) -> tuple[flo
     try:
         y0, x0, y1, x1 = (float(edge) for edge in box)
     except (TypeError, ValueError) as error:
-        raise InvalidPrompt(f"a box is four numbers (y0, x0, y1, x1), not {box!r}.") from error
+        raise InvalidPrompt(f"a box is four numbers (y0, x0, y1, x1), not {in_words(box)}.") from error
     if not (np.isfinite([y0, x0, y1, x1]).all() and y0 < y1 and x0 < x1):
         raise InvalidPrompt(f"the box ({y0:g}, {x0:g}, {y1:g}, {x1:g}) is empty; expected y0 < y1 and x0 < x1.")
     inside = (max(y0, 0.0), max(x0, 0.0), min(y1, float(shape[0])), min(x1, float(shape[1])))

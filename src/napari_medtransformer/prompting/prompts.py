@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
 
-from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.errors import InvalidPrompt, in_words
 from napari_medtransformer.prompting.masks import PackedBlock, PackedMask
 
 MAX_OBJECT_ID = 65535  # labels are uint16
@@ -42,7 +43,7 @@ class PointPrompt:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        _check_common(self.object_id, self.axis)
+        _settle(self)
         _check_triple(self.position_zyx, "a point")
 
     @property
@@ -66,7 +67,7 @@ class BoxPrompt:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        _check_common(self.object_id, self.axis)
+        _settle(self)
         _check_triple(self.start_zyx, "a box's start")
         _check_triple(self.stop_zyx, "a box's stop")
         if nearest_voxel(self.start_zyx[self.axis]) != nearest_voxel(self.stop_zyx[self.axis]):
@@ -103,7 +104,7 @@ class MaskPrompt:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        _check_common(self.object_id, self.axis)
+        _settle(self)
 
     @property
     def key(self) -> SliceKey:
@@ -135,7 +136,7 @@ class ScribblePrompt:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        _check_common(self.object_id, self.axis)
+        _settle(self)
 
     @property
     def key(self) -> SliceKey:
@@ -156,7 +157,7 @@ class LassoPrompt:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        _check_common(self.object_id, self.axis)
+        _settle(self)
         if len(self.vertices_zyx) < 3:
             raise InvalidPrompt(f"a lasso has at least three vertices, not {len(self.vertices_zyx)}; draw a longer one")
         for vertex in self.vertices_zyx:
@@ -205,11 +206,20 @@ def nearest_voxel(coordinate: float) -> int:
     return math.floor(coordinate + 0.5)
 
 
-def _check_common(object_id: int, axis: int) -> None:
-    if not 1 <= object_id <= MAX_OBJECT_ID:
-        raise InvalidPrompt(f"an object's number lies in 1..{MAX_OBJECT_ID}, not {object_id}; 0 is the background")
-    if axis not in (0, 1, 2):
-        raise InvalidPrompt(f"a slice's axis is 0, 1 or 2 of (z, y, x), not {axis}")
+def _settle(prompt: Prompt) -> None:
+    """Make a prompt's whole numbers plain ones, of whatever type they came, and check them. Raises InvalidPrompt."""
+    numbers = {name: value for name, value in vars(prompt).items() if name in ("object_id", "axis", "index")}
+    for name, value in numbers.items():
+        try:
+            object.__setattr__(prompt, name, operator.index(value))
+        except TypeError as error:
+            raise InvalidPrompt(f"an object, an axis and a slice are whole numbers, not {in_words(value)}") from error
+    if not 1 <= prompt.object_id <= MAX_OBJECT_ID:
+        raise InvalidPrompt(
+            f"an object's number lies in 1..{MAX_OBJECT_ID}, not {prompt.object_id}; 0 is the background"
+        )
+    if numbers["axis"] not in (0, 1, 2):
+        raise InvalidPrompt(f"a slice's axis is 0, 1 or 2 of (z, y, x), not {numbers['axis']}")
 
 
 def _check_triple(position: tuple[float, float, float], what: str) -> None:

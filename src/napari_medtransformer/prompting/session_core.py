@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume
+from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, in_words
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel
@@ -29,6 +29,7 @@ from napari_medtransformer.prompting.prompts import (
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
 from napari_medtransformer.prompting.state import SessionObject, SessionState, SliceState
 from napari_medtransformer.prompting.timeline import Timeline
+from napari_medtransformer.volumes.numbers import numbers
 from napari_medtransformer.volumes.volume import Volume
 
 
@@ -224,7 +225,13 @@ class SessionCore:
 
         vertices_zyx: at least three on one slice. Predicts and accepts. Returns the prompt's number.
         """
-        return self._at_once(LassoPrompt(tuple(_triple(v) for v in vertices_zyx), bool(positive), object_id, axis))
+        try:
+            vertices = tuple(_triple(v) for v in vertices_zyx)
+        except TypeError as error:
+            raise InvalidPrompt(
+                f"a lasso has three or more (z, y, x) vertices, not {in_words(vertices_zyx)}."
+            ) from error
+        return self._at_once(LassoPrompt(vertices, bool(positive), object_id, axis))
 
     def add_mask(self, mask: np.ndarray, axis: int, index: int, object_id: int = 1) -> int:
         """Give a (H, W) bool mask of a slice to refine, predict and accept. Returns the prompt's number."""
@@ -373,7 +380,7 @@ class SessionCore:
 
 
 def _slice_of(mask: np.ndarray, what: str) -> np.ndarray:
-    mask = np.asarray(mask)
+    mask = numbers(mask, what, InvalidPrompt)
     if mask.ndim != 2:
         raise InvalidPrompt(f"{what} is one slice (H, W), not an array of shape {mask.shape}.")
     return mask

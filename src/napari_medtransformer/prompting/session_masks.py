@@ -162,6 +162,9 @@ class MaskSteps(SessionCore):
         width = 1.5 * min(spacing) if sigma_mm is None else sigma_mm
         if not 0 < width < np.inf:
             raise InvalidPrompt(f"a smoothing width is a positive number of millimetres, not {sigma_mm}.")
+        longest = max(n * s for n, s in zip(self.volume.shape, spacing, strict=True))
+        if width > longest:
+            raise InvalidPrompt(f"a smoothing width of {width:g} mm is beyond the volume's {longest:g} mm; take a few.")
         order = (axis, *(a for a in range(3) if a != axis))
         s0, s1, s2 = (width / spacing[a] for a in order)
         after = shapes.smoothed(np.transpose(mask, order), (s0, s1, s2))

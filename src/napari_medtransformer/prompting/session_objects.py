@@ -39,7 +39,7 @@ class ObjectSteps(SessionCore):
 
     def colour_object(self, object_id: int, colour: str) -> None:
         """Give an object a colour, "#rrggbb"; "" for the automatic one. Raises InvalidPrompt for what is none."""
-        if colour and not _COLOUR.fullmatch(colour.lower()):
+        if not isinstance(colour, str) or (colour and not _COLOUR.fullmatch(colour.lower())):
             raise InvalidPrompt(f"a colour reads #rrggbb, such as #ff8800, not {colour!r}.")
         self._replace(replace(self.object(object_id), colour=colour.lower()))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_medtransformer.errors import ClusterLost, InvalidPrompt, UnsupportedModel
+from napari_medtransformer.errors import ClusterLost, UnsupportedModel
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
@@ -18,7 +18,7 @@ from napari_medtransformer.prompting.fingerprints import model_fingerprint, volu
 from napari_medtransformer.prompting.labels import plane
 from napari_medtransformer.prompting.masks import Packed, PackedMask
 from napari_medtransformer.prompting.model_prompts import honour, model_prompts
-from napari_medtransformer.prompting.predictor import Prediction, predict, promptable
+from napari_medtransformer.prompting.predictor import Prediction, checked_window, predict, promptable
 from napari_medtransformer.prompting.prompts import BlockPrompt, Given, Prompt, SliceKey
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
@@ -86,10 +86,7 @@ class ModelOnVolume(ABC):
 
         Raises InvalidPrompt.
         """
-        low, high = window
-        if not low < high:
-            raise InvalidPrompt(f"a window is (low, high) with low < high, not {tuple(window)}.")
-        self.window = (low, high)
+        self.window = checked_window(window)
 
     # functools.cached_property would do, but for the lock that all objects share in Python 3.11: while autosave
     # computes one fingerprint, the window would wait to read another.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.errors import InvalidPrompt, in_words
 from napari_medtransformer.prompting.masks import Packed, PackedBlock, PackedMask
 from napari_medtransformer.prompting.prompts import (
     MAX_OBJECT_ID,
@@ -31,6 +31,11 @@ class SessionObject:
     name: str = ""
     class_name: str = ""
     colour: str = ""
+
+    def __post_init__(self) -> None:
+        for text in (self.name, self.class_name):
+            if type(text) is not str:
+                raise InvalidPrompt(f"an object's name and class are texts, not {in_words(text)}.")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_medtransformer.errors import InvalidOption, MedTransformerError, OutOfMemory, UnsupportedModel
+from napari_medtransformer.errors import InvalidOption, MedTransformerError, OutOfMemory, UnsupportedModel, in_words
 from napari_medtransformer.models.base import AutomaticModel
+from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.memory import is_out_of_memory
 from napari_medtransformer.progress import Partial, Progress, Result, Steps, run_to_end
 from napari_medtransformer.segmentation.landing import Outcome
@@ -80,6 +81,10 @@ def volume_logits(model: AutomaticModel, volume: Volume, **options: Any) -> np.n
 
 def check_model(model: AutomaticModel, chosen: SegmentOptions) -> None:
     """Whether the model segments by itself, as the options want it. Raises UnsupportedModel, InvalidOption."""
+    if not isinstance(getattr(model, "card", None), ModelCard):
+        raise UnsupportedModel(
+            f"{in_words(model)} is no loaded model; load one, as by load_model('medt-hippocampus')."
+        )
     if model.card.task != "automatic":
         raise UnsupportedModel(
             f"{model.card.name} waits for prompts; choose an automatic model, such as medt-hippocampus."
@@ -90,6 +95,14 @@ def check_model(model: AutomaticModel, chosen: SegmentOptions) -> None:
         raise InvalidOption(f"{card.name} takes windows of {by(card.input.size)} alone; leave window and whole out.")
     if chosen.window is not None and multiple is not None and not _fits(chosen.window, multiple):
         raise InvalidOption(f"{card.name} takes windows of multiples of {by(multiple)}, not {by(chosen.window)}.")
+    known = card.input.mirrored
+    if known is not None and not set(chosen.mirror) <= set(known):
+        asked, trained = (", ".join("zyx"[axis] for axis in axes) for axes in (chosen.mirror, known))
+        limit = f"along {trained} alone" if trained else "along no axis"
+        raise InvalidOption(
+            f"windows mirrored along {asked} were asked for; {card.name} was trained with mirrored ones {limit} and "
+            "takes others for what they are not."
+        )
     if chosen.mirror and model.on_encode:
         raise InvalidOption("a probe sees windows as they are; leave mirrored passes out while one is attached.")
 

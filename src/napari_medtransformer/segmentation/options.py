@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_medtransformer.errors import InvalidOption
+from napari_medtransformer.errors import InvalidOption, in_words
 
 Plane = Literal[0, 1, 2, "all"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -48,6 +49,7 @@ class SegmentOptions:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        self._take_numbers()
         if not 0 <= self.overlap < 1:
             raise InvalidOption(f"an overlap lies in [0, 1), not {self.overlap}; 0.25 is usual, 0.5 smoother.")
         if self.weights not in ("gaussian", "constant"):
@@ -68,3 +70,23 @@ class SegmentOptions:
             start, stop = self.region
             if len(start) != 3 or len(stop) != 3 or any(a >= b for a, b in zip(start, stop)):
                 raise InvalidOption(f"a region is (z, y, x) start and stop, stop beyond start, not {self.region}.")
+
+    def _take_numbers(self) -> None:
+        """Shares, axes and sizes from whatever types they come in. Raises InvalidOption for what is no number."""
+        try:
+            overlap = float(self.overlap)
+            mirror = tuple(operator.index(axis) for axis in self.mirror)
+            window = None if self.window is None else tuple(operator.index(n) for n in self.window)
+            batch = None if self.batch is None else operator.index(self.batch)
+            region = None
+            if self.region is not None:
+                start, stop = (tuple(operator.index(n) for n in corner) for corner in self.region)
+                region = (start, stop)
+        except (TypeError, ValueError) as error:
+            given = in_words((self.overlap, self.mirror, self.window, self.batch, self.region))
+            raise InvalidOption(
+                f"an overlap is a number; mirror, window, batch and region are whole numbers, not {given}."
+            ) from error
+        taken = {"overlap": overlap, "mirror": mirror, "window": window, "batch": batch, "region": region}
+        for name, value in taken.items():
+            object.__setattr__(self, name, value)

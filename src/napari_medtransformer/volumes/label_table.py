@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_medtransformer.errors import CannotWrite, UnreadableFile
+from napari_medtransformer.errors import CannotWrite, InvalidOption, UnreadableFile
 from napari_medtransformer.files import replacing
 
 Color = tuple[float, float, float]
@@ -53,12 +53,18 @@ def label_table(numbers: Iterable[int], names: LabelNames | None = None) -> list
 
 
 def as_labels(names: LabelNames | None) -> list[Label]:
-    """Names by number, or records, as records."""
+    """Names by number, or records, as records. Raises InvalidOption for what is neither."""
     if names is None:
         return []
-    if isinstance(names, Mapping):
-        return [Label(int(number), str(name), label_color(int(number))) for number, name in names.items()]
-    return list(names)
+    try:
+        if isinstance(names, Mapping):
+            return [Label(int(number), str(name), label_color(int(number))) for number, name in names.items()]
+        records = list(names)
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(f"the names of labels are {{number: name}} with numbers from 1: {error}.") from error
+    if not all(isinstance(one, Label) for one in records):
+        raise InvalidOption("the names of labels are {number: name}, or a list of Label records.")
+    return records
 
 
 def read_label_table(path: str | os.PathLike[str]) -> list[Label]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
+from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume, in_words
 from napari_medtransformer.volumes.intensity import Modality, guess_modality
 from napari_medtransformer.volumes.label_table import Label
 from napari_medtransformer.volumes.lazy import Finite, LazyArray, as_array, frame_of, lazy_of
@@ -97,7 +97,10 @@ def read_label_names(path: str | os.PathLike[str]) -> list[Label]:
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """`path` if something readable is there. Raises UnreadableFile that names near matches in its folder."""
-    file = Path(path)
+    try:
+        file = Path(path)
+    except TypeError as error:
+        raise UnreadableFile(f"{in_words(path)} is no path of a file or folder; give a text or a Path.") from error
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.errors import UnsupportedVolume, in_words
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.geometry import AxisOrder, LayerPlacement
 from napari_medtransformer.volumes.intensity import Modality, Window, default_window
+from napari_medtransformer.volumes.lazy import lazy_of
+from napari_medtransformer.volumes.numbers import numbers
 
 
 @dataclass(frozen=True, eq=False)
 class FileGrid:
     """The grid of the file that a volume was read from: what is written for this volume lands exactly on it.
 
-    path: the file or folder. format: 'nifti', 'dicom', 'nrrd', 'metaimage', 'numpy', 'image',
+    path: the file or folder. format: 'nifti', 'dicom', 'nrrd', 'metaimage', 'numpy', 'image', 'zarr',
     or 'memory' for a volume that no file was read for.
     shape: voxels per file axis (i, j, k). affine_ijk: (4, 4), file index to RAS mm.
     file_shape: the array's shape in the file where it differs from `shape`, as in (i, j, k, 1) or (i, j).
@@ -122,23 +124,35 @@ class Volume:
 
     def __post_init__(self) -> None:
         name = "the volume" if self.source is None else self.source.path.name
+        if lazy_of(self.data) is None:
+            object.__setattr__(self, "data", numbers(self.data, name))
         if self.data.ndim != 3:
             raise UnsupportedVolume(f"{name} has {self.data.ndim} dimensions {self.data.shape}; expected 3 (z, y, x).")
         if self.data.size == 0:
             raise UnsupportedVolume(f"{name} is empty: {' × '.join(map(str, self.data.shape))} voxels.")
-        if self.data.dtype.kind not in "buif":
-            raise UnsupportedVolume(f"{name} holds {self.data.dtype} values; expected integers or real numbers.")
-        fault = geometry.geometry_fault(np.asarray(self.affine))
+        affine = numbers(self.affine, f"the affine of {name}")
+        fault = geometry.geometry_fault(affine)
         if fault is not None:
             raise UnsupportedVolume(f"{name} has no usable geometry: {fault}. Correct its header first.")
-        object.__setattr__(self, "affine", _frozen(self.affine))
+        object.__setattr__(self, "affine", _frozen(affine))
 
     @classmethod
     def from_array(
         cls, data: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), modality: Modality = "unknown"
     ) -> Volume:
-        """A volume made in memory, upright and centred on the origin. data: (z, y, x). spacing: (dz, dy, dx) in mm."""
-        return cls(data, geometry.upright_affine(data.shape, spacing), modality)
+        """A volume made in memory, upright and centred on the origin. data: (z, y, x). spacing: (dz, dy, dx) in mm.
+
+        Raises UnsupportedVolume, also for a spacing that is not three millimetres above 0.
+        """
+        array = data if lazy_of(data) is not None else numbers(data, "the volume")
+        steps = numbers(spacing, "the spacing")
+        if steps.shape != (3,) or not (np.isfinite(steps).all() and (steps > 0).all()):
+            raise UnsupportedVolume(
+                f"the spacing is {in_words(spacing)}; expected three millimetres above 0, (dz, dy, dx)."
+            )
+        # an array of other dimensions is refused in words by the constructor
+        shape = array.shape if array.ndim == 3 else (1, 1, 1)
+        return cls(array, geometry.upright_affine(shape, steps), modality)
 
     @property
     def shape(self) -> tuple[int, int, int]:

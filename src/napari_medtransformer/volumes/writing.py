@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.errors import CannotWrite, in_words
 from napari_medtransformer.files import replacing
+from napari_medtransformer.volumes.guard import one_line
 from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table
+from napari_medtransformer.volumes.numbers import numbers
 from napari_medtransformer.volumes.volume import Volume
 
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -29,7 +31,7 @@ def write_labels(
     Raises CannotWrite, and then leaves no new file and no damaged one.
     """
     target = writable_path(path, volume)
-    labels = np.asarray(labels)
+    labels = numbers(labels, "what is to be written", CannotWrite)
     if labels.dtype.kind not in "bui":
         raise CannotWrite(f"labels of type {labels.dtype} cannot be written; expected integers.")
     if labels.shape != volume.shape:
@@ -53,14 +55,12 @@ def write_heatmap(heatmap: np.ndarray, volume: Volume, path: str | os.PathLike[s
     Raises CannotWrite as write_labels does.
     """
     target = writable_path(path, volume, WRITABLE_SUFFIXES)
-    heatmap = np.asarray(heatmap)
+    heatmap = numbers(heatmap, "the heatmap", CannotWrite)
     if heatmap.ndim not in (3, 4) or heatmap.shape[-3:] != volume.shape:
         raise CannotWrite(
             f"a heatmap of shape {heatmap.shape} does not fit the volume of shape {volume.shape} (z, y, x); "
             f"expected that shape, or heads in front of it."
         )
-    if heatmap.dtype.kind not in "buif":
-        raise CannotWrite(f"a heatmap of type {heatmap.dtype} cannot be written; expected real numbers.")
     zyx_first = np.moveaxis(heatmap, 0, -1) if heatmap.ndim == 4 else heatmap
     stored = volume.grid.to_file_order(zyx_first).astype(np.float32)
     _write(stored, volume, target, None, labels=False)
@@ -105,7 +105,15 @@ def _write(stored: np.ndarray, volume: Volume, target: Path, table: list[Label] 
 
 def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[str, ...] = LABEL_SUFFIXES) -> Path:
     """`path` if its name and folder allow writing what belongs to `volume`. Raises CannotWrite."""
-    target = Path(path)
+    if not isinstance(volume, Volume):
+        raise CannotWrite(f"files are written for a Volume, as read_volume gives, not for a {type(volume).__name__}.")
+    try:
+        target = Path(path)
+        target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # a new file, or a missing folder, of which more is said below
+    except (OSError, TypeError, ValueError) as error:  # a name too long, no permission, what is no path
+        raise CannotWrite(f"{in_words(path)} cannot be written: {one_line(error)}. Choose another name.") from error
     if not target.name.lower().endswith(suffixes):
         raise CannotWrite(f"{target.name or target} has no suffix that can be written; use {', '.join(suffixes)}.")
     if suffixes is WRITABLE_SUFFIXES and target.name.lower().endswith(".seg.nrrd"):
