@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +36,28 @@ def fine_tuning(steps: int, seed: int = 2026, workers: int = 1) -> ClickRecipe:
     return ClickRecipe(
         FirstLookRecipe(schedule, images_per_step=4, seed=seed, workers=workers),
         SecondLookRecipe(schedule, images_per_step=4, seed=seed, workers=workers),
+    )
+
+
+def from_nothing(steps: int | None = None, seed: int | None = None) -> ClickRecipe:
+    """The shipped recipe. steps: of each look, fewer to try it out; None for its own. seed: None for its own."""
+    recipe = ClickRecipe()
+    first, second = recipe.first, recipe.second
+    if steps is not None:
+        first = replace(first, schedule=_cut(first.schedule, steps))
+        second = replace(second, schedule=_cut(second.schedule, steps))
+    if seed is not None:
+        first, second = replace(first, seed=seed), replace(second, seed=seed)
+    return ClickRecipe(first, second)
+
+
+def _cut(schedule: Schedule, steps: int) -> Schedule:
+    """A schedule of other length: its warm-up and its checkpoints take no more than a tenth and a half of it."""
+    return replace(
+        schedule,
+        steps=steps,
+        warmup_steps=min(schedule.warmup_steps, max(1, steps // 10)),
+        checkpoint_every=min(schedule.checkpoint_every, max(1, steps // 2)),
     )
 
 

@@ -16,25 +16,26 @@ from napari_medtransformer.models.registry import find_card
 from napari_medtransformer.models.weights import find_weights
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.cases import LabelledCase, read_cases
-from napari_medtransformer.training.click import ClickRecipe, fine_tuning, train_click
+from napari_medtransformer.training.click import ClickRecipe, fine_tuning, from_nothing, train_click
 
 _BASE = "medt-click-tiny"
+_FINE_TUNING_STEPS, _SEED = 100, 2026
 
 
 @dataclass(frozen=True)
 class ClickTraining:
     """What is to be trained. folder: the data. output: where everything is written. name: of the model.
 
-    start: "medt-click-tiny", a weights file, or "nothing". steps: of each look, for fine-tuning. all_planes: whether
-    labels fill whole volumes.
+    start: "medt-click-tiny", a weights file, or "nothing". steps: of each look; None is 100 for fine-tuning and the
+    shipped recipe's own from nothing. seed: None for the recipe's own. all_planes: whether labels fill whole volumes.
     """
 
     folder: Path
     output: Path
     name: str
     start: str = _BASE
-    steps: int = 100
-    seed: int = 2026
+    steps: int | None = None
+    seed: int | None = None
     all_planes: bool = False
     device: str = "auto"
 
@@ -61,9 +62,10 @@ def train_click_model(wanted: ClickTraining) -> Steps[TrainedClick]:
         cases.append(case)
         yield Progress(len(cases), None, f"read {case.name}")
     device = str(choose_device(wanted.device))
-    recipe, begin = ClickRecipe(), None
-    if wanted.start != "nothing":
-        recipe = fine_tuning(wanted.steps, wanted.seed)
+    if wanted.start == "nothing":
+        recipe, begin = from_nothing(wanted.steps, wanted.seed), None
+    else:
+        recipe = fine_tuning(wanted.steps or _FINE_TUNING_STEPS, _SEED if wanted.seed is None else wanted.seed)
         begin = find_weights(find_card(_BASE), None if wanted.start == _BASE else wanted.start)
     try:
         wanted.output.mkdir(parents=True, exist_ok=True)
