@@ -320,7 +320,7 @@ class ClickNetwork(nn.Module):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         self.focus = FocusNetwork()
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out of the types
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         features: tuple[Tensor, Tensor, Tensor, Tensor] = self.encoder(images)
