@@ -2,6 +2,9 @@
 
     python benchmarks/propagation.py [--image CT --labels LABELS] [--objects NAME=NUMBER …] [--prompted 1 3]
                                      [--model medt-click-tiny] [--weights FILE] [--axis 0]
+    python benchmarks/propagation.py --table [--weights FILE]
+
+`--table` prints the table of docs/benchmarks.md: objects of the samples that the package brings.
 
 Every prompt is a rule, so that a run can be repeated: the object's own bounding box and its innermost pixel, on the
 slice where it is largest; for three slices on those at a sixth, a half and five sixths of its extent. 'ends' are the
@@ -13,12 +16,13 @@ the prompted slices' own prediction; those are encoded already.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+from rules import bounding_box, dice, innermost
 
 import napari_medtransformer as nmt
 from napari_medtransformer.models.base import PromptableModel
@@ -26,6 +30,22 @@ from napari_medtransformer.progress import Progress
 
 # Numbers of the labels in sample_data/example_seg_fast_force_split.nii.gz.
 ORGANS = {"liver": 5, "spleen": 1, "right kidney": 2, "left kidney": 3, "bladder": 21}
+# No number of the rules was chosen on these.
+KEPT_APART = (
+    "heart", "vertebrae_L1", "pancreas", "hip_left", "gluteus_maximus_left", "trachea", "adrenal_gland_left"
+)  # fmt: skip
+SAMPLES = Path(__file__).parents[1] / "sample_data"
+CT = ("CT", "example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")
+MR = ("MR", "example_mr_sm.nii.gz", "example_seg_mr.nii.gz")
+# What is in the table of docs/benchmarks.md: (what, image, labels), and the objects by the names of labels.json.
+TABLE = (
+    (CT, "total", ("liver", "spleen", "kidney_right", "kidney_left", "urinary_bladder", "stomach", "autochthon_left",
+                   "iliopsoas_right", "aorta", "inferior_vena_cava", "gallbladder", "vertebrae_L3")),
+    (MR, "total_mr", ("liver", "spleen", "kidney_right", "kidney_left", "gallbladder", "stomach")),
+    (("MR, hippocampus 003", "hippocampus_003.nii.gz", "hippocampus_003_labels.nii.gz"), "", ("anterior", "posterior")),
+    (("MR, hippocampus 004", "hippocampus_004.nii.gz", "hippocampus_004_labels.nii.gz"), "", ("anterior", "posterior")),
+    (CT, "total", KEPT_APART),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,12 +63,6 @@ class Figures:
     wall_s: float
 
 
-def dice(one: np.ndarray, two: np.ndarray) -> float:
-    """Dice of two masks, 1 where both are empty."""
-    total = int(one.sum()) + int(two.sum())
-    return float(2 * (one & two).sum() / total) if total else 1.0
-
-
 def prompted_slices(mask: np.ndarray, count: int) -> list[int]:
     """The slices to prompt: where the object is largest, or evenly spread ones. mask: (z, y, x) bool."""
     areas = mask.sum(axis=(1, 2))
@@ -61,11 +75,9 @@ def prompted_slices(mask: np.ndarray, count: int) -> list[int]:
 
 def prompt(session: nmt.PromptSession, mask: np.ndarray, index: int, axis: int) -> None:
     """Draw the object's box on a slice and click its innermost pixel. mask: (H, W) bool, of the slice."""
-    rows, columns = (np.flatnonzero(mask.any(axis=a)) for a in (1, 0))
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    place = [float(y), float(x)]
-    start, stop = [float(rows[0]), float(columns[0])], [float(rows[-1] + 1), float(columns[-1] + 1)]
+    y0, x0, y1, x1 = bounding_box(mask)
+    place = [float(n) for n in innermost(mask)]
+    start, stop = [float(y0), float(x0)], [float(y1), float(x1)]
     for corner in (place, start, stop):
         corner.insert(axis, float(index))
     session.add_box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]), axis=axis)
@@ -114,18 +126,35 @@ def report(
             print(f"| {name} | {count} | {found} | {f.followed} | {times} |", flush=True)
 
 
+def table(model: PromptableModel) -> None:
+    """Print the table of docs/benchmarks.md."""
+    print("| object | there, 1 slice | 3D | ends | there, 3 slices | 3D | ends |")
+    print("|---|---|---|---|---|---|---|")
+    numbers = json.loads((SAMPLES / "labels.json").read_text())
+    for (what, image, labels), task, names in TABLE:
+        volume, truth = nmt.read_volume(SAMPLES / image), np.asarray(nmt.read_volume(SAMPLES / labels).data)
+        known = {name: int(n) for n, name in numbers[task].items()} if task else {"anterior": 1, "posterior": 2}
+        for name in names:
+            found = [measure(nmt.PromptSession(model, volume), truth == known[name], count, 0) for count in (1, 3)]
+            cells = " | ".join(f"{f.prompted:.3f} | {f.dice:.3f} | {' '.join(f.ends).replace('-', '−')}" for f in found)
+            print(f"| {what}, {name.replace('_', ' ')} | {cells} |", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    samples = Path(__file__).parents[1] / "sample_data"
-    parser.add_argument("--image", type=Path, default=samples / "example_ct.nii.gz")
-    parser.add_argument("--labels", type=Path, default=samples / "example_seg_fast_force_split.nii.gz")
+    parser.add_argument("--image", type=Path, default=SAMPLES / CT[1])
+    parser.add_argument("--labels", type=Path, default=SAMPLES / CT[2])
     parser.add_argument("--objects", nargs="*", metavar="NAME=NUMBER", help="other objects than those of the sample CT")
     parser.add_argument("--prompted", nargs="*", type=int, default=[1, 3], help="from how many slices")
     parser.add_argument("--model", default="medt-click-tiny")
     parser.add_argument("--weights")
     parser.add_argument("--axis", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="the table of docs/benchmarks.md")
     arguments = parser.parse_args()
+    if arguments.table:
+        table(nmt.load_model(arguments.model, weights=arguments.weights))
+        return
     volume = nmt.read_volume(arguments.image)
     truth = nmt.read_volume(arguments.labels)
     named = (one.partition("=") for one in arguments.objects or ())

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_medtransformer.prompting.propagation_ends import Ends, SliceFacts
@@ -20,7 +20,7 @@ def kept(
 ) -> int:
     """Slices kept of an object of these sections, the first of which is the one it was marked on."""
     first, *others = (int(area) for area in areas)
-    ends = Ends(first, OWN, largest, open_end)
+    ends = Ends(first, OWN, largest, open_end=open_end)
     for area in others:
         ends.add(SliceFacts(area, 0.8, looks, change=0.02))
         if ends.ended:
@@ -33,6 +33,7 @@ def ball(slices: int, largest: float = 1000.0) -> list[float]:
     return [largest * (1 - (i / slices) ** 2) for i in range(slices)]
 
 
+@settings(deadline=None)  # a loaded machine may take long
 @given(slices=st.integers(5, 200), largest=st.floats(300, 20_000))
 def test_a_ball_is_followed_to_its_end_however_thin_the_slices(slices: int, largest: float) -> None:
     areas = ball(slices, largest)
@@ -41,12 +42,14 @@ def test_a_ball_is_followed_to_its_end_however_thin_the_slices(slices: int, larg
     assert kept([*areas, 0]) >= worth - stump - 1
 
 
+@settings(deadline=None)  # a loaded machine may take long
 @given(slices=st.integers(6, 150))
 def test_a_cone_is_followed_until_little_is_left(slices: int) -> None:
     areas = [2000 * (1 - i / slices) ** 2 for i in range(slices)]
     assert kept([*areas, 0]) >= sum(area >= 0.06 * 2000 for area in areas[1:])
 
 
+@settings(deadline=None)  # a loaded machine may take long
 @given(st.lists(st.floats(0.85, 1.15), min_size=3, max_size=120))
 def test_a_tube_of_uneven_width_is_followed_for_ever(widths: list[float]) -> None:
     assert kept([500 * width for width in (1, *widths)]) == len(widths)
@@ -95,6 +98,45 @@ def test_a_sudden_change_of_the_image_ends_only_what_has_become_small(area: int,
     assert not ends.ended
     ends.add(SliceFacts(area, 0.8, OWN - 1.2, 0.05))
     assert ends.ended is ended
+
+
+def told(looks: list[float], changes: list[float], usual: float | None = None) -> Ends:
+    """An object of one size, of slices that look like this and change so much."""
+    ends = Ends(500, OWN, usual=usual)
+    for one, change in zip(looks, changes, strict=True):
+        ends.add(SliceFacts(500, 0.9, one, change))
+        if ends.ended:
+            break
+    return ends
+
+
+ALIKE_BEHIND_A_WALL = ([OWN] * 6 + [0.8, 0.7, 1.2, OWN, OWN], [0.02] * 6 + [0.04, 0.06, 0.03, 0.02, 0.02])
+
+
+def test_what_looks_alike_behind_a_wall_is_another_object() -> None:
+    assert told(*ALIKE_BEHIND_A_WALL).kept == 7
+
+
+def test_a_change_of_the_image_alone_is_no_wall() -> None:
+    looks, changes = ALIKE_BEHIND_A_WALL
+    assert told([OWN] * len(looks), changes).kept == len(looks)
+
+
+def test_what_goes_on_looking_less_alike_is_no_wall() -> None:
+    looks, changes = ALIKE_BEHIND_A_WALL
+    assert told([*looks[:7], *[0.7] * 4], changes).kept == len(looks)
+
+
+def test_where_the_image_always_changes_a_wall_takes_more() -> None:
+    looks, changes = ALIKE_BEHIND_A_WALL
+    assert told(looks, [0.04 if one == 0.02 else one for one in changes]).kept == len(looks)
+
+
+def test_how_the_image_changes_where_an_object_was_marked_tells_a_wall_on_uneven_ground() -> None:
+    looks, changes = ALIKE_BEHIND_A_WALL
+    uneven = [0.04] * 6 + changes[6:]
+    assert told(looks, uneven).kept == len(looks)
+    assert told(looks, uneven, usual=0.015).kept == 7
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from napari_medtransformer.prompting.masks import PackedMask, unpacked
 from napari_medtransformer.prompting.model_prompts import logits_of
 from napari_medtransformer.prompting.predictor import Prediction
 from napari_medtransformer.prompting.prompts import Prompt, SliceKey
-from napari_medtransformer.prompting.propagation_walk import ABSENT_LOGIT, Followed, walk
+from napari_medtransformer.prompting.propagation_walk import ABSENT_LOGIT, Followed, marked_on, walk
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
 
 
@@ -95,14 +95,14 @@ def follow(
     the Result.
     """
     ends = [{span.start - 1, span.stop} & seeds.keys() for span in spans]
-    # How large the object is elsewhere tells where it ends.
+    # How large the object is elsewhere, and what it looks like there, tell where it ends.
     wanted = set(seeds) if any(len(known) == 1 for known in ends) else set().union(*ends)
     predicted: dict[int, Outcome] = {}
     for index in sorted(wanted):
         yield Progress(len(predicted), None, f"slice {index}, as prompted")
         predicted[index] = slices.predict(Request(SliceKey(object_id, axis, index), seeds[index].prompts), levels=True)
     starts = {index: _chosen(outcome.prediction, seeds[index]) for index, outcome in predicted.items()}
-    largest = max((int(np.count_nonzero(logits > 0)) for logits in starts.values()), default=0)
+    marked = marked_on(slices, axis, starts)
     done = len(starts)
     masks: dict[int, PackedMask] = {}
 
@@ -114,7 +114,7 @@ def follow(
         below, above = span.start - 1, span.stop
         if below not in starts or above not in starts:
             start, indices = (below, span) if below in starts else (above, span[::-1])
-            found = yield from walk(slices, axis, start, starts[start], indices, done=done, largest=largest)
+            found = yield from walk(slices, axis, start, starts[start], indices, done=done, marked=marked)
             done += len(found)
             for index, one in found.items():
                 yield Partial(reached(index, one.logits(), one.score))

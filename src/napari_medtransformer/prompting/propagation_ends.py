@@ -1,9 +1,9 @@
 """Where an object ends while it is followed from slice to slice: judged from its sizes, its looks and its overlap.
 
 No rule asks how sure the network is, as that differs from one training to the next. An end is often known only some
-slices later: what goes on behind a waist, or does not narrow any more where ends narrow ever faster, was something
-else from the waist on. Numbers were chosen on 31 objects of a CT, an MR of the abdomen and five of the hippocampus;
-docs/benchmarks.md tells how they do.
+slices later: what goes on behind a waist or a wall, or does not narrow any more where ends narrow ever faster, was
+something else from there on. Numbers were chosen on 31 objects of a CT, an MR of the abdomen and five of the
+hippocampus; docs/benchmarks.md tells how they do.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ _WIDER_BY = 0.1  # … and by that share of the largest area, is two objects
 _TIP = 0.35  # of the largest area: so much narrower, an object is about to end, …
 _PATIENCE = 2.0  # … and should halve again within that many times the slices in which it halved last, …
 _PATIENCE_SLICES = 2  # … and these
+_WALL = 2.5  # times the usual change of the image, and the most of five slices: …
+_WALL_LOOKS = 0.3  # … looking so much less like the object than it did …
+_BEFORE = 6  # … on the slices before, …
+_BEHIND = 0.6  # … a wall, if the image behind it changes by less than that share of it …
+_BEHIND_LOOKS = 0.2  # … and looks more like the object again
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,21 @@ class SliceFacts:
 class Ends:
     """Told slice after slice; `ended` says that there is nothing more to follow, `kept` how many slices were it.
 
-    area: pixels of the mask that it is followed from. looks: there, as in SliceFacts. largest: pixels of the largest
-    mask known of the object, on any slice. open_end: False between two prompted slices, where the object is known to go
-    on: then only what cannot be followed any further ends it.
+    area: pixels of the mask that it is followed from. looks: what it looks like where it was marked, as in SliceFacts.
+    largest: pixels of the largest mask known of the object, on any slice. usual: how much the image changes where it
+    was marked; None if too little was marked to say. open_end: False between two prompted slices, where the object is
+    known to go on: then only what cannot be followed any further ends it.
     """
 
-    def __init__(self, area: int, looks: float, largest: int = 0, open_end: bool = True) -> None:
+    def __init__(
+        self, area: int, looks: float, largest: int = 0, usual: float | None = None, open_end: bool = True
+    ) -> None:
         self._areas = [area]
         self._largest = max(area, largest)
         self._changes: list[float] = []
+        self._seen: list[float] = []  # what each slice looked like
+        self._walls: list[int] = []  # slices that may be one
+        self._usual = usual
         self._looks = looks
         self._open = open_end
         self.ended = False
@@ -73,6 +84,7 @@ class Ends:
             self.ended = True
             return
         self._changes.append(facts.change)
+        self._seen.append(facts.looks)
         self.kept += 1
         since = self._ended_at() if self._open else None
         if since is not None:
@@ -82,8 +94,7 @@ class Ends:
         """Whether this very slice holds the object no more."""
         share = facts.area / self._largest
         less = self._looks - facts.looks
-        usual = np.median(self._changes[-_CHANGES:]) if self._changes else facts.change
-        changed = facts.change > _CHANGED * max(_LEAST_CHANGE, float(usual))
+        changed = facts.change > _CHANGED * self._usual_change(len(self._changes), facts.change)
         return (
             share < _STUMP
             or (facts.looks < _UNLIKE and less > _LESS_LIKE)
@@ -93,8 +104,36 @@ class Ends:
     def _ended_at(self) -> int | None:
         """After how many slices the object had ended already, seen from now; None while it goes on."""
         areas = np.array(self._areas)
-        waist = _waist(areas, self._largest)
-        return _blunt_tip(areas, self._largest) if waist is None and areas[-1] < _TIP * self._largest else waist
+        known = [_waist(areas, self._largest), self._wall()]
+        if known == [None, None] and areas[-1] < _TIP * self._largest:
+            known.append(_blunt_tip(areas, self._largest))
+        return min((at for at in known if at is not None), default=None)
+
+    def _wall(self) -> int | None:
+        """After how many slices there was a wall, behind which lies something that looks alike."""
+        if self._is_wall(len(self._changes) - 3):
+            self._walls.append(len(self._changes) - 3)
+        for at in self._walls:
+            low = min(self._seen[at - 1 : at + 2])
+            calm = min(self._changes[at + 1 :]) < _BEHIND * self._changes[at]
+            if calm and max(self._seen[at + 1 :]) > low + _BEHIND_LOOKS:
+                return at
+        return None
+
+    def _is_wall(self, at: int) -> bool:
+        """Whether the image changes much at a slice, and looks less like the object there."""
+        if at < 2:
+            return False
+        change = self._changes[at]
+        most = change == max(self._changes[at - 2 : at + 3]) and change > _WALL * self._usual_change(at, change)
+        before = self._seen[max(0, at - _BEFORE) : at - 1]
+        return most and float(np.median(before)) - min(self._seen[at - 1 : at + 2]) > _WALL_LOOKS
+
+    def _usual_change(self, before: int, otherwise: float) -> float:
+        """By how much the image usually changes, told by the slices before one and by where the object was marked."""
+        recent = self._changes[max(0, before - _CHANGES) : before]
+        usual = float(np.median(recent)) if recent else otherwise
+        return max(_LEAST_CHANGE, usual if self._usual is None else min(usual, self._usual))
 
 
 def _waist(areas: np.ndarray, largest: int) -> int | None:

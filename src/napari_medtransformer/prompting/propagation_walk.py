@@ -9,7 +9,7 @@ touches the object.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,18 @@ _NECK = 0.3  # of the object's inner radius: what hangs on by a neck of no more 
 _NECK_MM = 7.5  # … or of twice that, if that is less
 _FINE_PIXELS = 160  # masks wider than that are measured on every second pixel, or third …
 ABSENT_LOGIT = -6.0  # of what was not looked at, and of a slice that one direction of two did not reach
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What all prompted slices say of the object. largest: pixels of the largest mask. looks, usual: see Ends.
+
+    looks and usual are None where there is one prompted slice only: it knows no better than the slice followed from.
+    """
+
+    largest: int = 0
+    looks: float | None = None
+    usual: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +72,22 @@ def walk(
     indices: range,
     *,
     done: int = 0,
-    largest: int = 0,
+    marked: Marked | None = None,
     open_end: bool = True,
 ) -> Generator[Progress, None, dict[int, Followed]]:
     """Follow the object slice after slice until it ends; returns the slices that hold it.
 
-    logits: (H, W), of the slice `start` that it begins at. done: slices already followed, for Progress. largest,
-    open_end: see Ends.
+    logits: (H, W), of the slice `start` that it begins at. done: slices already followed, for Progress. open_end: see
+    Ends.
     """
     followed: dict[int, Followed] = {}
     if not (logits > 0).any():
         return followed
     mask = logits > 0
     appearance = Appearance(without_noise(slices.image(axis, start)), mask)
-    ends = Ends(int(np.count_nonzero(mask)), appearance.own, largest, open_end)
+    known = marked or Marked()
+    looks = appearance.own if known.looks is None else known.looks
+    ends = Ends(int(np.count_nonzero(mask)), looks, known.largest, known.usual, open_end)
     voice = Voice(slices, axis, start, logits)
     before, last = logits_from_levels(rounded_levels(logits)), start
     for index in indices:
@@ -88,6 +102,22 @@ def walk(
         before, last = found.logits(), index
         voice.tell(before)
     return dict(list(followed.items())[: ends.kept])
+
+
+def marked_on(slices: SliceModel, axis: int, starts: Mapping[int, np.ndarray]) -> Marked:
+    """What the prompted slices say of the object. starts: (H, W) logits by slice index."""
+    masks = {index: logits > 0 for index, logits in starts.items() if (logits > 0).any()}
+    largest = max((int(np.count_nonzero(mask)) for mask in masks.values()), default=0)
+    if len(masks) < 2:
+        return Marked(largest)
+    looks, changes = [], []
+    for index, mask in masks.items():
+        image = without_noise(slices.image(axis, index))
+        looks.append(Appearance(image, mask).own)
+        for beside in (index - 1, index + 1):
+            if 0 <= beside < slices.volume.shape[axis]:
+                changes.append(float(np.abs(image - without_noise(slices.image(axis, beside)))[mask].mean()))
+    return Marked(largest, float(np.median(looks)), float(np.median(changes)) if changes else None)
 
 
 def _next(
