@@ -51,6 +51,7 @@ def window(layer: Any) -> tuple[Any, Any, Callable[[Callable[[], bool]], None]]:
             if time.monotonic() > end:
                 raise TimeoutError(f"not there after {PATIENCE_S:.0f} s")
             QApplication.processEvents()
+            time.sleep(0.0005)  # an event loop waits, too: a core kept busy here would be missing where maps are drawn
 
     return viewer, controller, until
 
@@ -99,11 +100,12 @@ def live(model_name: str, weights: str | None, side: int, site: str) -> dict[str
     until(lambda: state.seen is not None and controller.queue.pending == 0)
     state.choose_site(site, "0")
     until(lambda: state.site == site and controller.queue.pending == 0)
-    tokens = int(state.inspection.site(site).query_grid.n_tokens)
+    asked = state.inspection.site(site)
+    place = {"site": site, "kind": asked.kind, "tokens": int(asked.query_grid.n_tokens), "heads": asked.heads}
     found = follow_the_cursor(viewer, controller, until)
     viewer.close()
     controller.queue.wait()
-    return {"tokens": tokens} | found
+    return place | found
 
 
 def live_tiny() -> dict[str, Any]:

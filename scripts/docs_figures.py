@@ -36,7 +36,8 @@ logger = logging.getLogger("docs_figures")
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
 CLICK_MODEL, SWIN_MODEL = "medt-click-tiny", "medt-hippocampus"
 DOTS_PER_INCH = 130
-COLOURS = 256  # a palette keeps the pictures small
+COLOURS, MAX_BYTES = 256, 380_000
+"""Of a picture that would be larger: its palette."""
 
 
 def main() -> int:
@@ -135,8 +136,11 @@ def save(name: str, figure: Figure) -> None:
     """Write a figure to docs/images/attention-NAME.png."""
     path = write_figure(figure, FOLDER / f"attention-{name}.png", dots_per_inch=DOTS_PER_INCH)
     with Image.open(path) as picture:
-        smaller = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    smaller.save(path, optimize=True)
+        colours = picture.convert("RGB")
+    colours.save(path, optimize=True)
+    if path.stat().st_size > MAX_BYTES:  # dithered: steps in a colour bar would be read as steps of attention
+        palette = colours.quantize(COLOURS)
+        colours.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
     logger.info("%s, %d kB", path.relative_to(FOLDER.parents[1]), path.stat().st_size // 1000)
 
 

@@ -16,6 +16,7 @@ from napari_medtransformer.files import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import AbstractPathEffect
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -139,7 +140,8 @@ def _draw_scale_bar(axis: Axes, width_mm: float, height_mm: float) -> None:
     length = scale_bar_mm(width_mm)
     left, low = 0.05 * width_mm, 0.95 * height_mm
     axis.plot([left, left + length], [low, low], color="white", linewidth=2.5, solid_capstyle="butt")
-    axis.text(left, low - 0.02 * height_mm, f"{length:g} mm", color="white", fontsize=6, va="bottom", ha="left")
+    where = (left, low - 0.02 * height_mm)
+    axis.text(*where, f"{length:g} mm", color="white", fontsize=6, va="bottom", ha="left", path_effects=_outlined())
 
 
 def _draw_letters(axis: Axes, letters: tuple[tuple[str, str], tuple[str, str]]) -> None:
@@ -151,4 +153,14 @@ def _draw_letters(axis: Axes, letters: tuple[tuple[str, str], tuple[str, str]]) 
         (right, 0.99, 0.5, "right", "center"),
     )
     for letter, x, y, horizontal, vertical in places:
-        axis.text(x, y, letter, color="white", fontsize=7, ha=horizontal, va=vertical, transform=axis.transAxes)
+        axis.text(
+            x, y, letter, color="white", fontsize=7, ha=horizontal, va=vertical, transform=axis.transAxes,
+            path_effects=_outlined(),
+        )  # fmt: skip
+
+
+def _outlined() -> list[AbstractPathEffect]:
+    """A dark edge about white letters, which bright bone would swallow."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.6, foreground="black")]

@@ -72,8 +72,10 @@ def draw_positions(views: Sequence[tuple[str, PositionView]], encoding: Position
     figure, axes, below = _figure(1, len(views), (2.9, 2.9), caption, wider=0.3)
     for i, (panel, (title, view)) in enumerate(zip(axes.flat, views, strict=True)):
         low, high = view.limits
+        # A grid of places keeps its proportions, a long table of numbers fills its panel.
+        aspect = "equal" if 0.5 <= view.values.shape[0] / view.values.shape[1] <= 2 else "auto"
         shown = panel.imshow(
-            view.values, cmap="RdBu_r" if view.signed else "viridis", vmin=low, vmax=high, aspect="auto"
+            view.values, cmap="RdBu_r" if view.signed else "viridis", vmin=low, vmax=high, aspect=aspect
         )
         panel.set_title(f"{chr(ord('a') + i)}  {title}", fontsize=8)
         panel.set_xticks([])
@@ -111,7 +113,7 @@ def draw_change(inspection: Inspection, effects: Mapping[str, ObjectEffect], cap
     """
     height_mm, width_mm = (n * mm for n, mm in zip(inspection.image.shape, inspection.spacing_mm, strict=True))
     lines = 1 + max(title.count("\n") for title in effects)
-    size = (2.6, 2.6 * height_mm / width_mm + 0.15 + 0.15 * lines)
+    size = (2.6, 2.6 * height_mm / width_mm + 0.2 + 0.2 * lines)
     figure, axes, below = _figure(1, len(effects) + 1, size, caption)
     first = next(iter(effects.values()))
     panels: list[tuple[str, list[tuple[np.ndarray, Any]]]] = [("whole model", [(first.whole, (0.25, 0.71, 1.0))])]

@@ -94,6 +94,7 @@ class SessionController(QObject):
         self._current: Workspace | None = None
         self._closed = False
         self._users = 0
+        self._docks: weakref.WeakSet[QObject] = weakref.WeakSet()
         self._canvas = CanvasTools(viewer, self)
         self._canvas.allow_double_click_zoom(False)
         viewer.layers.events.removed.connect(self._on_layer_removed)
@@ -102,6 +103,7 @@ class SessionController(QObject):
     def attach(self, dock: QObject) -> None:
         """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
         self._users += 1
+        self._docks.add(dock)
         controller = weakref.ref(self)
         dock.destroyed.connect(lambda: (c := controller()) is not None and c._dock_gone())
 
@@ -321,12 +323,18 @@ class SessionController(QObject):
                 warn("That click lies outside the image; nothing was added.")
             return
         self.hover.clear()
-        if self.tool is Tool.POINT:
+        if self.tool is not Tool.POINT:
+            self.gestures.click(point, other_sign)
+        elif not self._clicks_only_ask:
             positive = self.positive != other_sign
             self.prompting.add(PointPrompt(point.position_zyx, positive, self._current.current_object, point.axis))
-        else:
-            self.gestures.click(point, other_sign)
         self.queried.emit(point, False)
+
+    @property
+    def _clicks_only_ask(self) -> bool:
+        """Whether a click is for the automatic model that is looked into, and there is no dock to see a prompt in."""
+        prompted = any(getattr(dock, "gives_prompts", False) for dock in self._docks)
+        return self.attention.inspected.is_automatic and not prompted
 
     def hovered(self, point: SlicePoint | None) -> None:
         """The mouse moved while somebody follows it."""

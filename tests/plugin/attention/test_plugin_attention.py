@@ -174,6 +174,20 @@ def test_the_dock_opened_alone_takes_the_image_and_the_bundled_model(open_desk, 
     assert dock.look.heads.count() == desk.controller.attention.answer.heatmap.heads + 2
 
 
+def test_how_the_map_is_drawn_can_be_chosen_before_the_first_click(open_desk, torso, liver) -> None:
+    desk = open_desk(torso())
+    dock = AttentionDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(dock, name="Attention", area="bottom")
+    dock.look.smooth.click()
+    dock.look.grid.click()
+    desk.show(liver)
+    desk.prompt(liver)
+    desk.wait()
+    state = desk.controller.attention
+    np.testing.assert_array_equal(np.squeeze(state.layers.heat.data), state.answer.on_pixels(state.head, smooth=False))
+    assert "attention outline" in desk.viewer.layers
+
+
 def test_hiding_the_map_takes_its_layers_away_and_showing_brings_them_back(asked) -> None:
     desk, dock = asked()
     layers = desk.viewer.layers

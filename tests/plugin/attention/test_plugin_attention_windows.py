@@ -12,6 +12,7 @@ from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.attention.words import target_share
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.layers import image_layer
+from napari_medtransformer.plugin.prompts.dock import PromptDock
 from napari_medtransformer.segmentation import segment
 from napari_medtransformer.volumes import read_labels, read_volume
 from napari_medtransformer.volumes.sample_data import sample_path
@@ -177,3 +178,26 @@ def test_a_model_that_sees_the_patient_turned_is_looked_into_where_the_patient_w
     # tokens of 2 voxels
     assert (np.abs(np.asarray(peak) - zyx) <= 2).all(), (peak, zyx)
     assert values.max() > 5 * np.median(values)
+
+
+def test_a_click_asks_the_automatic_model_and_marks_nothing_until_a_prompt_dock_is_open(looking, anterior) -> None:
+    desk, _dock = looking
+    z, y, x = anterior
+    desk.click(desk.controller.layer, (z, y + 2, x))
+    desk.wait()
+    assert desk.controller.attention.answer.query.zyx == pytest.approx((z, y + 2, x), abs=0.6)
+    assert not desk.controller.session.prompts
+    desk.viewer.window.add_dock_widget(PromptDock(desk.viewer), name="Prompt")
+    desk.wait()
+    desk.click(desk.controller.layer, (z, y, x + 2))
+    desk.wait()
+    assert len(desk.controller.session.prompts) == 1
+
+
+def test_a_map_of_a_volume_is_coloured_up_to_the_maximum_of_the_slice_that_was_asked(looking) -> None:
+    desk, _dock = looking
+    state = desk.controller.attention
+    heat, (axis, index) = state.layers.heat, state.where
+    here, everywhere = np.take(heat.data, index, axis).max(), heat.data.max()
+    assert 0 < here < everywhere
+    assert heat.contrast_limits[1] == pytest.approx(here, rel=1e-3)

@@ -326,9 +326,15 @@ def lines_of(heat: SliceHeat, style: HeatStyle) -> tuple[np.ndarray, list[str]]:
 
 
 def limits_of(values: np.ndarray, heat: SliceHeat, style: HeatStyle) -> tuple[float, float]:
-    """Contrast limits of a map; the percentile is that of a sample of its values, evenly spread."""
+    """Contrast limits of a map; the percentile is that of a sample of its values, evenly spread.
+
+    A map of a volume is coloured as its thumbnails are, up to the maximum of the slice that was asked: one that is
+    many times larger somewhere else would leave nothing to be seen where people look.
+    """
     if heat.signed:
         return signed_limits(values)
+    if heat.solid is not None and heat.values.any():
+        values = heat.values
     steps = [max(1, n // SAMPLED) for n in values.shape]
     low, _ = limits(values[tuple(slice(step // 2, None, step) for step in steps)], style.percentile)
     high = float(values.max())

@@ -223,7 +223,7 @@ class LookTab(QWidget):
             widget.setVisible(self.shows_matrix)
         self.smooth.setChecked(state.style.smooth)
         for widget in (self.colours, self.blend, self.smooth, self.opacity, self.threshold, self.contour):
-            widget.setEnabled(state.seen is not None and state.shown)
+            widget.setEnabled(state.shown)  # before the first click too: how it will be drawn
 
     def refresh_matrix(self) -> None:
         """Show what every site answered."""

@@ -34,6 +34,8 @@ REFRESH_DELAY_MS = 15
 class PromptDock(QWidget):
     """A face of the viewer's SessionController; holds no state of its own."""
 
+    gives_prompts = True  # clicks are prompts while this dock is open, whatever else they ask
+
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         viewer = real_viewer(napari_viewer)
