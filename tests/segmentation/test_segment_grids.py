@@ -12,6 +12,8 @@ import torch
 from automatic_models import make_card, make_model, swin_network
 
 import napari_medtransformer as nmt
+from napari_medtransformer.progress import Partial
+from napari_medtransformer.segmentation import landing
 from napari_medtransformer.segmentation.model_grid import between, model_grid
 from napari_medtransformer.volumes import Volume
 
@@ -93,6 +95,20 @@ def test_slabs_arrive_complete_and_cover_the_volume_once(threshold_model, noise)
         for slab in slabs:
             place = tuple(slice(a, b) for a, b in zip(slab.start, slab.stop))
             np.testing.assert_array_equal(slab.labels, result.labels[place])
+
+
+def test_a_row_that_takes_long_to_read_back_is_handed_out_some_planes_at_a_time(
+    threshold_model, noise, monkeypatch
+) -> None:
+    model = threshold_model(spacing_mm=(1.3, 1.3, 1.3))
+    whole = nmt.segment(model, noise)
+    rows = sum(isinstance(step, Partial) for step in nmt.segment_steps(model, noise))
+    monkeypatch.setattr(landing, "_CHUNK_BYTES", 1)  # a plane at a time
+    slabs = [step.value for step in nmt.segment_steps(model, noise) if isinstance(step, Partial)]
+    assert len(slabs) == max(noise.shape) > rows
+    for slab in slabs:
+        place = tuple(slice(a, b) for a, b in zip(slab.start, slab.stop))
+        np.testing.assert_array_equal(slab.labels, whole[place])
 
 
 @pytest.mark.parametrize("spacing_mm", [None, (1.5, 0.8, 1.0)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,22 +66,21 @@ class DirectLanding:
     order: tuple[int, int, int]
     outcome: Outcome
 
-    def add(self, block: FinishedBlock) -> Box | None:
-        """Write a block. Returns the native voxels that are complete, axes in `order`, at the end of a line."""
+    def add(self, block: FinishedBlock) -> Iterator[Box]:
+        """Write a block. Yields the native voxels that are complete, axes in `order`, at the end of a line."""
         axes = [self.grid.axes[axis] for axis in self.order]
         starts = [max(a.first + at, a.start) for a, at in zip(axes, block.start)]
         stops = [min(a.first + at, a.stop) for a, at in zip(axes, block.stop)]
         line_ends = block.stop[2] == axes[2].length
         if any(a >= b for a, b in zip(starts[:2], stops[:2])):
-            return None
+            return
         if starts[2] < stops[2]:
             cut = tuple(slice(a - m.first - s, b - m.first - s) for a, b, m, s in
                         zip(starts, stops, axes, block.start))  # fmt: skip
             sums = block.sums[(slice(None), *cut)]
             self.outcome.write(_means(sums) if self.outcome.wants_means else sums[:-1], starts, self.order)
-        if not line_ends:
-            return None
-        return (starts[0], starts[1], axes[2].start), (stops[0], stops[1], axes[2].stop)
+        if line_ends:
+            yield (starts[0], starts[1], axes[2].start), (stops[0], stops[1], axes[2].stop)
 
 
 @dataclass(eq=False)
@@ -95,8 +94,11 @@ class ResampledLanding:
     _slab_first: int = field(default=0, init=False)  # the first plane of the slab, among those that windows cover
     _next: int = field(default=-1, init=False)  # the native plane that comes next
 
-    def add(self, block: FinishedBlock) -> Box | None:
-        """Take a block. Returns the native voxels that are complete, axes in `order`, at the end of a row."""
+    def add(self, block: FinishedBlock) -> Iterator[Box]:
+        """Take a block. Yields the native voxels that are complete, axes in `order`, at the end of a row.
+
+        Some planes at a time: reading back a row of a large volume takes seconds, and somebody may want to leave.
+        """
         slow, *across = (self.grid.axes[axis] for axis in self.order)
         means = _means(block.sums)
         slab = self._slab_of(block, means, (across[0].length, across[1].length))
@@ -104,14 +106,14 @@ class ResampledLanding:
         planes = slice(block.start[0] - self._slab_first, block.stop[0] - self._slab_first)
         slab[(slice(None), planes, *place[1:])] = means
         if block.stop[1] < across[0].length or block.stop[2] < across[1].length:
-            return None
+            return
         first = self._next if self._next >= 0 else slow.start
         last = self._last_plane(slow, block.stop[0])
         if last < first:
-            return None
-        self._read_back(slab, slow, across, first, last)
+            return
         self._next = last + 1
-        return (first, across[0].start, across[1].start), (last + 1, across[0].stop, across[1].stop)
+        for begin, end in self._read_back(slab, slow, across, first, last):
+            yield (begin, across[0].start, across[1].start), (end, across[0].stop, across[1].stop)
 
     def _slab_of(self, block: FinishedBlock, means: Tensor, across: tuple[int, int]) -> Tensor:
         """The planes of the block's row, and before them the last ones before it, for reading back."""
@@ -132,16 +134,20 @@ class ResampledLanding:
         furthest = slow.taps(np.arange(slow.start, slow.stop)).index.max(axis=1)
         return slow.start + int(np.searchsorted(furthest, finished, side="left")) - 1
 
-    def _read_back(self, slab: Tensor, slow: AxisMap, across: Sequence[AxisMap], first: int, last: int) -> None:
-        """Labels of the native planes [first, last], some at a time."""
+    def _read_back(
+        self, slab: Tensor, slow: AxisMap, across: Sequence[AxisMap], first: int, last: int
+    ) -> Iterator[tuple[int, int]]:
+        """Labels of the native planes [first, last], some at a time: yields which, half-open."""
         rows, columns = (axis.taps(np.arange(axis.start, axis.stop)) for axis in across)
         plane_bytes = 4 * len(slab) * math.prod(axis.stop - axis.start for axis in across)
         step = max(1, _CHUNK_BYTES // plane_bytes)
         for begin in range(first, last + 1, step):
-            planes = slow.taps(np.arange(begin, min(begin + step, last + 1)))
+            end = min(begin + step, last + 1)
+            planes = slow.taps(np.arange(begin, end))
             means = between(slab, 1, Taps(planes.index - self._slab_first, planes.weights))
             means = between(between(means, 2, rows), 3, columns)
             self.outcome.write(means, (begin, across[0].start, across[1].start), self.order)
+            yield begin, end
 
 
 def _means(sums: Tensor) -> Tensor:

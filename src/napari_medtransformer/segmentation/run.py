@@ -103,11 +103,10 @@ class Run:
                     yield from self._wait(future, done)
                 while forward.said:
                     yield said(messages, forward.said.pop(0), done, self.windows)
-                boxes = self._land(landing, sums, places, None if future is None else future.result())
+                for box in self._land(landing, sums, places, None if future is None else future.result()):
+                    yield Partial(self._slab(*box))
                 future = None  # it holds a window's logits, which the next pass has better use for
                 done += len(places)
-                for box in boxes:
-                    yield Partial(self._slab(*box))
                 yield Progress(done, self.windows, f"window {done} of {self.windows}")
                 if current is None:
                     current = next(batches, None)
@@ -117,16 +116,17 @@ class Run:
 
     def _land(
         self, landing: DirectLanding | ResampledLanding, sums: OverlapAdd, places: Places, found: Tensor | None
-    ) -> list[Box]:
-        """Add windows to the sums. Returns the bounds of what is complete now, axes in order of work."""
-        boxes = []
-        with torch.inference_mode():  # never across a yield: the mode belongs to the thread
-            for place, row in places:
+    ) -> Iterator[Box]:
+        """Add windows to the sums. Yields the bounds of what is complete by then, axes in order of work."""
+        for place, row in places:
+            with torch.inference_mode():  # never across a yield: the mode belongs to the thread
                 block = self._air(sums) if row is None or found is None else found[row]
-                box = landing.add(sums.add(place, block.permute(0, *(axis + 1 for axis in self._order))))
-                if box is not None:
-                    boxes.append(box)
-        return boxes
+                finished = landing.add(sums.add(place, block.permute(0, *(axis + 1 for axis in self._order))))
+                box = next(finished, None)
+            while box is not None:
+                yield box
+                with torch.inference_mode():
+                    box = next(finished, None)
 
     def _check_memory(self) -> None:
         """Raise OutOfMemory if a window larger than the card's cannot fit, by estimate.

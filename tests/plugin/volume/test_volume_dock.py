@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QAbstractButton, QApplication, QFileDialog
@@ -124,6 +125,9 @@ def test_over_labels_drawn_on_a_ct_the_readout_has_label_and_hounsfield_units() 
     assert readout(drawn, drawn.data_to_world((60, 50, 70)), [1, 2], 3).endswith(f"· label 3 · {value} HU")
     assert readout(drawn, drawn.data_to_world((60, 50, 71)), [1, 2], 3).split(" · ")[-2] == "no label"
     assert readout(drawn, drawn.data_to_world((60, -50, 70)), [1, 2], 3) == ""
+    # a label that an object of the Prompt dock stands for is drawn as nothing, and not told either
+    drawn.colormap = DirectLabelColormap(color_dict={None: "red", 0: "transparent", 3: (1.0, 0.0, 0.0, 0.0)})
+    assert readout(drawn, drawn.data_to_world((60, 50, 70)), [1, 2], 3).endswith(f"· no label · {value} HU")
 
 
 def test_presets_set_the_contrast_limits_and_the_fields_show_them(docked) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, slice_point
 from napari_medtransformer.plugin.layers import FRAME_KEY, VOLUME_KEY
@@ -152,11 +153,17 @@ def _number(value: Any) -> str:
 
 
 def _label(layer: Labels, number: int) -> str:
-    """A label's number, and its name where the layer has one."""
-    if number == 0:
+    """A label's number, and its name where the layer has one; one that is drawn as nothing is none."""
+    if number == 0 or _is_transparent(layer, number):
         return "no label"
     features = layer.features
     if not {"index", "name"} <= set(features):
         return f"label {number}"
     names = features["name"][features["index"] == number]
     return f"label {number} {names.iloc[0] if len(names) else ''}".rstrip()
+
+
+def _is_transparent(layer: Labels, number: int) -> bool:
+    """Whether a label's own colour hides it: objects of the Prompt dock stand for it now."""
+    colours = layer.colormap.color_dict if isinstance(layer.colormap, DirectLabelColormap) else {}
+    return number in colours and float(colours[number][3]) == 0
