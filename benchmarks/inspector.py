@@ -118,6 +118,32 @@ def live_sam() -> dict[str, Any]:
     return live("sam-vit-b", "random", SAM_SIDE, "encoder.5")
 
 
+def live_bare() -> dict[str, Any]:
+    """napari alone with a slice and a map over it, as large as `live-tiny` draws them: what no plugin can exceed."""
+    import napari
+    from live_heatmap import bare_napari
+    from qtpy.QtWidgets import QApplication
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1600, 1000)
+    viewer.add_layer(sam_layer(512))
+    values = np.random.default_rng(1).random((1, 512, 512), dtype=np.float32)
+    over = viewer.add_image(values, scale=(3.0, 0.7, 0.7), blending="translucent_no_depth", colormap="inferno")
+    viewer.dims.set_point(0, 0.0)
+
+    def until(done: Callable[[], bool]) -> None:
+        while not done():
+            QApplication.processEvents()
+            time.sleep(0.0005)
+
+    for _ in range(50):
+        QApplication.processEvents()
+        time.sleep(0.01)
+    found = bare_napari(viewer, over, until)
+    viewer.close()
+    return found
+
+
 def memory() -> dict[str, Any]:
     """What is resident beyond a plain encoding while every site of SAM ViT-B at 1024² is asked, from Python."""
     from napari_medtransformer.attention.probe import AttentionProbe
@@ -231,6 +257,7 @@ def ranking() -> dict[str, Any]:
 CASES = {
     "live-tiny": live_tiny,
     "live-sam": live_sam,
+    "live-bare": live_bare,
     "memory": memory,
     "memory-dock": memory_dock,
     "ranking": ranking,

@@ -107,3 +107,25 @@ def follow_the_cursor(viewer: Any, controller: Any, until: Callable[[Callable[[]
         "heartbeat_worst_ms": round(float(gaps.max()), 1),
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def bare_napari(viewer: Any, layer: Any, until: Callable[[Callable[[], bool]], None]) -> dict[str, Any]:
+    """Frames of a window without any of ours, in which nothing but an image layer's values changes."""
+    canvas, seen = viewer.window._qt_viewer.canvas, {"frames": 0, "swapped": 0}
+    canvas._scene_canvas.events.draw.connect(lambda event: seen.update(frames=seen["frames"] + 1), position="last")
+    canvas.native.frameSwapped.connect(lambda: seen.update(swapped=seen["frames"]))
+    values = np.array(layer.data)
+    begun, window, step = time.perf_counter(), time.thread_time(), 0
+    while time.perf_counter() - begun < ALONE_S:
+        step += 1
+        layer.data[...] = values * np.float32(1 - 0.2 * (step % 2))
+        now = seen["frames"]
+        layer.refresh(extent=False, thumbnail=False, highlight=False)
+        until(lambda now=now: seen["swapped"] > now)
+    took, window = time.perf_counter() - begun, time.thread_time() - window
+    return {
+        "canvas": [int(n) for n in canvas.size[::-1]],
+        "frames_per_second": round(step / took, 1),
+        "window_cpu_ms": round(1000 * window / step, 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
