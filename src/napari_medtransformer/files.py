@@ -10,7 +10,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.errors import CannotWrite, in_words
+
+
+def file_to_write(path: str | os.PathLike[str]) -> Path:
+    """`path`, if a file of that name may be written: it can be a file's, is no folder's, and its folder is there.
+
+    Raises CannotWrite.
+    """
+    try:
+        target = Path(path)
+        with suppress(FileNotFoundError, NotADirectoryError):  # a new file, or a missing folder
+            target.stat()
+    except (OSError, TypeError, ValueError) as error:  # a name too long, no permission, what is no path
+        raise CannotWrite(f"{in_words(path)} cannot be written: {error}. Choose another name.") from error
+    if not target.parent.is_dir():
+        raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
+    if target.is_dir():
+        raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
+    return target
 
 
 @contextmanager

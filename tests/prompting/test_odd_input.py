@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_medtransformer.errors import InvalidPrompt, MedTransformerError, UnsupportedVolume
+from napari_medtransformer.errors import CannotWrite, InvalidPrompt, MedTransformerError, UnsupportedVolume
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.prompting import ImagePredictor, PromptSession
 from napari_medtransformer.volumes import Volume
@@ -109,6 +109,10 @@ def test_what_a_session_cannot_take_is_one_error_and_changes_no_mask(region_mode
         lambda s: s.class_object(1, 5),
         lambda s: s.new_object(name=5),
         lambda s: s.smooth(1, sigma_mm=1e9),  # would take for ever
+        lambda s: s.import_mask(np.ones((12, 20, 26)), 1, axis=5),
+        lambda s: s.import_mask(np.full((12, 20, 26), np.nan), 1),
+        lambda s: s.import_mask([[1], [1, 2]], 1),
+        lambda s: list(s.prefetch(9, [0])),
     ],
 )
 def test_what_an_object_cannot_be_is_refused(region_model, blocks: Volume, act) -> None:
@@ -130,3 +134,17 @@ def test_numbers_of_numpy_are_kept_as_any_others(region_model, blocks: Volume, t
     np.testing.assert_array_equal(again.labels, session.labels)
     assert [type(prompt.object_id) for prompt in again.prompts.values()] == [int, int]
     assert [type(one.object_id) for one in session.objects] == [int]
+
+
+def test_a_session_works_on_a_volume(region_model, tmp_path) -> None:
+    for given in (np.zeros((12, 20, 26)), "ct.nii.gz", None):
+        with pytest.raises(UnsupportedVolume, match=r"is no Volume.*Volume\.from_array"):
+            PromptSession(region_model, given)
+
+
+def test_a_session_is_not_written_to_what_is_no_file(region_model, blocks: Volume, tmp_path) -> None:
+    session = PromptSession(region_model, blocks, window=(0.0, 100.0))
+    for path in (None, tmp_path, tmp_path / "no" / "s.medt", tmp_path / ("x" * 300)):
+        with pytest.raises(CannotWrite):
+            session.save(path)
+    assert not list(tmp_path.iterdir())

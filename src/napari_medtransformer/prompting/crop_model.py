@@ -37,7 +37,7 @@ from napari_medtransformer.prompting.prompts import (
     nearest_voxel,
 )
 from napari_medtransformer.prompting.slice_model import ModelOnVolume, Outcome, PackedPrediction, Request, SliceModel
-from napari_medtransformer.volumes.volume import Volume
+from napari_medtransformer.volumes.volume import Volume, check_volume
 
 _REMEMBERED = 2  # answers in full, for the next prompt to refine
 
@@ -183,7 +183,11 @@ def model_on_volume(
     embeddings_bytes: int,
     store: EmbeddingStore | None = None,
 ) -> SliceModel | CropModel:
-    """A promptable model at work on a volume. Raises UnsupportedModel for a model that takes no prompts."""
+    """A promptable model at work on a volume.
+
+    Raises UnsupportedModel for a model that takes no prompts, UnsupportedVolume for what is no Volume.
+    """
+    check_volume(volume)
     if isinstance(model, VolumePromptableModel):
         return CropModel(model, volume, window, embeddings_bytes, store)
     return SliceModel(model, volume, window, embeddings_bytes, store)

@@ -31,6 +31,8 @@ class FollowSteps(SessionCore):
         slices = self._slices
         if not isinstance(slices, SliceModel):
             return
+        if axis not in (0, 1, 2):
+            raise InvalidPrompt(f"slices lie across axis 0, 1 or 2 of (z, y, x), not {axis!r}.")
         wanted = [index for index in indices if 0 <= index < self.volume.shape[axis]]
         for done, index in enumerate(wanted):
             yield Progress(done, len(wanted), f"encoding slice {index}")

@@ -16,6 +16,7 @@ from napari_medtransformer.prompting.measures import ObjectStatistics, object_st
 from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.session_core import SessionCore
 from napari_medtransformer.prompting.state import SliceState
+from napari_medtransformer.volumes.numbers import numbers
 
 EditKind = Literal["fill", "smooth", "largest", "holes"]
 
@@ -121,13 +122,15 @@ class MaskSteps(SessionCore):
         mask_zyx: bool on the volume's grid; where it is empty the object's masks stay. Returns how many slices it is
         on. Raises InvalidPrompt for another shape or an empty mask.
         """
-        mask_zyx = np.asarray(mask_zyx)
+        mask_zyx = numbers(mask_zyx, "the label", InvalidPrompt)
+        if axis not in (0, 1, 2):
+            raise InvalidPrompt(f"slices lie across axis 0, 1 or 2 of (z, y, x), not {axis!r}.")
         if mask_zyx.shape != self.volume.shape:
             raise InvalidPrompt(f"a label of shape {mask_zyx.shape} does not fit the volume of {self.volume.shape}.")
         state = self.state.with_object(object_id)
         changes = {}
         for index in range(self.volume.shape[axis]):
-            on_slice = plane(mask_zyx, axis, index) != 0
+            on_slice = plane(mask_zyx, axis, index) > 0
             if on_slice.any():
                 key = SliceKey(object_id, axis, index)
                 there = self.state.slices.get(key, SliceState())

@@ -12,8 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-from napari_medtransformer.errors import CannotWrite, InvalidPrompt, InvalidSession, MedTransformerError, UnreadableFile
-from napari_medtransformer.files import replacing
+from napari_medtransformer.errors import InvalidPrompt, InvalidSession, MedTransformerError, UnreadableFile
+from napari_medtransformer.files import file_to_write, replacing
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel, model_on_volume
@@ -75,12 +75,7 @@ def write_session(
     path: str | PathLike[str], facts: SessionFacts, state: SessionState, predictions: Predictions
 ) -> None:
     """Write a session's present state and the predictions of its prompts, whole or not at all. Raises CannotWrite."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
-    if target.is_dir():
-        raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
-    with replacing(target) as stream:
+    with replacing(file_to_write(path)) as stream:
         dump_session(stream, facts, state, predictions)
 
 

@@ -19,7 +19,7 @@ from napari_medtransformer.segmentation.landing import Outcome
 from napari_medtransformer.segmentation.options import SegmentOptions
 from napari_medtransformer.segmentation.plausibility import doubts
 from napari_medtransformer.segmentation.run import FinishedSlab, Run, by, said
-from napari_medtransformer.volumes.volume import Volume
+from napari_medtransformer.volumes.volume import Volume, check_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,7 @@ def segment_steps(model: AutomaticModel, volume: Volume, **options: Any) -> Step
     """
     chosen = SegmentOptions(**options)
     check_model(model, chosen)
+    check_volume(volume)
     if model.card.dimensions == 2 and chosen.plane == "all":
         from napari_medtransformer.segmentation.planes import voted_steps
 
@@ -82,9 +83,7 @@ def volume_logits(model: AutomaticModel, volume: Volume, **options: Any) -> np.n
 def check_model(model: AutomaticModel, chosen: SegmentOptions) -> None:
     """Whether the model segments by itself, as the options want it. Raises UnsupportedModel, InvalidOption."""
     if not isinstance(getattr(model, "card", None), ModelCard):
-        raise UnsupportedModel(
-            f"{in_words(model)} is no loaded model; load one, as by load_model('medt-hippocampus')."
-        )
+        raise UnsupportedModel(f"{in_words(model)} is no loaded model; load one, as by load_model('medt-hippocampus').")
     if model.card.task != "automatic":
         raise UnsupportedModel(
             f"{model.card.name} waits for prompts; choose an automatic model, such as medt-hippocampus."

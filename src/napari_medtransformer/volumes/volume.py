@@ -213,6 +213,15 @@ class Volume:
         return bool(np.all(point >= -0.5) and np.all(point < np.asarray(self.shape) - 0.5))
 
 
+def check_volume(given: object) -> None:
+    """Raises UnsupportedVolume, which says how to make one, for anything but a Volume."""
+    if not isinstance(given, Volume):
+        raise UnsupportedVolume(
+            f"a {type(given).__name__} is no Volume; read one by read_volume(path), or make one of an array by "
+            "Volume.from_array(array, spacing)."
+        )
+
+
 def stem(path: Path) -> str:
     """A file's name without its suffix, both of them for '.nii.gz' and '.seg.nrrd'."""
     name = path.name

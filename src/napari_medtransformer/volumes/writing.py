@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medtransformer.errors import CannotWrite, in_words
-from napari_medtransformer.files import replacing
-from napari_medtransformer.volumes.guard import one_line
+from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.files import file_to_write, replacing
 from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table
 from napari_medtransformer.volumes.numbers import numbers
 from napari_medtransformer.volumes.volume import Volume
@@ -107,13 +106,7 @@ def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[
     """`path` if its name and folder allow writing what belongs to `volume`. Raises CannotWrite."""
     if not isinstance(volume, Volume):
         raise CannotWrite(f"files are written for a Volume, as read_volume gives, not for a {type(volume).__name__}.")
-    try:
-        target = Path(path)
-        target.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # a new file, or a missing folder, of which more is said below
-    except (OSError, TypeError, ValueError) as error:  # a name too long, no permission, what is no path
-        raise CannotWrite(f"{in_words(path)} cannot be written: {one_line(error)}. Choose another name.") from error
+    target = file_to_write(path)
     if not target.name.lower().endswith(suffixes):
         raise CannotWrite(f"{target.name or target} has no suffix that can be written; use {', '.join(suffixes)}.")
     if suffixes is WRITABLE_SUFFIXES and target.name.lower().endswith(".seg.nrrd"):
@@ -122,10 +115,6 @@ def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[
         from napari_medtransformer.volumes.dicom_seg import check_dicom_seg
 
         check_dicom_seg(volume.grid)
-    if not target.parent.is_dir():
-        raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
-    if target.is_dir():
-        raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
     if volume.source is not None and target.exists() and volume.source.path.exists():
         with suppress(OSError):
             if any(target.samefile(file) for file in (volume.source.path, *volume.source.files)):
