@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, add_outer, outer_sum_into
+from napari_medtransformer.attention.bias import (
+    Bias,
+    DecomposedBias,
+    KeyTermsBias,
+    WindowBias,
+    add_outer,
+    outer_sum_into,
+)
 from napari_medtransformer.attention.policy import cpu_has, policy_for, sdpa_kernel_name
 
 # bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the
@@ -147,9 +154,7 @@ def weighs_in_bfloat16(q: Tensor) -> bool:
     return q.dtype == torch.bfloat16 and cpu_has("avx512_bf16")
 
 
-def _mixed(
-    q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], scale: float, block: Tensor, room: Tensor
-) -> Tensor:
+def _mixed(q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], scale: float, block: Tensor, room: Tensor) -> Tensor:
     """softmax(scale · q kᵀ + bias) v: both products in half precision, the bias and the softmax in float32.
 
     terms: the bias, per axis of the keys. block: (B, heads, n, *key grid) float32, overwritten. room: for as many

@@ -14,6 +14,7 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.errors import UnreadableWeights
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.card import ModelCard
+from napari_medtransformer.models.channels_last import use_channels_last
 from napari_medtransformer.volumes.intensity import Modality, apply_window, default_window
 
 _CLASSIFIER = "decode_head.classifier.weight"
@@ -29,7 +30,7 @@ class SliceSegmenter(AutomaticModel):
 
     def __init__(self, card: ModelCard, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.card = card
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.network = use_channels_last(network.to(device).eval().requires_grad_(False), axes=2)
         self.device, self.dtype = device, dtype
         self.on_encode: list[Callable[[InputPlacement], None]] = []
 
