@@ -30,10 +30,8 @@ from napari_medtransformer.progress import Progress
 
 # Numbers of the labels in sample_data/example_seg_fast_force_split.nii.gz.
 ORGANS = {"liver": 5, "spleen": 1, "right kidney": 2, "left kidney": 3, "bladder": 21}
-# No number of the rules was chosen on these.
-KEPT_APART = (
-    "heart", "vertebrae_L1", "pancreas", "hip_left", "gluteus_maximus_left", "trachea", "adrenal_gland_left"
-)  # fmt: skip
+# Looked at only after the last rules for ends were chosen.
+KEPT_APART = ("vertebrae_L1", "sacrum", "hip_left", "femur_left", "gluteus_maximus_left", "prostate", "pancreas")
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 CT = ("CT", "example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")
 MR = ("MR", "example_mr_sm.nii.gz", "example_seg_mr.nii.gz")

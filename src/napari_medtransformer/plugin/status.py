@@ -79,6 +79,18 @@ def card_tooltip(card: ModelCard) -> str:
     return f"<b>{card.title}</b><p>{card.description}</p><table>{table}</table>"
 
 
+def duration_in_words(seconds: float) -> str:
+    """Milliseconds below one second, tenths below ten, then whole seconds."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def overlap_in_words(score: float) -> str:
+    """An overlap that a network expects, in percent: networks guess below none and above all, too."""
+    return f"{min(max(score, 0.0), 1.0):.0%}"
+
+
 def _answer(controller: SessionController) -> str:
     """What the model said about the current object on this slice."""
     key = controller.current_key
@@ -90,9 +102,9 @@ def _answer(controller: SessionController) -> str:
     scores, chosen = offered
     kinds = Counter(type(prompt) for prompt in controller.session.prompts_at(key))
     told = " + ".join(_count(kinds[kind], *words) for kind, words in _KINDS.items() if kinds[kind])
-    score = f"expected overlap {scores[chosen]:.0%}"
+    score = f"expected overlap {overlap_in_words(scores[chosen])}"
     choice = f"mask {chosen + 1} of {len(scores)} (Tab)" if len(scores) > 1 else ""
-    seconds = f"{controller.prediction.seconds * 1000:.0f} ms" if controller.prediction.seconds is not None else ""
+    seconds = duration_in_words(controller.prediction.seconds) if controller.prediction.seconds is not None else ""
     place = "In 3D" if key.in_3d else f"{PLANES[key.axis]} slice {key.index}"
     return " · ".join(part for part in (place, told, choice, score, seconds) if part)
 

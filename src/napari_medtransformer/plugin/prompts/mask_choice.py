@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QSizePolicy, QToolButton, QWidget
 
+from napari_medtransformer.plugin.status import overlap_in_words
 from napari_medtransformer.plugin.widgets.style import BUTTON_HEIGHT, GAP, tool_button
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class MaskChoice(QWidget):
                 as_before = False
             button.setEnabled(several and there)
             button.setChecked(several and place == chosen)
-            text = f"{place + 1}: {scores[place]:.0%}" if there else "–" if place else "mask –"
+            text = f"{place + 1}: {overlap_in_words(scores[place])}" if there else "–" if place else "mask –"
             if button.text() != text:
                 button.setText(text)
             tip = "A mask the model offers, with the overlap it expects (Tab shows the next)"
