@@ -94,6 +94,27 @@ def test_models_are_found_by_words_task_modality_dimensions_and_disk(open_picker
     assert not picker.use.isEnabled()
 
 
+def test_nothing_moves_when_no_model_is_found(open_picker) -> None:
+    desk, picker = open_picker()
+    place = picker.list.on_disk.geometry()
+    picker.list.search.setText("no such model at all")
+    desk.qtbot.waitUntil(picker.list.none.isVisible)
+    desk.qtbot.wait(50)
+    assert abs(picker.list.on_disk.geometry().top() - place.top()) <= 1
+
+
+def test_what_was_said_about_a_model_goes_when_another_is_selected(open_picker, notifications) -> None:
+    write_settings(Settings(offline=True))
+    desk, picker = open_picker()
+    select(picker, "sam-vit-h")
+    picker.fetch.click()
+    desk.qtbot.waitUntil(lambda: "switched off" in picker.message.text(), timeout=PATIENCE_MS)
+    picker.refresh()
+    assert picker.message.isVisible()
+    select(picker, "sam-vit-b")
+    assert not picker.message.isVisible()
+
+
 def test_a_card_says_what_a_model_is_and_what_it_costs(open_picker) -> None:
     _, picker = open_picker()
     select(picker, "sam-vit-h")

@@ -76,7 +76,7 @@ class ModelList(QWidget):
         layout.addWidget(self.search)
         layout.addLayout(row(self.task, self.modality, self.dimensions))
         layout.addWidget(self.tree, 1)
-        layout.addWidget(self.none)
+        layout.addWidget(self.none, 1)  # in the tree's place: nothing below it moves
         layout.addLayout(row(self.on_disk, None, self.count))
 
         self.search.textChanged.connect(self.refresh)

@@ -50,6 +50,7 @@ class ModelPicker(QDialog):
         self.slot, self._accepts = slot, accepts
         self._choose = choose or slot.load
         self._cards: dict[str, ModelCard] = {}
+        self._shown = ""
         self._queue = WorkQueue()  # for reading files of the user's, beside the model that answers clicks
         self.list = ModelList(slot.downloads.progress)
         self.details = ModelDetails()
@@ -161,6 +162,9 @@ class ModelPicker(QDialog):
 
     def _show(self, name: str) -> None:
         card = self._cards.get(name)
+        if name != self._shown:  # what was said last was about another model
+            self._say("")
+            self._shown = name
         self.details.show_card(card)
         self._show_buttons()
         self._show_memory()

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_medtransformer.models.download import CACHE_VARIABLE, MIRROR_VARIABLE, OFFLINE_VARIABLE, cache_folder
 from napari_medtransformer.models.settings import read_settings, write_settings
 from napari_medtransformer.plugin.notify import reported
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, tool_button
+from napari_medtransformer.plugin.widgets.style import row, tool_button
 
 
 class ModelSettings(QWidget):
@@ -52,11 +52,9 @@ class ModelSettings(QWidget):
         form.addRow("Folder", row(self.cache, self.browse))
         form.addRow("Mirror", self.mirror)
         form.addRow("Keep loaded", row(self.kept, self.offline, None))
-        self.note = quiet_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
-        layout.addWidget(self.note)
         self.refresh()
         self.cache.editingFinished.connect(self._keep)
         self.mirror.editingFinished.connect(self._keep)
@@ -79,7 +77,6 @@ class ModelSettings(QWidget):
 
     def _keep(self, *_: object) -> None:
         before = read_settings()
-        self.note.setText("")
         with reported():
             after = replace(
                 before,
