@@ -17,8 +17,9 @@ import pytest
 
 from napari_medtransformer.models import WeightsSource, registry
 from napari_medtransformer.models.card import BUNDLED
+from napari_medtransformer.models.card_files import card_as_dict
 from napari_medtransformer.models.download import is_on_disk
-from napari_medtransformer.models.registry import find_card
+from napari_medtransformer.models.registry import find_card, list_models
 from napari_medtransformer.models.settings import Settings, read_settings, write_settings
 from napari_medtransformer.plugin.models.picker import ModelPicker
 from napari_medtransformer.plugin.models.slot import answers_prompts
@@ -280,6 +281,24 @@ def test_a_file_of_the_user_s_becomes_a_model_that_stays(open_picker, tmp_path: 
     picker.remove.click()
     assert "liver-of-ours" not in picker.list.names
     assert path.is_file()
+
+
+def test_a_name_that_is_taken_twice_in_the_settings_leaves_all_other_models_to_choose(
+    open_picker, tmp_path: Path
+) -> None:
+    path = tmp_path / "ours.safetensors"
+    path.write_bytes(WEIGHTS)
+    names = [card.name for card in list_models()]
+    mine = dataclasses.replace(find_card("medt-click-tiny"), name="mine", weights=path)
+    twice = (mine, dataclasses.replace(mine, name="sam-vit-b"))
+    write_settings(Settings(added=tuple(card_as_dict(card) for card in twice)))
+    with pytest.warns(UserWarning, match="'sam-vit-b'.*settings.json"):
+        _, picker = open_picker()
+    assert sorted(picker.list.names) == sorted([*names, "mine"])
+    select(picker, "sam-vit-b")
+    assert not picker.remove.isVisible()
+    select(picker, "mine")
+    assert picker.remove.isVisible()
 
 
 def test_a_file_that_is_no_model_is_told(open_picker, tmp_path: Path, notifications) -> None:
