@@ -9,6 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_medtransformer.attention.placement import InputPlacement
+from napari_medtransformer.models import click, click_layers
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.click import ClickModel
 from napari_medtransformer.models.click_layers import Attention
@@ -152,3 +153,18 @@ def test_every_site_names_a_module_that_attends() -> None:
         module = model.network.get_submodule(site.module)
         assert isinstance(module, Attention)
         assert module.heads == site.heads
+
+
+@pytest.mark.parametrize(("set_of_instructions", "dtype"), [("avx512_bf16", torch.bfloat16), ("none", torch.float32)])
+def test_a_decoder_multiplies_in_bfloat16_where_the_processor_does(
+    monkeypatch: pytest.MonkeyPatch, set_of_instructions: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(click, "cpu_has", lambda name: name == set_of_instructions)
+    model, seen = load_model("medt-click-tiny", "random", "cpu"), []
+    layer = model.network.get_submodule("decoder.down8")
+    layer.register_forward_pre_hook(lambda *_: seen.append(click_layers.convolution_dtype()))
+    image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    answer = model.decode(model.encode(image), Prompts(np.array([[30, 20]], np.float32), np.array([1])))
+    assert seen == [dtype]
+    assert answer.logits.dtype == np.float32
+    assert click_layers.convolution_dtype() == torch.float32

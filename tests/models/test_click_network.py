@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from napari_medtransformer.models.click_layers import Conv2d, convolutions_in
 from napari_medtransformer.models.click_network import (
     ClickConfig,
     ClickNetwork,
@@ -121,3 +122,15 @@ def test_clicks_are_drawn_as_gaussians_of_their_distance() -> None:
             away = (y - points[..., :1, None]).square() + (x - points[..., 1:, None]).square()
             blobs = torch.exp(-away / (2 * radius**2)) * (labels == sign)[..., None, None]
             torch.testing.assert_close(drawn, blobs.amax(dim=1))
+
+
+def test_convolutions_round_their_factors_and_nothing_else() -> None:
+    layer, x = Conv2d(8, 8, 3, padding=1), torch.randn(1, 8, 12, 12)
+    with convolutions_in(torch.bfloat16):
+        rounded = layer(x)
+    weight, bias = (p.detach().bfloat16().float() for p in (layer.weight, layer.bias))
+    exact = torch.nn.functional.conv2d(x.bfloat16().float(), weight, bias, padding=1)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=2**-8, atol=1e-3)  # half a unit in the last of eight bits
+    assert not torch.equal(rounded, layer(x))
+    torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1))

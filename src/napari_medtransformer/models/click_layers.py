@@ -27,11 +27,16 @@ def convolutions_in(dtype: torch.dtype) -> Iterator[None]:
         _dtype.reset(token)
 
 
+def convolution_dtype() -> torch.dtype:
+    """What convolutions multiply in here and now."""
+    return _dtype.get()
+
+
 def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...] | str
 ) -> Tensor:
     """F.conv2d in the number format that is in force; returns the format of x."""
-    dtype = _dtype.get()
+    dtype = convolution_dtype()
     if dtype == torch.float32:
         return F.conv2d(x, weight, bias, stride, padding)
     rounded = None if bias is None else bias.to(dtype)
