@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import typer.main
 
+import napari_medtransformer as nmt
 from napari_medtransformer.cli.app import app
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -69,6 +77,72 @@ def test_commands_and_their_options_are_those_of_the_program(repository: Path) -
             assert used <= known, f"{document.name}: {line} has no {sorted(used - known)}"
             seen += 1
     assert seen > 25
+
+
+def python_blocks(document: Path) -> list[str]:
+    return [block for language, block in FENCED.findall(document.read_text(encoding="utf-8")) if language == "python"]
+
+
+def test_every_python_example_is_python_and_what_it_imports_is_there(repository: Path) -> None:
+    seen = 0
+    for document in documents(repository):
+        for block in python_blocks(document):
+            tree = ast.parse(block, document.name)
+            ours = {
+                alias.asname or alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Import)
+                for alias in node.names
+                if alias.name == "napari_medtransformer"
+            } | {"nmt"}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("napari_medtransformer"):
+                    module = importlib.import_module(str(node.module))
+                    for alias in node.names:
+                        below = f"{node.module}.{alias.name}"
+                        assert hasattr(module, alias.name) or importlib.util.find_spec(below), (
+                            f"{document.name}: {below}"
+                        )
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
+                    assert hasattr(nmt, node.attr), f"{document.name}: nmt.{node.attr}"
+            seen += 1
+    assert seen > 10
+
+
+# What a document's examples are about, where the document says it in words.
+GIVEN = {
+    "attention.md": """
+import napari_medtransformer as nmt
+image = nmt.read_volume("ct.nii.gz").data[106].repeat(2, 0).repeat(2, 1)
+from napari_medtransformer.volumes import read_labels
+organs = read_labels("organs.nii.gz").data
+mask = (organs[106] == 5).repeat(2, 0).repeat(2, 1)
+""",
+    "whole-volumes.md": "",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GIVEN)
+def test_the_python_examples_of_a_document_run_one_after_the_other(repository: Path, tmp_path: Path, name: str) -> None:
+    for sample, called in (
+        ("example_ct", "ct"),
+        ("example_seg_fast_force_split", "organs"),
+        ("hippocampus_003", "brain"),
+        ("hippocampus_003", "brain_crop"),
+    ):
+        shutil.copy(repository / "sample_data" / f"{sample}.nii.gz", tmp_path / f"{called}.nii.gz")
+    code = GIVEN[name] + "\n".join(python_blocks(repository / "docs" / name))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_room_is_named_in_the_guide_to_the_code(repository: Path) -> None:
