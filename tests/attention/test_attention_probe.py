@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from napari_medtransformer.attention.probe import AttentionProbe
-from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite
+from napari_medtransformer.errors import InvalidOption, NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel
 from napari_medtransformer.models.base import Prompts
 
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
@@ -253,6 +253,33 @@ def test_what_is_no_query_is_refused(probed, query):
     for ask in (lambda: probe.heatmap("encoder.1", query), lambda: probe.rollout(query)):
         with pytest.raises(QueryOutOfGrid, match="a query is"):
             ask()
+
+
+@pytest.mark.parametrize("queries", ["ab", None, object(), [[1], [2, 3]]])
+def test_what_are_no_tokens_and_no_site_are_refused(probed, queries):
+    probe, _ = probed
+    with pytest.raises(QueryOutOfGrid, match="token numbers"):
+        probe.rows("encoder.1", queries)
+    with pytest.raises(UnknownSite, match="a site is its name"):
+        probe.rows(queries if not isinstance(queries, str) else 5, [0])
+
+
+@pytest.mark.parametrize("spacing", ["a", (1, 1, 1), (0, 1), (-1, 1), (float("nan"), 1), 2])
+def test_a_spacing_of_distances_is_millimetres_per_axis(probed, spacing):
+    with pytest.raises(InvalidOption, match="2 millimetres"):
+        probed[0].summary(spacing)
+
+
+@pytest.mark.parametrize("model", [None, "sam-vit-b", np.zeros(3)])
+def test_what_has_no_network_is_not_probed(model):
+    with pytest.raises(UnsupportedModel, match="no network"):
+        AttentionProbe(model)
+
+
+def test_sites_that_are_none_are_refused(small_sam):
+    for sites in ([None], [5]):
+        with pytest.raises(UnknownSite, match="a site is its name"):
+            AttentionProbe(small_sam, sites)
 
 
 def test_queries_and_keys_share_no_memory_with_values(small_sam):

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.sites import AttentionSite, SiteSpec
 from napari_medtransformer.attention.token_grid import TokenGrid
-from napari_medtransformer.errors import QueryOutOfGrid, in_words
+from napari_medtransformer.errors import QueryOutOfGrid, UnknownSite, in_words
 
 Query = Sequence[float] | int
 """Native coordinates of the encoded image, or a token index."""
@@ -54,3 +56,20 @@ def passes_holding(passes: Iterable[tuple[CapturedSite, ...]], query: Query) -> 
 def as_given(query: Query) -> tuple[float, ...] | int:
     """The query as a heatmap tells it."""
     return int(query) if isinstance(query, (int, np.integer)) else tuple(float(x) for x in query)
+
+
+def name_of(site: str | SiteSpec | AttentionSite) -> str:
+    """The name of a site, or what was given as one. Raises UnknownSite."""
+    if isinstance(site, str):
+        return site
+    if isinstance(site, (SiteSpec, AttentionSite)):
+        return site.name
+    raise UnknownSite(f"a site is its name, or one of probe.sites, not {in_words(site)}.")
+
+
+def token_numbers(queries: Sequence[int] | Tensor) -> Tensor:
+    """Token indices as a tensor. Raises QueryOutOfGrid for what are none."""
+    try:
+        return torch.as_tensor(queries)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise QueryOutOfGrid(f"queries are token numbers of the site's query grid, not {in_words(queries)}.") from error

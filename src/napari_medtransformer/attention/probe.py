@@ -17,7 +17,9 @@ from napari_medtransformer.attention.asking import (
     Query,
     as_given,
     captures_holding,
+    name_of,
     passes_holding,
+    token_numbers,
     token_of_query,
 )
 from napari_medtransformer.attention.automatic import guess_spec
@@ -37,7 +39,7 @@ from napari_medtransformer.attention.rollout import input_grid, rollout_vector
 from napari_medtransformer.attention.sites import AttentionSite, SiteSpec, TokenLayout
 from napari_medtransformer.attention.summaries import entropy_and_distance
 from napari_medtransformer.attention.token_grid import TokenGrid
-from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel
+from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel, in_words
 
 
 class ProbedModel(Protocol):
@@ -82,7 +84,7 @@ class AttentionProbe:
     that slid over a volume, answers about a voxel or a region come from all the windows that hold it, stitched.
 
     Leaving the block restores everything it touched. Raises UnknownSite for a name the model does not have and, when
-    the block ends, NothingCaptured if none of the sites ran.
+    the block ends, NothingCaptured if none of the sites ran, UnsupportedModel for what has no network.
     """
 
     def __init__(
@@ -95,13 +97,16 @@ class AttentionProbe:
         memory_bytes: int | None = MEMORY_BYTES,
     ) -> None:
         self._model = None if isinstance(model, nn.Module) else model
-        self._network = model if isinstance(model, nn.Module) else model.network
+        network = model if isinstance(model, nn.Module) else getattr(model, "network", None)
+        if not isinstance(network, nn.Module):
+            raise UnsupportedModel(f"{in_words(model)} has no network to look into; load a model.")
+        self._network = network
         self._keep_on, self._keep = keep_on, keep
         self._memory_bytes, self._store = memory_bytes, CallStore(memory_bytes)
         given = [site for site in sites or () if isinstance(site, SiteSpec)]
         declared = given if self._model is None else self._model.attention_sites()
         self._specs = {spec.name: spec for spec in declared}
-        self._wanted = None if sites is None else frozenset(s if isinstance(s, str) else s.name for s in sites)
+        self._wanted = None if sites is None else frozenset(map(name_of, sites))
         if self._specs:
             for name in self._wanted or ():
                 self._check_known(name, self._specs)
@@ -195,7 +200,7 @@ class AttentionProbe:
 
         Raises UnknownSite, NothingCaptured for a site, a call or an image that was not recorded.
         """
-        name = site if isinstance(site, str) else site.name
+        name = name_of(site)
         recorded = self._recorded(site)
         if not -len(recorded) <= call < len(recorded):
             raise NothingCaptured(f"site {name!r} was called {len(recorded)} times; there is no call {call}.")
@@ -212,7 +217,7 @@ class AttentionProbe:
         return captured
 
     def _recorded(self, site: str | AttentionSite) -> list[_Recorded]:
-        name = site if isinstance(site, str) else site.name
+        name = name_of(site)
         self._require_calls()
         if name not in self._calls:
             if name in self._specs:
@@ -248,11 +253,11 @@ class AttentionProbe:
         queries: token indices of the site's query grid. In a window site the keys are those of the query's window as
         the kernel saw them, padding included; `keys` tells which tokens they are. Raises QueryOutOfGrid.
         """
-        return self.captured(site).rows(torch.as_tensor(queries)).cpu()
+        return self.captured(site).rows(token_numbers(queries)).cpu()
 
     def keys(self, site: str | AttentionSite, queries: Sequence[int] | Tensor) -> Tensor:
         """The key tokens that `rows` is about: (n, keys) token indices of the key grid, -1 for padding."""
-        return self.captured(site).keys(torch.as_tensor(queries))
+        return self.captured(site).keys(token_numbers(queries))
 
     # --- answers --------------------------------------------------------------------------------------------------
 

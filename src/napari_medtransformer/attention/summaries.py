@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,21 @@ import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.scoring import Part, Scores, exact
+from napari_medtransformer.errors import InvalidOption, in_words
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.quantities import CapturedSite
+
+
+def _checked(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
+    """Millimetres above 0, one per axis. Raises InvalidOption."""
+    try:
+        millimetres = tuple(float(mm) for mm in spacing)
+    except (TypeError, ValueError) as error:
+        raise InvalidOption(f"a spacing is {axes} millimetres, one per axis, not {in_words(spacing)}.") from error
+    if len(millimetres) != axes or not all(0 < mm < math.inf for mm in millimetres):
+        raise InvalidOption(f"a spacing is {axes} millimetres above 0, one per axis, not {in_words(spacing)}.")
+    return millimetres
 
 
 @torch.no_grad()
@@ -20,7 +33,7 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
 
     spacing: mm per native pixel and axis; None measures in native pixels. Distances are between token centres,
     weighted by attention, padding and prefix tokens left out; nan where a side has no place. Both (heads, queries)
-    float32 on the CPU. Dosovitskiy et al. 2021, figure 7, right.
+    float32 on the CPU. Raises InvalidOption for another spacing. Dosovitskiy et al. 2021, figure 7, right.
     """
     grid, key_grid, heads = captured.site.query_grid, captured.site.key_grid, captured.call.heads
     scores = Scores(captured)
@@ -28,7 +41,7 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
     distance = torch.full((heads, grid.n_tokens), float("nan"))
     placed = grid.has_place and key_grid.has_place
     if placed:
-        spacing = spacing or (1.0,) * len(grid.shape)
+        spacing = (1.0,) * len(grid.shape) if spacing is None else _checked(spacing, len(grid.shape))
         query_mm, key_mm = (_centres(g.centres_mm(spacing), g.prefix).to(scores.device) for g in (grid, key_grid))
     for part in scores.parts():
         if placed:
