@@ -127,6 +127,13 @@ def test_what_goes_on_looking_less_alike_is_no_wall() -> None:
     assert told([*looks[:7], *[0.7] * 4], changes).kept == len(looks)
 
 
+def test_what_becomes_smaller_at_a_wall_lets_go_of_something_and_goes_on() -> None:
+    ends = Ends(500, OWN)
+    for one, change, area in zip(*ALIKE_BEHIND_A_WALL, [500] * 6 + [460, 380, 350, 350, 350], strict=True):
+        ends.add(SliceFacts(area, 0.9, one, change))
+    assert not ends.ended
+
+
 def test_where_the_image_always_changes_a_wall_takes_more() -> None:
     looks, changes = ALIKE_BEHIND_A_WALL
     assert told(looks, [0.04 if one == 0.02 else one for one in changes]).kept == len(looks)

@@ -33,7 +33,8 @@ _WALL = 2.5  # times the usual change of the image, and the most of five slices:
 _WALL_LOOKS = 0.3  # … looking so much less like the object than it did …
 _BEFORE = 6  # … on the slices before, …
 _BEHIND = 0.6  # … a wall, if the image behind it changes by less than that share of it …
-_BEHIND_LOOKS = 0.2  # … and looks more like the object again
+_BEHIND_LOOKS = 0.2  # … and looks more like the object again, …
+_THROUGH = 0.9  # … and what is followed has not become smaller than that: else it let go of something
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Ends:
         for at in self._walls:
             low = min(self._seen[at - 1 : at + 2])
             calm = min(self._changes[at + 1 :]) < _BEHIND * self._changes[at]
-            if calm and max(self._seen[at + 1 :]) > low + _BEHIND_LOOKS:
+            through = self._areas[-1] >= _THROUGH * self._areas[at - 1]
+            if calm and through and max(self._seen[at + 1 :]) > low + _BEHIND_LOOKS:
                 return at
         return None
 

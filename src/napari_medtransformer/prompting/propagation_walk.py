@@ -110,7 +110,8 @@ def marked_on(slices: SliceModel, axis: int, starts: Mapping[int, np.ndarray]) -
     largest = max((int(np.count_nonzero(mask)) for mask in masks.values()), default=0)
     if len(masks) < 2:
         return Marked(largest)
-    looks, changes = [], []
+    looks: list[float] = []
+    changes: list[float] = []
     for index, mask in masks.items():
         image = without_noise(slices.image(axis, index))
         looks.append(Appearance(image, mask).own)
