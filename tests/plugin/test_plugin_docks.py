@@ -185,6 +185,20 @@ def test_a_saved_session_can_be_opened_again(docked, tmp_path: Path, torso, live
     np.testing.assert_array_equal(desk.controller.workspace.masks.data, labels)
 
 
+def test_a_session_file_dropped_on_the_window_goes_to_the_dock(docked, tmp_path: Path, torso, liver) -> None:
+    desk, _ = docked(torso())
+    click_on(desk, liver)
+    labels = desk.controller.session.labels
+    desk.controller.files.save_session(tmp_path / "work.medt")
+    desk.controller.undo()
+    desk.wait()
+    before = [layer.name for layer in desk.viewer.layers]
+    desk.viewer.open(tmp_path / "work.medt", plugin="napari-medtransformer")
+    desk.wait()
+    np.testing.assert_array_equal(desk.controller.session.labels, labels)
+    assert [layer.name for layer in desk.viewer.layers] == before
+
+
 def test_the_model_sees_the_window_on_screen_unless_another_is_fixed(docked, torso, liver) -> None:
     desk, dock = docked(torso())
     controller, session = desk.controller, desk.controller.session

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QInputDialog
 
-from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.errors import InvalidSession, UnsupportedVolume
 from napari_medtransformer.plugin.readers import get_reader, read_layers
 from napari_medtransformer.volumes import Label, Volume, read_label_names, read_labels, write_labels
 
@@ -118,3 +118,29 @@ def test_many_time_points_are_one_layer_with_a_slider(make_napari_viewer, tmp_pa
     assert layer.data.shape == (20, 6, 5, 4)
     assert layer.axis_labels == ("frame", "z", "y", "x")
     np.testing.assert_array_equal(layer.data[7], values[..., 7].transpose(2, 1, 0)[:, ::-1, ::-1])
+
+
+def test_slices_of_a_series_opened_one_by_one_are_remarked_on_once(
+    make_napari_viewer, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari.utils.notifications import notification_manager
+
+    told: list[str] = []
+    monkeypatch.setattr(notification_manager, "records", [])
+    notification_manager.notification_ready.connect(lambda notification: told.append(notification.message))
+    viewer = make_napari_viewer()
+    slices = sorted((shared_data / "totalsegmentator" / "dicom").iterdir())[:3]
+    layers = viewer.open(slices, plugin=PLUGIN)
+    assert [layer.data.shape for layer in layers] == [(1, 512, 512)] * 3
+    assert [text for text in told if "Drop the folder itself" in text] == [
+        "Single slices of the folder dicom were opened. Drop the folder itself to get its volume."
+    ]
+
+
+def test_a_session_without_its_image_says_what_to_open_first(make_napari_viewer, tmp_path: Path) -> None:
+    path = tmp_path / "liver.medt"
+    path.write_bytes(b"")
+    viewer = make_napari_viewer()
+    with pytest.raises(InvalidSession, match="Open the image it belongs to and the Prompt dock"):
+        viewer.open(path, plugin=PLUGIN)
+    assert list(viewer.layers) == []

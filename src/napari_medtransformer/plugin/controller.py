@@ -47,10 +47,12 @@ def real_viewer(viewer: Any) -> Any:
 def controller_of(viewer: Any) -> SessionController:
     """The one controller of this viewer, made at the first call."""
     viewer = real_viewer(viewer)
-    controller = _controllers.get(viewer)
-    if controller is None:
-        controller = _controllers[viewer] = SessionController(viewer)
-    return controller
+    return known_controller(viewer) or _controllers.setdefault(viewer, SessionController(viewer))
+
+
+def known_controller(viewer: Any) -> SessionController | None:
+    """The controller of this viewer if a dock has made one."""
+    return _controllers.get(real_viewer(viewer))
 
 
 class SessionController(QObject):

@@ -7,10 +7,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.errors import InvalidSession, UnsupportedVolume
 from napari_medtransformer.plugin.layers import LayerData, image_layer, labels_layer, series_layer
 from napari_medtransformer.volumes.label_table import Label, label_color
 from napari_medtransformer.volumes.reading import (
@@ -26,6 +27,11 @@ from napari_medtransformer.volumes.reading import (
 _MOST_LAYERS = 12
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+# Sessions of the Prompt dock.
+_SESSION_SUFFIXES = (".medt",)
+# Files of a folder that are looked at for other slices of a series.
+_LOOKED_AT = 10
 
 # Words by which people name label files, and folders of label files (labelsTr of the Medical Decathlon).
 _LABEL_WORD = re.compile(r"(?<![a-z])(seg|segs|gmseg|segmentation|label|labels|labeled|lbl|mask|masks)(?![a-z])")
@@ -46,11 +52,13 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
 
 def read_layers(path: Paths) -> list[LayerData]:
     """One layer per path: labels for a DICOM-SEG or a file named as labels (`*_seg`, `*-label`, `labelsTr/*`), else an
-    image; one layer per time point or channel of a 4D file, or a single one with a slider if they are many.
+    image; one layer per time point or channel of a 4D file, or a single one with a slider if they are many. A saved
+    session (.medt) goes to the Prompt dock and is no layer.
 
     `viewer.open(path, layer_type="labels")` overrides that, as napari's "convert to labels" does later. A file named
     as labels that holds fractional values is shown as the image it is. Of several DICOM series in a folder the user
-    chooses one. Raises UnreadableFile or UnsupportedVolume, which napari shows as a notification.
+    chooses one. Raises UnreadableFile, UnsupportedVolume or InvalidSession, which napari shows as a
+    notification.
     """
     layers = [layer for one in _as_paths(path) for layer in _read_layers(one)]
     accompany()
@@ -74,7 +82,7 @@ def _is_ours(path: Path) -> bool:
     """By name where the name tells, by content where it does not."""
     if path.name == "":
         return False
-    if has_suffix(path, READABLE_SUFFIXES) and not has_suffix(path, (".zip",)):
+    if has_suffix(path, READABLE_SUFFIXES + _SESSION_SUFFIXES) and not has_suffix(path, (".zip",)):
         return True
     from napari_medtransformer.volumes.dicom import holds_dicom
     from napari_medtransformer.volumes.ome_zarr import is_ome_zarr
@@ -83,6 +91,8 @@ def _is_ours(path: Path) -> bool:
 
 
 def _read_layers(path: Path) -> list[LayerData]:
+    if has_suffix(path, _SESSION_SUFFIXES):
+        return _open_session(path)
     if names_labels(path) or _is_dicom_seg(path):
         with suppress(UnsupportedVolume):  # fractional or negative values: an image after all, or read_frames says why
             labels = read_labels(path)
@@ -92,6 +102,10 @@ def _read_layers(path: Path) -> list[LayerData]:
     if len(frames) > _MOST_LAYERS:
         return [series_layer(frames)]
     layers = [image_layer(frame) for frame in frames]
+    if 1 in frames[0].shape and path.is_file() and _lies_among_slices(path):
+        _remark(
+            f"Single slices of the folder {path.parent.name} were opened. Drop the folder itself to get its volume."
+        )
     if len(layers) > 1:
         for place, (_, kwargs, _) in enumerate(layers):
             kwargs["name"] += f" [frame {place}]"
@@ -109,6 +123,44 @@ def _is_dicom_seg(path: Path) -> bool:
         return False
     with decoding(path):
         return is_segmentation(read_header(path))
+
+
+def _lies_among_slices(path: Path) -> bool:
+    """Whether a DICOM file has others beside it."""
+    if has_suffix(path, READABLE_SUFFIXES) and not has_suffix(path, DICOM_SUFFIXES):
+        return False
+    from napari_medtransformer.volumes.dicom_headers import is_dicom
+
+    others = (other for other in path.parent.iterdir() if other.name != path.name and other.is_file())
+    return any(map(is_dicom, islice(others, _LOOKED_AT)))
+
+
+def _remark(text: str) -> None:
+    """A notification, once for a number of files that are opened together; nothing without a window."""
+    if "qtpy" not in sys.modules:
+        return
+    from napari.utils.notifications import notification_manager, show_info
+
+    if all(notification.message != text for notification in notification_manager.records[-1:]):
+        show_info(text)
+
+
+def _open_session(path: Path) -> list[Any]:
+    """Go on with a saved session in the Prompt dock, which makes the layers. Raises InvalidSession if it cannot."""
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is not None:
+        from napari_medtransformer.plugin.controller import known_controller
+
+        controller = known_controller(viewer)
+        if controller is not None and controller.session is not None:
+            controller.files.open_session(path)
+            return [(None,)]  # npe2's word for: read, and no layer
+    raise InvalidSession(
+        f"{path.name} is a saved session. Open the image it belongs to and the Prompt dock (Plugins → MedTransformer → "
+        f"Prompt) first, then drop it again."
+    )
 
 
 def _chosen_series(path: Path) -> int | None:
