@@ -63,6 +63,27 @@ def test_bfloat16_stays_within_its_precision(policy):
     assert (fused.double() - expected).norm() / expected.norm() < BFLOAT16
 
 
+def test_double_precision_is_kept():
+    q, k, v = (t.double() for t in random_qkv(2, 3, 30, 30, 12))
+    tables = tuple(torch.randn(n, n, 12, dtype=torch.float64) for n in (6, 5))
+    with use_policy(POLICIES[1]), torch.no_grad():
+        fused = attend(q, k, v, bias=DecomposedBias(tables))
+    expected = explicit(q, k, v, explicit_decomposed(q, tables), 12**-0.5)
+    assert torch.allclose(fused, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("spread", [3.0, 6.0])
+def test_bfloat16_stays_within_its_precision_where_scores_are_sharp(spread):
+    # wide heads whose scale is no power of two; scores of this standard deviation, and a bias of a good half of it
+    q, k, v = random_qkv(1, 2, 256, 256, 80)
+    q, k, v = ((t * factor).bfloat16() for t, factor in ((q, spread**0.5), (k, spread**0.5), (v, 1.0)))
+    tables = tuple((torch.randn(16, 16, 80, generator=torch.Generator().manual_seed(3)) / 20).bfloat16() for _ in "hw")
+    with use_policy(POLICIES[1]), torch.no_grad():
+        fused = attend(q, k, v, bias=DecomposedBias(tables))
+        expected = explicit(q, k, v, DecomposedBias(tables).rows(q[0].double(), 0, torch.arange(256))[None], 80**-0.5)
+    assert (fused.double() - expected).norm() / expected.norm() < BFLOAT16
+
+
 def test_blocks_smaller_than_the_grid_change_nothing(monkeypatch):
     from napari_medtransformer.attention import fused as module
 

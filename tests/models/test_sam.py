@@ -222,3 +222,31 @@ def test_heatmaps_lie_where_attention_is():
     assert all(site.key_grid.shape == (8, 8) for site in probe.sites)
     for query in ((25, 38), (9, 62)):
         assert_heatmaps_peak_at(probe, query)
+
+
+@pytest.mark.parametrize("kernel", ["low-rank", "blockwise"])
+def test_images_together_or_compiled_are_encoded_as_one_by_one(pair, kernel):
+    ours, theirs = pair
+    pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    encoder = ours.network.vision_encoder
+    with use_policy(AttentionPolicy(None, kernel)), torch.no_grad():
+        expected = theirs.vision_encoder(pixels).last_hidden_state
+        together = encoder(pixels).last_hidden_state
+        layer = torch.compile(encoder.layers[0], backend="eager")
+        tokens = torch.randn(2, 8, 8, 32, generator=torch.Generator().manual_seed(1))
+        compiled, plain = layer(tokens), encoder.layers[0](tokens)
+    assert torch.allclose(together, expected, atol=1e-4)
+    assert torch.allclose(compiled, plain, atol=1e-5)
+
+
+def test_a_block_leaves_the_tokens_it_was_given_as_they_were(pair):
+    ours, _ = pair
+    # a patch embedding's order of memory: channels far apart
+    tokens = torch.randn(2, 32, 8, 8, generator=torch.Generator().manual_seed(1)).permute(0, 2, 3, 1)
+    before = tokens.clone()
+    with torch.no_grad():
+        changed = ours.network.vision_encoder.layers[1](tokens)
+    with torch.enable_grad():
+        in_one_go = ours.network.vision_encoder.layers[1](tokens)
+    assert torch.equal(tokens, before)
+    assert torch.allclose(changed, in_one_go, atol=1e-5)

@@ -117,15 +117,16 @@ def _one_hot_axes(shape: tuple[int, ...], device: torch.device) -> Tensor:
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
     batch, heads, n, _ = q.shape
     dtype, mixed = q.dtype, weighs_in_bfloat16(q)
+    wide = torch.promote_types(dtype, torch.float32)
     # autocast would round the scores to half precision
     with torch.autocast(q.device.type, enabled=False):
-        terms = bias.terms(q.float())
+        terms = bias.terms(q.to(wide))
         if not mixed:
-            q, k, v = q.float(), k.float(), v.float()
+            q, k, v = q.to(wide), k.to(wide), v.to(wide)
         out = q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=v.dtype)
         entries, at_once, rows = _block_shape(batch, heads, n, k.shape[2])
         # one buffer for all blocks: fresh memory would cost more than what is calculated in it
-        held = q.new_empty(entries * at_once * rows * k.shape[2], dtype=torch.float32)
+        held = q.new_empty(entries * at_once * rows * k.shape[2], dtype=wide)
         room = torch.empty_like(held, dtype=v.dtype) if mixed else held
         for first in range(0, batch, entries):
             b = slice(first, min(first + entries, batch))
