@@ -158,7 +158,7 @@ def test_an_existing_output_survives_a_failed_run(tmp_path: Path, ct: Path):
 
 
 @pytest.mark.parametrize(
-    ("output", "says"), [("out.xyz", ".nii"), ("missing/out.nii", "no folder"), ("", "suffix"), (".", "suffix")]
+    ("output", "says"), [("out.xyz", ".nii"), ("missing/out.nii", "no folder"), ("", "a folder"), (".", "a folder")]
 )
 def test_an_output_that_cannot_be_is_told_before_the_work(tmp_path: Path, ct: Path, output: str, says: str):
     done = run("click", ct, "-o", output, "--point", "61,50,50", "--weights", "nowhere", cwd=tmp_path)
