@@ -276,20 +276,20 @@ def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers
     from napari_medtransformer.segmentation.cases import find_cases
     from napari_medtransformer.segmentation.work import Errand, job_for
 
-    # Paths as a user types them, from a folder in which no worker stands.
-    monkeypatch.chdir(tmp_path)
-    source = make_folder(Path("in"), 8)
-    nib.save(nib.Nifti1Image(make_volume(0), np.eye(4)), source / "whole.nii.gz")
-    (source / "corrupt.nii.gz").write_bytes((source / "whole.nii.gz").read_bytes()[:300])
-    here, there = Path("here"), Path("there")
-    assert run(arguments(source, here)) == 2
-    there.mkdir()
     (tmp_path / "dask").mkdir()
-    options = {"overlap": 0.25, "mirror": (), "plane": 0, "whole": False, "dtype": "auto", "uncertainty": False}
-    errands = [Errand(case, there / f"{case.name}.nii.gz") for case in find_cases(source)]
     processes = DaskProcesses(tmp_path / "dask")
+    workers = [processes.start_worker() for _ in range(2)]
     try:
-        workers = [processes.start_worker() for _ in range(2)]
+        # Paths as a user types them, from a folder in which no worker stands.
+        monkeypatch.chdir(tmp_path)
+        source = make_folder(Path("in"), 8)
+        nib.save(nib.Nifti1Image(make_volume(0), np.eye(4)), source / "whole.nii.gz")
+        (source / "corrupt.nii.gz").write_bytes((source / "whole.nii.gz").read_bytes()[:300])
+        here, there = Path("here"), Path("there")
+        assert run(arguments(source, here)) == 2
+        there.mkdir()
+        options = {"overlap": 0.25, "mirror": (), "plane": 0, "whole": False, "dtype": "auto", "uncertainty": False}
+        errands = [Errand(case, there / f"{case.name}.nii.gz") for case in find_cases(source)]
         with connect(processes.address, timeout=120) as cluster:
             end = time.monotonic() + 120
             while len(cluster.workers()) < 2:

@@ -121,7 +121,7 @@ def _here(errands: Sequence[Errand], job: Job) -> Iterator[Progress | Done | Fai
     """One after another, in this thread, with every window's progress."""
     for errand in errands:
         try:
-            for step in errand_steps(job, errand):
+            for step in errand_steps(*elsewhere(job, errand)):
                 if isinstance(step, Progress):
                     yield replace(step, message=f"{errand.case.name}: {step.message}")
                 else:
@@ -198,7 +198,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 
 def _submit(pool: ProcessPoolExecutor, job: Job, errand: Errand) -> Future[Done]:
-    return pool.submit(run_errand, job, errand)
+    return pool.submit(run_errand, *elsewhere(job, errand))
 
 
 def _failed(errand: Errand, error: BaseException) -> Failed:

@@ -86,7 +86,7 @@ def finished(job: Job, errand: Errand) -> Done | None:
 
 
 def elsewhere(job: Job, errand: Errand) -> tuple[Job, Errand]:
-    """The same work for a process that stands in another folder: with absolute paths."""
+    """The same work with absolute paths: for whoever stands in another folder, and alike in every report."""
     case = replace(errand.case, path=errand.case.path.absolute(), files=tuple(f.absolute() for f in errand.case.files))
     uncertainty = None if errand.uncertainty is None else errand.uncertainty.absolute()
     weights = job.weights if job.weights in (None, "random") else str(Path(job.weights).absolute())
