@@ -90,8 +90,9 @@ def live(model_name: str, weights: str | None, side: int, site: str) -> dict[str
     from live_heatmap import follow_the_cursor
 
     viewer, controller, until = window(sam_layer(side))
-    open_dock(viewer)
-    controller.models.use(_loaded(model_name, weights))
+    model = _loaded(model_name, weights)
+    controller.models.use(model)
+    open_dock(viewer)  # with no model chosen before it, it would load the bundled one in place of this
     state = controller.attention
     until(lambda: controller.session is not None and controller.queue.pending == 0)
     viewer.dims.set_point(0, 3.0)  # the slice in the middle
@@ -100,6 +101,8 @@ def live(model_name: str, weights: str | None, side: int, site: str) -> dict[str
     until(lambda: state.seen is not None and controller.queue.pending == 0)
     state.choose_site(site, "0")
     until(lambda: state.site == site and controller.queue.pending == 0)
+    if state.inspection.model is not model:
+        raise RuntimeError(f"{state.inspection.model.card.name} was looked into where {model_name} was meant.")
     asked = state.inspection.site(site)
     place = {"site": site, "kind": asked.kind, "tokens": int(asked.query_grid.n_tokens), "heads": asked.heads}
     found = follow_the_cursor(viewer, controller, until)
