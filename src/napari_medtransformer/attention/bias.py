@@ -187,18 +187,10 @@ def outer_sum(terms: list[Tensor]) -> Tensor:
 
 def outer_sum_into(block: Tensor, terms: list[Tensor]) -> None:
     """`outer_sum` of terms (…, K_axis), written into a block (…, K_1, K_2, …)."""
-    spread = _spread(terms)
+    axes = len(terms)
+    spread = [
+        term[(..., *[slice(None) if i == axis else None for i in range(axes)])] for axis, term in enumerate(terms)
+    ]
     torch.add(spread[0], spread[1].expand(block.shape), out=block)
     for term in spread[2:]:
         block.add_(term)
-
-
-def add_outer(block: Tensor, terms: list[Tensor]) -> None:
-    """Add `outer_sum` of terms (…, K_axis) to a block (…, K_1, K_2, …)."""
-    for term in _spread(terms):
-        block.add_(term)
-
-
-def _spread(terms: list[Tensor]) -> list[Tensor]:
-    axes = len(terms)
-    return [term[(..., *[slice(None) if i == axis else None for i in range(axes)])] for axis, term in enumerate(terms)]

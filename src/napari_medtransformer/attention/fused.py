@@ -14,7 +14,6 @@ from napari_medtransformer.attention.bias import (
     DecomposedBias,
     KeyTermsBias,
     WindowBias,
-    add_outer,
     outer_sum_into,
 )
 from napari_medtransformer.attention.policy import cpu_has, policy_for, sdpa_kernel_name
@@ -58,7 +57,7 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     """Which kernel `attend` runs for these tensors, such as "cpu flash, low-rank positions"."""
     if isinstance(bias, DecomposedBias):
         if runs_blockwise(q, k, v):
-            inside = "bfloat16 products, float32 softmax" if weighs_in_bfloat16(q) else "flash, float32"
+            inside = "products, float32 scores, bfloat16 values" if weighs_in_bfloat16(q) else "flash, float32"
             return f"cpu {inside}, positions blockwise"
         return _extended_kernel_name(q, sum(bias.key_shape))
     if isinstance(bias, WindowBias):
@@ -120,9 +119,8 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
     wide = torch.promote_types(dtype, torch.float32)
     # autocast would round the scores to half precision
     with torch.autocast(q.device.type, enabled=False):
-        terms = bias.terms(q.to(wide))
-        if not mixed:
-            q, k, v = q.to(wide), k.to(wide), v.to(wide)
+        q, k, v = q.to(wide), k.to(wide), v if mixed else v.to(wide)
+        terms = bias.terms(q)
         out = q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=v.dtype)
         entries, at_once, rows = _block_shape(batch, heads, n, k.shape[2])
         # one buffer for all blocks: fresh memory would cost more than what is calculated in it
@@ -136,11 +134,10 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
                     r = slice(start, min(start + rows, n))
                     shape = (b.stop - first, h.stop - head, r.stop - start)
                     block = held[: math.prod(shape) * k.shape[2]].view(*shape, *bias.key_shape)
-                    parts = [term[b, h, r] for term in terms]
+                    outer_sum_into(block, [term[b, h, r] for term in terms])
                     if mixed:
-                        out[b, h, r] = _mixed(q[b, h, r], k[b, h], v[b, h], parts, scale, block, room)
+                        out[b, h, r] = _mixed(q[b, h, r], k[b, h], v[b, h], block.flatten(3), scale, room)
                     else:
-                        outer_sum_into(block, parts)
                         out[b, h, r] = scaled_dot_product_attention(
                             q[b, h, r], k[b, h], v[b, h], attn_mask=block.flatten(3), scale=scale
                         )
@@ -155,19 +152,16 @@ def weighs_in_bfloat16(q: Tensor) -> bool:
     return q.dtype == torch.bfloat16 and cpu_has("avx512_bf16")
 
 
-def _mixed(q: Tensor, k: Tensor, v: Tensor, terms: list[Tensor], scale: float, block: Tensor, room: Tensor) -> Tensor:
-    """softmax(scale · q kᵀ + bias) v: both products in half precision, the bias and the softmax in float32.
+def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, room: Tensor) -> Tensor:
+    """softmax(scale · q kᵀ + bias) v: scores and softmax in float32, their product with v in v's half precision.
 
-    terms: the bias, per axis of the keys. block: (B, heads, n, *key grid) float32, overwritten. room: for as many
-    numbers in the half precision.
+    Scores rounded to that precision would cost sharp attention up to 5% of a value.
+    bias: (B, heads, n, K), overwritten. room: for as many numbers in v's format.
     """
-    half = room[: block.numel()].view(-1, q.shape[2], k.shape[2])
-    # a product with a factor is the one that can be told where to write
-    half.baddbmm_(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale)
-    add_outer(block.copy_(half.view(block.shape)), terms)
-    scores = block.view(half.shape)
-    half.copy_(torch.softmax(scores, dim=-1, out=scores))
-    return torch.bmm(half, v.flatten(0, 1)).unflatten(0, q.shape[:2])
+    scores = bias.flatten(0, 1)
+    scores.baddbmm_(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
+    weights = room[: scores.numel()].view(scores.shape).copy_(torch.softmax(scores, dim=-1, out=scores))
+    return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
 def _block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int, int]:
