@@ -134,7 +134,8 @@ def table(model: PromptableModel) -> None:
         known = {name: int(n) for n, name in numbers[task].items()} if task else {"anterior": 1, "posterior": 2}
         for name in names:
             found = [measure(nmt.PromptSession(model, volume), truth == known[name], count, 0) for count in (1, 3)]
-            cells = " | ".join(f"{f.prompted:.3f} | {f.dice:.3f} | {' '.join(f.ends).replace('-', '−')}" for f in found)
+            ends = [" ".join(f.ends).replace("-", "−").replace("|", "\\|") for f in found]
+            cells = " | ".join(f"{f.prompted:.3f} | {f.dice:.3f} | {e}" for f, e in zip(found, ends, strict=True))
             print(f"| {what}, {name.replace('_', ' ')} | {cells} |", flush=True)
 
 
