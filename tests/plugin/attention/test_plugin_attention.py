@@ -147,6 +147,19 @@ def test_find_chooses_the_head_with_the_largest_share_on_the_object(asked) -> No
     assert f"({max(shares.values()) / extent:.1f} times an even share)" in told
 
 
+def test_numbers_of_another_plane_are_not_told_while_its_answer_is_awaited(asked, liver) -> None:
+    desk, dock = asked()
+    state = desk.controller.attention
+    assert "% on" in dock.look.numbers.text()
+    set_plane(desk.viewer, 1)
+    desk.prompt(liver, 1)  # answered by the worker, later
+    assert state.where == (1, liver[1]), "the query is already the new one"
+    desk.controller.changed.emit()
+    assert dock.look.numbers.text() == ""
+    desk.wait()
+    assert "% on" in dock.look.numbers.text()
+
+
 def test_an_empty_dock_says_what_to_do(open_desk, torso) -> None:
     desk = open_desk(model=None)
     dock = AttentionDock(desk.viewer)

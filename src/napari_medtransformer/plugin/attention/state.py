@@ -133,7 +133,9 @@ class AttentionState(QObject):
         return obstacle_of(self)
 
     def target_mask(self) -> np.ndarray | None:
-        """Where the organ that is looked at lies, as `organ_mask`."""
+        """Where the organ that is looked at lies, as `organ_mask`; None while the newest answer is of another slice."""
+        if self.seen is not None and not self.is_about_this_slice(self.seen):
+            return None
         return self.organ_mask(self.target_organ)
 
     def organs(self) -> list[Organ]:

@@ -37,11 +37,11 @@ def query_line(state: AttentionState) -> str:
 
 
 def numbers_line(state: AttentionState) -> str:
-    """The chosen map in numbers."""
+    """The chosen map in numbers; empty while the newest answer is of another slice than what asks."""
     from napari_medtransformer.inspection.queries import over_heads
 
     answer = state.answer
-    if answer is None:
+    if answer is None or not state.is_about_this_slice(state.seen):
         return ""
     told = [f"{answer.site} · {head_title(state.head)}"]
     if state.head.isdigit():
