@@ -68,6 +68,19 @@ def test_docks_opened_from_the_menu_share_one_controller(open_desk, torso, liver
     assert len(attention.state.answer.heatmap.values) > 2
 
 
+def test_docks_that_do_not_fit_below_one_another_become_tabs(open_desk, torso) -> None:
+    desk = open_desk(torso())
+    window = desk.viewer.window._qt_window
+    room = window.screen().availableGeometry().height()
+    for name in ("Prompt", "Segment", "Volume", "Attention"):
+        _, dock = desk.viewer.window.add_plugin_dock_widget("napari-medtransformer", name)
+        desk.qtbot.waitUntil(dock.isVisible)
+        desk.qtbot.wait(50)
+        assert not dock.visibleRegion().isEmpty(), "the newest dock is in front"
+        assert window.minimumSizeHint().height() <= room
+        assert window.height() <= room
+
+
 def test_an_image_opened_later_is_taken_up_and_one_closed_is_let_go(docked, torso) -> None:
     desk, dock = docked()
     assert "Open a CT or MR volume" in dock.status.text()

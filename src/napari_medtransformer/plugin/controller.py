@@ -8,10 +8,12 @@ from typing import Any
 
 from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.attention.state import AttentionState
+from napari_medtransformer.plugin.docking import tab_where_tight
 from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.models.intensity_window import ModelWindow
 from napari_medtransformer.plugin.models.slot import ModelSlot
@@ -102,10 +104,11 @@ class SessionController(QObject):
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.view = ViewFollower(viewer, self)
 
-    def attach(self, dock: QObject) -> None:
+    def attach(self, dock: QWidget) -> None:
         """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
         self._users += 1
         self._docks.add(dock)
+        tab_where_tight(dock)
         controller = weakref.ref(self)
         dock.destroyed.connect(lambda: (c := controller()) is not None and c._dock_gone())
 
