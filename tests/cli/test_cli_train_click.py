@@ -69,8 +69,3 @@ def test_weights_of_another_family_are_refused_before_any_training(
     assert run(call) == 2
     assert "SAM" in capsys.readouterr().err
     assert not (tmp_path / "out" / "livers.json").exists()
-
-
-def test_steps_belong_to_fine_tuning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", "click", str(folder), "--from", "nothing", "--steps", "5"]) == 2
-    assert "fine-tuning" in capsys.readouterr().err

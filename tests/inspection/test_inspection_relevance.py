@@ -68,7 +68,7 @@ def test_sams_relevance_is_gradient_times_attention_in_windows_and_globally(smal
     best = int(np.argmax(small_sam.decode(inspection.embedding, BOX).scores))
     with torch.inference_mode(False), torch.enable_grad():
         mask = small_sam.differentiable_logits(inspection.image, inspection.spacing_mm, BOX)[best].detach() > 0
-        monkeypatch.setattr("napari_medtransformer.models.sam.attend", explicit(kept))
+        monkeypatch.setattr("napari_medtransformer.models.sam_blocks.attend", explicit(kept))
         small_sam.network.requires_grad_(True)
         try:
             small_sam.differentiable_logits(inspection.image, inspection.spacing_mm, BOX)[best][mask].mean().backward()
