@@ -54,6 +54,14 @@ def test_out_of_memory_with_one_window_takes_smaller_windows(threshold_model, no
     np.testing.assert_array_equal(found.labels, nmt.segment(threshold_model(), noise))
 
 
+def test_smaller_windows_leave_a_norm_more_than_one_number(noise) -> None:
+    network = Greedy(most=12**3)
+    network.norm = nn.InstanceNorm3d(1)  # as in SwinUNETR, whose coarsest layer has a voxel per multiple
+    model = make_model(network, make_card((16, 16, 16), values=(1,), clip=(0.0, 1.0)))
+    _, _, said = run_segmentation(model, noise, batch=1)
+    assert "Starting again with windows of 16 × 8 × 8" in said[0]
+
+
 def test_when_nothing_fits_the_error_says_what_to_do(noise) -> None:
     model = make_model(Greedy(most=10), make_card((16, 16, 16), values=(1,)))
     with pytest.raises(OutOfMemory, match="choose a region"), warnings.catch_warnings():

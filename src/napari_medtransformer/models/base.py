@@ -171,6 +171,11 @@ class AutomaticModel(LoadedModel):
         """Windows of any axes that are multiples of this run as well as the card's; None: the card's size alone."""
         return None
 
+    @property
+    def least_window(self) -> tuple[int, ...] | None:
+        """The smallest window that is tried when memory runs out; None where only the card's size runs."""
+        return self.window_multiple
+
     @abstractmethod
     def normalisation(self, data: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
         """How native intensities become the network's, learned once from the whole volume (z, y, x).

@@ -53,12 +53,19 @@ class WindowModel(AutomaticModel):
         self.on_encode: list[Callable[[InputPlacement], None]] = []
         self.turn = turn
         self._multiple = multiple
+        self._normalises = any(isinstance(m, (nn.InstanceNorm2d, nn.InstanceNorm3d)) for m in network.modules())
         self._scaling = scaling_of(card)
 
     @property
     def window_multiple(self) -> tuple[int, ...]:
         """A window of any axes that are multiples of this runs, the card's size or not."""
         return (self._multiple,) * len(self.card.input.size)
+
+    @property
+    def least_window(self) -> tuple[int, ...]:
+        """Twice the multiple along one axis where the last layers would otherwise normalise a single number."""
+        first, *others = self.window_multiple
+        return (2 * first if self._normalises else first, *others)
 
     def normalisation(self, data: np.ndarray, modality: str) -> Callable[[np.ndarray], np.ndarray]:
         """How native intensities become the network's, learned once from the whole volume (z, y, x)."""
@@ -68,7 +75,7 @@ class WindowModel(AutomaticModel):
     def logits(self, windows: Tensor) -> Tensor:
         """Logits of a batch of windows: (b, channels, z, y, x) to (b, 1 + labels, z, y, x) float32.
 
-        Raises UnsupportedVolume for axes that are no multiples of `window_multiple`, and for a window of one of each.
+        Raises UnsupportedVolume for axes that are no multiples of `window_multiple`, and for too small a window.
         """
         return self._logits(windows)
 
@@ -84,8 +91,7 @@ class WindowModel(AutomaticModel):
                 f"{self.card.name} takes windows whose axes are multiples of {self._multiple}, not "
                 f"{tuple(windows.shape[2:])}; pad them."
             )
-        if all(n == self._multiple for n in windows.shape[2:]):
-            # its last layers would normalise a single number
+        if self._normalises and all(n == self._multiple for n in windows.shape[2:]):
             raise UnsupportedVolume(
                 f"{self.card.name} takes windows of more than {self._multiple} voxels along at least one axis; use a "
                 "larger one."

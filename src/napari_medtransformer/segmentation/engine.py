@@ -164,8 +164,10 @@ def _window(model: AutomaticModel, chosen: SegmentOptions) -> tuple[int, ...]:
 
 def _smaller(model: AutomaticModel, window: tuple[int, ...]) -> tuple[tuple[int, ...], torch.device] | None:
     """What to try when a window does not fit: the card's window, half of it, then the processor; None if all failed."""
-    own, multiple = model.card.input.size, model.window_multiple
-    half = own if multiple is None else tuple(max(m, n // 2 // m * m) for n, m in zip(own, multiple))
+    own, multiple, least = model.card.input.size, model.window_multiple, model.least_window
+    half = own
+    if multiple is not None and least is not None:
+        half = tuple(max(low, n // 2 // m * m) for n, m, low in zip(own, multiple, least, strict=True))
     volume = math.prod(window)
     if volume == 0 or volume > math.prod(own):
         return own, model.device
