@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -143,6 +144,9 @@ def test_ctrl_c_is_one_line_and_exit_code_130(capsys, monkeypatch: pytest.Monkey
 
 
 def test_ctrl_c_while_fetching_or_training_says_that_it_can_go_on(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch):
+    # what is first imported while a name is patched would keep the patch
+    importlib.import_module("napari_medtransformer.training.click_report")
+    importlib.import_module("napari_medtransformer.models.registry")
     monkeypatch.setattr("napari_medtransformer.models.weights.find_weights", interrupt)
     assert run(["models", "fetch", "sam-vit-b"]) == 130
     assert "goes on where it stopped" in capsys.readouterr().err
