@@ -12,7 +12,7 @@ from torch import nn
 from napari_medtransformer.models.channels_last import PointwiseConv, use_channels_last
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 4e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 4e-5), (torch.bfloat16, 4e-2)])
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("block", [1 << 18, 3 * 100])  # all voxels at once, and a hundred at a time
 def test_a_norm_over_channels_last_voxels_is_the_instance_norm(monkeypatch, dtype, tolerance, affine, block) -> None:
@@ -21,6 +21,7 @@ def test_a_norm_over_channels_last_voxels_is_the_instance_norm(monkeypatch, dtyp
     x = (100 + torch.randn((2, 3, 12, 10, 9), generator=torch.Generator().manual_seed(0))).to(dtype)
     network = use_channels_last(nn.Sequential(nn.InstanceNorm3d(3, affine=affine)), axes=3)
     if affine:
+        torch.manual_seed(0)
         nn.init.uniform_(network[0].weight, 0.5, 2.0)
         nn.init.uniform_(network[0].bias, -1.0, 1.0)
     wide = x.double()
@@ -32,7 +33,7 @@ def test_a_norm_over_channels_last_voxels_is_the_instance_norm(monkeypatch, dtyp
         found = network(x.contiguous(memory_format=torch.channels_last_3d))
         plain = network(x)
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
-    # float32: data of 100 are known to 8e-6, and deviations of them are divided by 1; bfloat16: half a unit at 4
+    # float32: data of 100 are known to 8e-6, and deviations of them are divided by 1; bfloat16: half a unit at 9
     assert (found.double() - oracle).abs().max() < tolerance
     assert torch.equal(plain, nn.functional.instance_norm(x, weight=network[0].weight, bias=network[0].bias))
 
