@@ -30,7 +30,8 @@ def inspect(*words: str | Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        # As many threads as here: bfloat16 convolutions round otherwise when their work is shared otherwise.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "COLUMNS": "100"},
         check=False,
     )
 

@@ -210,3 +210,19 @@ def notifications() -> Iterator[list[Any]]:
     yield heard
     notification_manager.notification_ready.disconnect(heard.append)
     del notification_manager.records[before:]
+
+
+@pytest.fixture
+def docked(open_desk):
+    """A desk with the Prompt dock at its right: docked(*layers) -> (desk, dock)."""
+
+    from napari_medtransformer.plugin.prompts.dock import PromptDock
+
+    def open_it(*layers):
+        desk = open_desk(*layers)
+        dock = PromptDock(desk.viewer)
+        desk.viewer.window.add_dock_widget(dock, name="Prompt", area="right")
+        desk.qtbot.wait(50)
+        return desk, dock
+
+    return open_it

@@ -15,18 +15,6 @@ from napari_medtransformer.plugin.planes import plane_of
 from napari_medtransformer.plugin.prompts.dock import PromptDock
 
 
-@pytest.fixture
-def docked(open_desk):
-    def open_it(*layers):
-        desk = open_desk(*layers)
-        dock = PromptDock(desk.viewer)
-        desk.viewer.window.add_dock_widget(dock, name="Prompt", area="right")
-        desk.qtbot.wait(50)
-        return desk, dock
-
-    return open_it
-
-
 def click_on(desk, liver) -> None:
     desk.show(liver)
     desk.prompt(liver)

@@ -9,13 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
-from napari_medtransformer.attention.bias import (
-    Bias,
-    DecomposedBias,
-    KeyTermsBias,
-    WindowBias,
-    outer_sum_into,
-)
+from napari_medtransformer.attention.bias import Bias, DecomposedBias, KeyTermsBias, WindowBias, outer_sum_into
 from napari_medtransformer.attention.policy import cpu_has, policy_for, sdpa_kernel_name
 
 # bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the

@@ -16,7 +16,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_medtransformer.plugin.layers import image_layer
 from napari_medtransformer.plugin.prompts.commits import Overlap
-from napari_medtransformer.plugin.prompts.dock import PromptDock
 from napari_medtransformer.plugin.prompts.preferences import (
     Preferences,
     preferences_path,
@@ -59,18 +58,6 @@ np.savez(answer, labels=controller.session.labels, prompts=repr(controller.sessi
 print("working", flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def docked(open_desk):
-    def open_it(*layers):
-        desk = open_desk(*layers)
-        dock = PromptDock(desk.viewer)
-        desk.viewer.window.add_dock_widget(dock, name="Prompt", area="right")
-        desk.qtbot.wait(50)
-        return desk, dock
-
-    return open_it
 
 
 @pytest.mark.slow  # a whole program of its own

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QHideEvent, QResizeEvent
+from qtpy.QtGui import QHideEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QBoxLayout,
     QHeaderView,
-    QProgressBar,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -24,16 +21,17 @@ from napari_medtransformer.plugin.attention.head_switches import HeadSwitches
 from napari_medtransformer.plugin.attention.matrix_content import effects_content
 from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.subject import object_name
+from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
+from napari_medtransformer.plugin.widgets.steady import CalmBar
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
-from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.heatmap import Heatmap
 
-WIDE, CONTROLS_WIDTH = 640, 320
+CONTROLS_WIDTH = 320
 
 
-class CauseTab(QWidget):
+class CauseTab(SideBySide):
     """A face of HeadSwitches; owns the layer that shows the changed masks."""
 
     def __init__(self, state: AttentionState) -> None:
@@ -41,20 +39,10 @@ class CauseTab(QWidget):
         self.state, self.switches = state, HeadSwitches(state)
         self._layer = ChangeLayer(state.controller.viewer)
         self._shown_outcome: object = None
-        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
-        self._box.setContentsMargins(6, 6, 6, 6)
-        self._box.setSpacing(8)
-        self._left = QWidget()
-        left = QVBoxLayout(self._left)
-        left.setContentsMargins(0, 0, 0, 0)
-        left.setSpacing(8)
-        left.addWidget(self._switch_section())
-        left.addWidget(self._rank_section(), 1)
-        self._box.addWidget(self._left)
-        self._box.addWidget(self._matrix_section(), 1)
+        controls = stacked(self._switch_section(), self._rank_section(), last_grows=True)
+        self.fill((controls, 0), (self._matrix_section(), 1), first_width=CONTROLS_WIDTH)
         self.switches.changed.connect(self.refresh)
-        self.switches.progressed.connect(self._show_progress)
-        self._show_progress(None)
+        self.switches.progressed.connect(self.progress.tell)
 
     def _switch_section(self) -> QWidget:
         self.all_on = tool_button(None, "Switch every head on again", text="All on")
@@ -80,7 +68,7 @@ class CauseTab(QWidget):
         )
         self.relevance.clicked.connect(self._on_relevance)
         layout.addLayout(row(self.rank, self.cancel, self.relevance))
-        self.progress = QProgressBar()
+        self.progress = CalmBar()
         self.progress.setFixedHeight(14)
         layout.addWidget(self.progress)
         self.table = QTableWidget(0, 4)
@@ -162,13 +150,6 @@ class CauseTab(QWidget):
 
         self._layer.show(state.controller.workspace, change_labels(list(outcome.values())), *state.where)
 
-    def _show_progress(self, progress: Progress | None) -> None:
-        self.progress.setVisible(progress is not None)
-        if progress is not None:
-            self.progress.setRange(0, progress.total or 0)
-            self.progress.setValue(progress.done)
-            self.progress.setFormat(progress.message)
-
     def _on_row(self, item: QTableWidgetItem) -> None:
         site, head = (self.table.item(item.row(), column).text() for column in (0, 1))
         if any(entry.name == site for entry in self.state.sites):
@@ -195,10 +176,3 @@ class CauseTab(QWidget):
                 self.state.draw_instead(heat_of_map(found, where))
 
         self.switches.find_relevance(show)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Put the table beside the matrix where there is room."""
-        wide = event.size().width() >= WIDE
-        self._box.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
-        self._left.setMaximumWidth(CONTROLS_WIDTH if wide else 16777215)
-        super().resizeEvent(event)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtGui import QResizeEvent
-from qtpy.QtWidgets import QBoxLayout, QCheckBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_medtransformer.plugin.attention.heat_layer import SliceHeat
 from napari_medtransformer.plugin.attention.pictures import coloured, resampled, signed_picture, thumbnail
@@ -16,6 +15,7 @@ from napari_medtransformer.plugin.attention.words import head_title
 from napari_medtransformer.plugin.models.slot import promptable_cards
 from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.columns import SideBySide
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from napari_medtransformer.models.base import PromptableModel
 
 SIDE = 240
-WIDE = 640
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class KeptMap:
     where: tuple[int, int]
 
 
-class CompareTab(QWidget):
+class CompareTab(SideBySide):
     """Holds the map that was kept; the other one is the present one, or another model's."""
 
     def __init__(self, state: AttentionState) -> None:
@@ -48,11 +47,7 @@ class CompareTab(QWidget):
         self.comparison: Comparison | None = None
         self.similarity: HeadSimilarity | None = None
         self._model: PromptableModel | None = None  # the other one, kept while it is compared with
-        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
-        self._box.setContentsMargins(6, 6, 6, 6)
-        self._box.setSpacing(8)
-        self._box.addWidget(self._pair_section(), 3)
-        self._box.addWidget(self._similarity_section(), 2)
+        self.fill((self._pair_section(), 3), (self._similarity_section(), 2))
         state.controller.layer_changed.connect(self._forget)
 
     def _pair_section(self) -> QWidget:
@@ -183,7 +178,7 @@ class CompareTab(QWidget):
         found = self.comparison = compare_maps(kept.pixels, other.pixels)
         self.first.show_picture(self._picture(kept), f"A: {kept.title}")
         self.second.show_picture(self._picture(other), f"B: {other.title}")
-        drawn = signed_picture(*self._on_anatomy(found.difference), upside_down=self._upside_down)
+        drawn = signed_picture(*self._on_anatomy(found.difference), upside_down=self.state.upside_down)
         self.difference.show_picture(drawn, "A − B")
         self.numbers.setText(
             f"A: {kept.title}\nB: {other.title}\ncorrelation {found.correlation:.2f} · {found.overlap:.0%} of the "
@@ -211,14 +206,10 @@ class CompareTab(QWidget):
             heat = SliceHeat(self.comparison.difference, *self.state.where, signed=True)
         self.state.draw_instead(heat)
 
-    @property
-    def _upside_down(self) -> bool:
-        return self.state.where is not None and self.state.where[0] != 0
-
     def _picture(self, kept: KeptMap) -> np.ndarray:
         grey, heat = self._on_anatomy(kept.pixels)
         style = self.state.style
-        return thumbnail(grey, heat, colour_map=style.colour_map, upside_down=self._upside_down)
+        return thumbnail(grey, heat, colour_map=style.colour_map, upside_down=self.state.upside_down)
 
     def _on_anatomy(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The anatomy and a map of its slice on the pixels of a picture."""
@@ -228,9 +219,3 @@ class CompareTab(QWidget):
         largest = max(float(np.abs(pixels).max()), 1e-12)
         halves = [resampled(np.clip(sign * pixels / largest, 0, 1), grey.shape) for sign in (1, -1)]
         return grey, halves[0] - halves[1]
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Side by side where there is room."""
-        wide = event.size().width() >= WIDE
-        self._box.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
-        super().resizeEvent(event)

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QBoxLayout,
     QFileDialog,
     QHeaderView,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -27,36 +24,28 @@ from napari_medtransformer.plugin.attention.words import head_title
 from napari_medtransformer.plugin.notify import report, tell, warn
 from napari_medtransformer.plugin.planes import shown_frame
 from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-WIDE, CONTROLS_WIDTH = 640, 330
+CONTROLS_WIDTH = 330
 ROLLOUT = "rollout"
 # a picture of more pixels than that shows no more
 MATRIX_SIDE = 1024
 
 
-class ExportTab(QWidget):
+class ExportTab(SideBySide):
     """Shows and writes numbers and pictures of the present answer."""
 
     def __init__(self, state: AttentionState) -> None:
         super().__init__()
         self.state = state
         self.rows: list[list[str]] = []
-        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
-        self._box.setContentsMargins(6, 6, 6, 6)
-        self._box.setSpacing(8)
-        self._left = QWidget()
-        left = QVBoxLayout(self._left)
-        left.setContentsMargins(0, 0, 0, 0)
-        left.setSpacing(8)
-        left.addWidget(self._file_section())
-        left.addWidget(self._matrix_section(), 1)
-        self._box.addWidget(self._left)
-        self._box.addWidget(self._share_section(), 1)
+        controls = stacked(self._file_section(), self._matrix_section(), last_grows=True)
+        self.fill((controls, 0), (self._share_section(), 1), first_width=CONTROLS_WIDTH)
 
     def _file_section(self) -> QWidget:
         frame, layout = section("Save")
@@ -232,10 +221,3 @@ class ExportTab(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, title, "", f"{title} ({patterns})")
         if path:
             save(path)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Put the table beside the buttons where there is room."""
-        wide = event.size().width() >= WIDE
-        self._box.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
-        self._left.setMaximumWidth(CONTROLS_WIDTH if wide else 16777215)
-        super().resizeEvent(event)

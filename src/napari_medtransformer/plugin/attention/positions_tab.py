@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtGui import QResizeEvent
-from qtpy.QtWidgets import QBoxLayout, QCheckBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_medtransformer.plugin.attention.drawing import heat_of_map
 from napari_medtransformer.plugin.attention.head_switches import HeadSwitches
@@ -13,6 +12,7 @@ from napari_medtransformer.plugin.attention.pictures import coloured
 from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.subject import object_name
 from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from napari_medtransformer.attention.positions import PositionalEncoding
     from napari_medtransformer.inspection.position_views import PositionView
 
-WIDE, CONTROLS_WIDTH = 640, 320
+CONTROLS_WIDTH = 320
 
 
-class PositionsTab(QWidget):
+class PositionsTab(SideBySide):
     """A face of the model's positional encodings; changes to them go through HeadSwitches."""
 
     def __init__(self, state: AttentionState, switches: HeadSwitches) -> None:
@@ -31,23 +31,13 @@ class PositionsTab(QWidget):
         self.state, self.switches = state, switches
         self.encodings: list[PositionalEncoding] = []
         self._encodings_of: object = None
-        self._box = QBoxLayout(QBoxLayout.Direction.TopToBottom, self)
-        self._box.setContentsMargins(6, 6, 6, 6)
-        self._box.setSpacing(8)
-        self._left = QWidget()
-        left = QVBoxLayout(self._left)
-        left.setContentsMargins(0, 0, 0, 0)
-        left.setSpacing(8)
-        left.addWidget(self._encoding_section())
-        left.addWidget(self._effect_section())
-        left.addStretch(1)
+        controls = stacked(self._encoding_section(), self._effect_section())
         frame, layout = section("Picture")
         self.picture = PictureView("", smooth=False)
         self.explained = quiet_label()
         layout.addWidget(self.picture, 1)
         layout.addWidget(self.explained)
-        self._box.addWidget(self._left)
-        self._box.addWidget(frame, 1)
+        self.fill((controls, 0), (frame, 1), first_width=CONTROLS_WIDTH)
         switches.changed.connect(self._refresh_effect)
 
     def _encoding_section(self) -> QWidget:
@@ -200,10 +190,3 @@ class PositionsTab(QWidget):
     def _kept(self) -> list[PositionalEncoding]:
         """Those that the model itself keeps."""
         return [encoding for encoding in self.encodings if not encoding.name.startswith("sinusoidal")]
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Put the picture beside the choices where there is room."""
-        wide = event.size().width() >= WIDE
-        self._box.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
-        self._left.setMaximumWidth(CONTROLS_WIDTH if wide else 16777215)
-        super().resizeEvent(event)

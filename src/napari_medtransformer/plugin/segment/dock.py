@@ -22,6 +22,7 @@ from napari_medtransformer.plugin.segment.region import region_in_words, region_
 from napari_medtransformer.plugin.segment.state import TOLERANCE_MM, SegmentState
 from napari_medtransformer.plugin.volume.facts import labels_on
 from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_go, offer
+from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar
 from napari_medtransformer.plugin.widgets.style import Column, folding, quiet_label, row, section, tool_button
@@ -56,13 +57,13 @@ class SegmentDock(QWidget):
         self.refining = Refining(self.controller)
         self._doubts: tuple[str, ...] = ()
 
-        body = QWidget()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(8)
-        for frame in (self._what_section(), self._how_section(), self._organs_section(), self._compare_section()):
-            column.addWidget(frame)
-        column.addStretch(1)
+        body = stacked(
+            self._what_section(),
+            self._how_section(),
+            self._organs_section(),
+            self._compare_section(),
+            margin=MARGIN,
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(Column(body))

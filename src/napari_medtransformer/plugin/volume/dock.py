@@ -34,6 +34,7 @@ from napari_medtransformer.plugin.volume.facts import (
     windows_of,
 )
 from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_go, offer
+from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.style import GAP, Column, quiet_label, quiet_style, row, section, tool_button
 from napari_medtransformer.plugin.writers import label_names
@@ -70,14 +71,14 @@ class VolumeDock(QWidget):
         self._labels: list[Any] = []
         self.working = 0  # workers that run
 
-        body = QWidget()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(8)
-        for frame in (self._image_section(), self._window_section(), self._cursor_section(), self._grid_section(),
-                      self._labels_section()):  # fmt: skip
-            column.addWidget(frame)
-        column.addStretch(1)
+        body = stacked(
+            self._image_section(),
+            self._window_section(),
+            self._cursor_section(),
+            self._grid_section(),
+            self._labels_section(),
+            margin=MARGIN,
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(Column(body))
