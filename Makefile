@@ -7,6 +7,8 @@ BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 SHOTS ?= demo-screenshots
 PYTEST_ARGS ?=
+# Processes that share the tests, a file at a time; each has a screen, folders and cores of its own (tests/conftest.py).
+WORKERS ?= 2
 # A screen large enough for the viewer with both docks; 24 bits, as OpenGL wants them.
 XVFB := xvfb-run -a -s "-screen 0 1600x1000x24"
 
@@ -34,8 +36,8 @@ lint: $(STAMP) ## Format, lint, types, layers, manifest
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/npe2 validate --imports napari-medtransformer
 
-test: lint ## Lint, then every test, on a virtual screen
-	$(XVFB) $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint ## Lint, then every test, on virtual screens
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .

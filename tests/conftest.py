@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: real data, and a torch that leaves cores to others."""
+"""What every test process has: real data, folders and a screen of its own, and a torch that leaves cores to others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 # Set before torch or numpy start their pools: on small machines spinning OpenMP threads cost more than they give.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+# Workers side by side share the cores; they inherit what the process that started them has set.
+_CORES = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+os.environ["OMP_NUM_THREADS"] = str(min(_CORES, int(os.environ.get("OMP_NUM_THREADS", "2"))))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What belongs to whoever runs the tests is neither read nor written: settings, preferences, weights, kept sessions. By
-# the environment, so that it holds for programs that tests start; a test that keeps something points elsewhere.
+# the environment, so that it holds for programs that tests start; a test that keeps something points elsewhere. Every
+# process has folders of its own, napari's settings and icons included: workers do not wait for, or see, each other.
 _HOME = tempfile.TemporaryDirectory(prefix="medt-tests-", ignore_cleanup_errors=True)
 Path(_HOME.name, "preferences.json").write_text('{"disk_gb": 0}')  # no encoded slices on disk
 os.environ |= {
@@ -20,6 +23,8 @@ os.environ |= {
     "MEDT_PREFERENCES": f"{_HOME.name}/preferences.json",
     "MEDT_CACHE": f"{_HOME.name}/weights",
     "XDG_STATE_HOME": f"{_HOME.name}/state",
+    "XDG_CACHE_HOME": f"{_HOME.name}/cache",
+    "XDG_CONFIG_HOME": f"{_HOME.name}/config",
 }
 
 # What tests share is imported by the programs that they start, too.
@@ -27,6 +32,17 @@ _HELPERS = str(Path(__file__).parent / "helpers")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_HELPERS, os.environ.get("PYTHONPATH"))))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every worker a screen of its own; a single process uses the one it has, if any."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    starts_workers = config.getoption("dist", "no") != "no"
+    has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if is_worker or not (starts_workers or has_screen):
+        from own_screen import start_screen
+
+        start_screen()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
