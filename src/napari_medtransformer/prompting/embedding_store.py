@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_medtransformer.given import path as path_of
+from napari_medtransformer.given import whole
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel
 
 _DIGEST_BYTES = 20
@@ -42,12 +44,12 @@ def default_folder() -> Path:
 class EmbeddingStore:
     """Embeddings in a folder, the least recently used removed first. Safe in threads and processes.
 
-    budget_bytes: of disk for all volumes and models together.
+    budget_bytes: of disk for all volumes and models together. Raises InvalidOption.
     """
 
     def __init__(self, folder: Path | None = None, budget_bytes: int = 5_000_000_000) -> None:
-        self.folder = default_folder() if folder is None else Path(folder)
-        self.budget_bytes = budget_bytes
+        self.folder = default_folder() if folder is None else path_of(folder, "a folder of encoded slices")
+        self.budget_bytes = whole(budget_bytes, "what encoded slices may take of a disk, in bytes,", least=0)
         self.hits = self.misses = 0
         self._weights: weakref.WeakKeyDictionary[PromptableModel, tuple[Any, str]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()

@@ -14,6 +14,7 @@ from napari_medtransformer.errors import (
     UnsupportedVolume,
     in_words,
 )
+from napari_medtransformer.given import whole
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.volumes.intensity import Window, apply_window, default_window
@@ -53,10 +54,9 @@ class Prediction:
         return float(self.scores[self.chosen])
 
     def choose(self, candidate: int) -> Prediction:
-        """The same prediction with another of its masks chosen."""
-        if not 0 <= candidate < len(self.scores):
-            raise InvalidPrompt(f"there are candidates 0 to {len(self.scores) - 1}, not {candidate}.")
-        return Prediction(self.candidates, self.scores, candidate)
+        """The same prediction with another of its masks chosen, counted from 0. Raises InvalidPrompt."""
+        number = whole(candidate, "a candidate's number", InvalidPrompt, least=0, most=len(self.scores) - 1)
+        return Prediction(self.candidates, self.scores, number)
 
 
 class ImagePredictor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from napari_medtransformer.errors import InvalidPrompt, in_words
+from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, in_words
+from napari_medtransformer.given import flag, reals, record, whole
 from napari_medtransformer.prompting.masks import PackedBlock, PackedMask
 
 MAX_OBJECT_ID = 65535  # labels are uint16
@@ -21,11 +22,17 @@ class SliceKey:
     """One object on one slice: the unit that is predicted. axis: 0, 1 or 2 of (z, y, x); index: voxel along it.
 
     For models that answer in 3D, the object in the whole volume: axis IN_3D, index 0.
+    Raises InvalidPrompt for anything but whole numbers.
     """
 
     object_id: int
     axis: int
     index: int
+
+    def __post_init__(self) -> None:
+        for name, given in vars(self).items():
+            if type(given) is not int:  # there are thousands of keys, nearly all of plain numbers
+                object.__setattr__(self, name, whole(given, f"a slice's {name}", InvalidPrompt))
 
     @property
     def in_3d(self) -> bool:
@@ -44,7 +51,7 @@ class PointPrompt:
 
     def __post_init__(self) -> None:
         _settle(self)
-        _check_triple(self.position_zyx, "a point")
+        object.__setattr__(self, "position_zyx", triple(self.position_zyx, "a point's voxel coordinates (z, y, x)"))
 
     @property
     def key(self) -> SliceKey:
@@ -68,8 +75,8 @@ class BoxPrompt:
 
     def __post_init__(self) -> None:
         _settle(self)
-        _check_triple(self.start_zyx, "a box's start")
-        _check_triple(self.stop_zyx, "a box's stop")
+        object.__setattr__(self, "start_zyx", triple(self.start_zyx, "the coordinates (z, y, x) of a box's start"))
+        object.__setattr__(self, "stop_zyx", triple(self.stop_zyx, "the coordinates (z, y, x) of a box's stop"))
         if nearest_voxel(self.start_zyx[self.axis]) != nearest_voxel(self.stop_zyx[self.axis]):
             raise InvalidPrompt(
                 f"the box from {self.start_zyx} to {self.stop_zyx} spans several slices of axis {self.axis}; "
@@ -105,6 +112,7 @@ class MaskPrompt:
 
     def __post_init__(self) -> None:
         _settle(self)
+        record(self.mask, PackedMask, "a PackedMask of a whole slice, as PackedMask.pack makes one", InvalidPrompt)
 
     @property
     def key(self) -> SliceKey:
@@ -137,6 +145,7 @@ class ScribblePrompt:
 
     def __post_init__(self) -> None:
         _settle(self)
+        record(self.pixels, PackedMask, "a PackedMask of a whole slice, as PackedMask.pack makes one", InvalidPrompt)
 
     @property
     def key(self) -> SliceKey:
@@ -151,17 +160,23 @@ class LassoPrompt:
     vertices_zyx: at least three, in order, all on one slice; the last is joined to the first.
     """
 
-    vertices_zyx: tuple[Zyx, ...]
+    vertices_zyx: Sequence[Zyx]  # a tuple once it is made
     positive: bool = True
     object_id: int = 1
     axis: int = 0
 
     def __post_init__(self) -> None:
         _settle(self)
-        if len(self.vertices_zyx) < 3:
-            raise InvalidPrompt(f"a lasso has at least three vertices, not {len(self.vertices_zyx)}; draw a longer one")
-        for vertex in self.vertices_zyx:
-            _check_triple(vertex, "a lasso's vertex")
+        try:
+            vertices = tuple(self.vertices_zyx)
+        except TypeError as error:
+            raise InvalidPrompt(
+                f"a lasso has three or more (z, y, x) vertices, not {in_words(self.vertices_zyx)}."
+            ) from error
+        if len(vertices) < 3:
+            raise InvalidPrompt(f"a lasso has at least three vertices, not {len(vertices)}; draw a longer one.")
+        vertices = tuple(triple(vertex, "a lasso's vertices (z, y, x)") for vertex in vertices)
+        object.__setattr__(self, "vertices_zyx", vertices)
         if len({nearest_voxel(vertex[self.axis]) for vertex in self.vertices_zyx}) > 1:
             raise InvalidPrompt(f"the lasso spans several slices of axis {self.axis}; draw it on one slice")
 
@@ -206,22 +221,47 @@ def nearest_voxel(coordinate: float) -> int:
     return math.floor(coordinate + 0.5)
 
 
+def check_key(key: SliceKey) -> SliceKey:
+    """`key`, if it is one. Raises InvalidPrompt."""
+    return record(key, SliceKey, "a SliceKey(object_id, axis, index)", InvalidPrompt)
+
+
+def check_prompt(prompt: Prompt) -> Prompt:
+    """`prompt`, if it is one that a person can give. Raises InvalidPrompt."""
+    if not isinstance(prompt, Prompt):
+        raise InvalidPrompt(
+            f"a PointPrompt, BoxPrompt, ScribblePrompt, LassoPrompt or MaskPrompt was expected, not {in_words(prompt)}."
+        )
+    return prompt
+
+
+def check_slice(key: SliceKey, shape: tuple[int, int, int]) -> None:
+    """Raises PointOutsideVolume for a slice that a volume of `shape` does not have, InvalidPrompt for another axis."""
+    if key.axis not in (0, 1, 2):
+        raise InvalidPrompt(f"slices lie across axis 0, 1 or 2 of (z, y, x), not {key.axis}.")
+    if not 0 <= key.index < shape[key.axis]:
+        raise PointOutsideVolume(
+            f"slice {key.index} of axis {key.axis} is outside the volume of {shape} voxels (z, y, x); "
+            f"slices run from 0 to {shape[key.axis] - 1}."
+        )
+
+
+def triple(position: Zyx, what: str) -> Zyx:
+    """Three voxel coordinates as floats, from whatever sequence they come in. Raises InvalidPrompt."""
+    z, y, x = reals(position, 3, what, InvalidPrompt)
+    return z, y, x
+
+
 def _settle(prompt: Prompt) -> None:
     """Make a prompt's whole numbers plain ones, of whatever type they came, and check them. Raises InvalidPrompt."""
-    numbers = {name: value for name, value in vars(prompt).items() if name in ("object_id", "axis", "index")}
-    for name, value in numbers.items():
-        try:
-            object.__setattr__(prompt, name, operator.index(value))
-        except TypeError as error:
-            raise InvalidPrompt(f"an object, an axis and a slice are whole numbers, not {in_words(value)}") from error
-    if not 1 <= prompt.object_id <= MAX_OBJECT_ID:
-        raise InvalidPrompt(
-            f"an object's number lies in 1..{MAX_OBJECT_ID}, not {prompt.object_id}; 0 is the background"
-        )
-    if numbers["axis"] not in (0, 1, 2):
-        raise InvalidPrompt(f"a slice's axis is 0, 1 or 2 of (z, y, x), not {numbers['axis']}")
-
-
-def _check_triple(position: tuple[float, float, float], what: str) -> None:
-    if len(position) != 3 or not all(math.isfinite(p) for p in position):
-        raise InvalidPrompt(f"{what} has three finite voxel coordinates (z, y, x), not {position}")
+    given = vars(prompt)
+    settled: dict[str, int | bool] = {
+        "object_id": whole(given["object_id"], "an object's number", InvalidPrompt, least=1, most=MAX_OBJECT_ID),
+        "axis": whole(given["axis"], "the axis across a slice", InvalidPrompt, least=0, most=2),
+    }
+    if "index" in given:
+        settled["index"] = whole(given["index"], "a slice's index", InvalidPrompt)
+    if "positive" in given:
+        settled["positive"] = flag(given["positive"], "whether a prompt is positive", InvalidPrompt)
+    for name, value in settled.items():
+        object.__setattr__(prompt, name, value)

@@ -78,14 +78,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 
-from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.errors import UnreadableFile, UnsupportedModel
+from napari_medtransformer.given import flag, record, text, whole
+from napari_medtransformer.given import path as path_of
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel, model_on_volume
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.journal import read_journal
+from napari_medtransformer.prompting.predictor import checked_window
 from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.session_core import Candidates
@@ -116,7 +118,8 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
     volume: the image. window: (low, high) of the intensities the model sees; None takes the volume's own.
     embeddings_bytes: how much memory encoded slices may keep. store: where they are kept on disk too, None for nowhere.
     part: which 3D part of a larger image the volume is, such as "time 3", to be saved with the session.
-    Raises UnsupportedModel for a model without prompts.
+    Raises UnsupportedModel for a model without prompts, UnsupportedVolume, InvalidPrompt for a window that is none, and
+    InvalidOption.
     """
 
     def __init__(
@@ -128,7 +131,9 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         store: EmbeddingStore | None = None,
         part: str = "",
     ) -> None:
-        self.part = part
+        self.part = text(part, "the part of a larger image")
+        embeddings_bytes = whole(embeddings_bytes, "what encoded slices may keep, in bytes,", least=0)
+        _check_store(store)
         self._slices = model_on_volume(model, volume, window, embeddings_bytes, store)
         self._timeline = Timeline(volume.shape)
         self._saved = SessionState()
@@ -149,7 +154,10 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         Raises UnsupportedModel and InvalidPrompt, and then nothing has changed.
         """
         old = self._slices
-        slices = model_on_volume(model, self.volume, window or old.window, old.embeddings.budget_bytes, old.store)
+        repredict = flag(repredict, "whether slices are predicted anew")
+        slices = model_on_volume(
+            model, self.volume, old.window if window is None else window, old.embeddings.budget_bytes, old.store
+        )
         self._earlier.append(ModelName(old.model.card.name, old.model_fingerprint))
         self._slices = slices
         self._timeline.model = number = len(self._earlier)
@@ -170,6 +178,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
 
         A model that answers in 3D sees native intensities: for it, the window is only kept. Raises InvalidPrompt.
         """
+        window = checked_window(window)
         if self.in_3d:
             self._slices.set_window(window)
         else:
@@ -185,7 +194,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
             if remote is None:
                 return
             raise UnsupportedModel(f"{slices.model.card.name} answers in 3D and is not asked on clusters; use it here.")
-        if remote is not None and remote.model is not self.model:
+        if remote is not None and record(remote, RemoteModel, "a RemoteModel, or None").model is not self.model:
             raise UnsupportedModel(
                 f"the cluster was given {remote.model.card.name}, the session works with {self.model.card.name}; "
                 "give it the session's model."
@@ -232,6 +241,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         store: EmbeddingStore | None = None,
     ) -> PromptSession:
         """A session as it was saved, with an empty history. Raises UnreadableFile and InvalidSession."""
+        _check_store(store)
         slices, facts, state, predictions = read_session(path, model, volume, _EMBEDDINGS_BYTES)
         slices.store = store
         return cls._restored(slices, facts, state, predictions)
@@ -249,7 +259,8 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         The model may be another than before: masks stay, and it answers from the next prompt on.
         Raises UnreadableFile and InvalidSession; what was cut off by the crash is told by a warning.
         """
-        source = Path(path)
+        _check_store(store)
+        source = path_of(path, "a session that was kept", UnreadableFile)
         facts, state, predictions, cut_off = read_journal(source)
         if cut_off:
             warnings.warn(f"{source.name}: the last step was not written whole and is left out", stacklevel=2)
@@ -277,3 +288,8 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         session._timeline.restore(state, predictions)
         session._saved = state
         return session
+
+
+def _check_store(store: EmbeddingStore | None) -> None:
+    if store is not None:
+        record(store, EmbeddingStore, "an EmbeddingStore, or None")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_medtransformer.errors import InvalidPrompt, PointOutsideVolume, in_words
+from napari_medtransformer.errors import InvalidOption, InvalidPrompt, PointOutsideVolume, in_words
+from napari_medtransformer.given import record, whole
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel
@@ -24,7 +25,11 @@ from napari_medtransformer.prompting.prompts import (
     ScribblePrompt,
     SliceKey,
     Zyx,
+    check_key,
+    check_prompt,
+    check_slice,
     moved,
+    triple,
 )
 from napari_medtransformer.prompting.slice_model import Outcome, Request, SliceModel
 from napari_medtransformer.prompting.state import SessionObject, SessionState, SliceState
@@ -120,15 +125,17 @@ class SessionCore:
 
     def prompts_at(self, key: SliceKey) -> tuple[Prompt, ...]:
         """An object's prompts that are answered on a slice, or in 3D, oldest first."""
-        return tuple(prompt for _, prompt in self._timeline.slice(key).prompts)
+        return tuple(prompt for _, prompt in self._timeline.slice(check_key(key)).prompts)
 
     def slice_mask(self, key: SliceKey) -> np.ndarray:
-        """(H, W) bool: one object on a slice, whatever lies on top of it."""
+        """(H, W) bool: one object on a slice, whatever lies on top of it. Raises PointOutsideVolume, InvalidPrompt."""
+        check_slice(check_key(key), self.volume.shape)
         shape = self._slices.slice_shape(key.axis)
         return object_on_plane(self._timeline.masks(), key.object_id, key.axis, key.index, shape)
 
     def candidates(self, key: SliceKey) -> Candidates | None:
         """The masks the model offers for the prompts on a slice; None where nothing is predicted (yet)."""
+        key = check_key(key)
         prediction, offered = self._timeline.prediction(key), self.candidate_scores(key)
         if prediction is None or offered is None:
             return None
@@ -137,6 +144,7 @@ class SessionCore:
 
     def candidate_scores(self, key: SliceKey) -> tuple[tuple[float, ...], int] | None:
         """The scores of those masks and which of them is chosen, without unpacking any."""
+        key = check_key(key)
         prediction, there = self._timeline.prediction(key), self._timeline.slice(key)
         if prediction is None:
             return None
@@ -148,7 +156,7 @@ class SessionCore:
 
     def key_of(self, prompt: Prompt) -> SliceKey:
         """Where a prompt would be answered now: on its slice, or in 3D."""
-        return self._slices.key_of(prompt)
+        return self._slices.key_of(check_prompt(prompt))
 
     # Prompts, in three steps
 
@@ -189,28 +197,28 @@ class SessionCore:
     def shift_prompt(self, prompt_id: int, by_zyx: Zyx) -> Request:
         """Move a prompt of any kind by voxels; strokes and masks by whole ones. Otherwise as move_prompt."""
         _, prompt = self.state.find(prompt_id)
-        return self.move_prompt(prompt_id, moved(prompt, _triple(by_zyx)))
+        return self.move_prompt(prompt_id, moved(prompt, triple(by_zyx, "the voxels (z, y, x) to move by")))
 
     def predict(self, request: Request) -> Outcome:
         """Encode the slice if need be and decode the prompts. Changes nothing; may run in any thread."""
-        return self._slices.predict(request)
+        return self._slices.predict(record(request, Request, "a Request, as add_prompt gives one", InvalidPrompt))
 
     def accept(self, outcome: Outcome) -> bool:
         """Take in a prediction; False if the slice has other prompts by now, and then nothing visible changes."""
-        return self._timeline.record(outcome)
+        return self._timeline.record(record(outcome, Outcome, "an Outcome, as predict gives one", InvalidPrompt))
 
     # Prompts, at once
 
     def add_point(self, position_zyx: Zyx, positive: bool = True, object_id: int = 1, axis: int = 0) -> int:
         """Click at a voxel of a slice across `axis`, predict and accept. Returns the prompt's number."""
-        return self._at_once(PointPrompt(_triple(position_zyx), bool(positive), object_id, axis))
+        return self._at_once(PointPrompt(position_zyx, positive, object_id, axis))
 
     def add_box(self, start_zyx: Zyx, stop_zyx: Zyx, object_id: int = 1, axis: int = 0) -> int:
         """Draw a box on a slice, half-open within it, predict and accept. Returns the prompt's number.
 
         Of several boxes of an object on one slice the last one counts.
         """
-        return self._at_once(BoxPrompt(_triple(start_zyx), _triple(stop_zyx), object_id, axis))
+        return self._at_once(BoxPrompt(start_zyx, stop_zyx, object_id, axis))
 
     def add_scribble(self, pixels: np.ndarray, axis: int, index: int, positive: bool = True, object_id: int = 1) -> int:
         """Paint a stroke, given as the (H, W) bool pixels of a slice, predict and accept. Returns the prompt's number.
@@ -218,20 +226,14 @@ class SessionCore:
         What was painted is in the mask (positive), or out of it, whatever the model thinks.
         """
         stroke = PackedMask.pack(_slice_of(pixels, "a stroke"))
-        return self._at_once(ScribblePrompt(stroke, index, bool(positive), object_id, axis))
+        return self._at_once(ScribblePrompt(stroke, index, positive, object_id, axis))
 
     def add_lasso(self, vertices_zyx: Sequence[Zyx], positive: bool = True, object_id: int = 1, axis: int = 0) -> int:
         """Draw an outline around the object, or around what is not (all of that is taken out of the mask).
 
         vertices_zyx: at least three on one slice. Predicts and accepts. Returns the prompt's number.
         """
-        try:
-            vertices = tuple(_triple(v) for v in vertices_zyx)
-        except TypeError as error:
-            raise InvalidPrompt(
-                f"a lasso has three or more (z, y, x) vertices, not {in_words(vertices_zyx)}."
-            ) from error
-        return self._at_once(LassoPrompt(vertices, bool(positive), object_id, axis))
+        return self._at_once(LassoPrompt(vertices_zyx, positive, object_id, axis))
 
     def add_mask(self, mask: np.ndarray, axis: int, index: int, object_id: int = 1) -> int:
         """Give a (H, W) bool mask of a slice to refine, predict and accept. Returns the prompt's number."""
@@ -246,7 +248,8 @@ class SessionCore:
 
     def choose_candidate(self, key: SliceKey, candidate: int) -> None:
         """Show another of the model's masks on a slice. Raises InvalidPrompt if there is none of that number."""
-        offered = self._timeline.prediction(key)
+        offered = self._timeline.prediction(check_key(key))
+        candidate = whole(candidate, "a mask's number", InvalidPrompt)
         if offered is None or not 0 <= candidate < len(offered.masks):
             there = "nothing is predicted" if offered is None else f"there are masks 0 to {len(offered.masks) - 1}"
             raise InvalidPrompt(f"mask {candidate} cannot be chosen on slice {key.index} of axis {key.axis}: {there}.")
@@ -286,6 +289,10 @@ class SessionCore:
 
     def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
         """Call `callback(session)` after every change, in the thread that made it; returns how to stop that."""
+        if not callable(callback):
+            raise InvalidOption(
+                f"what is called after every change is a function of a session, not {in_words(callback)}."
+            )
         listeners = self._timeline.listeners
 
         def tell() -> None:
@@ -351,12 +358,8 @@ class SessionCore:
 
     def _check(self, prompt: Prompt) -> None:
         """Raises PointOutsideVolume or InvalidPrompt for a prompt that this volume cannot take."""
-        key, shape = prompt.key, self.volume.shape
-        if not 0 <= key.index < shape[key.axis]:
-            raise PointOutsideVolume(
-                f"slice {key.index} of axis {key.axis} is outside the volume of {shape} voxels (z, y, x); "
-                f"slices run from 0 to {shape[key.axis] - 1}."
-            )
+        shape = self.volume.shape
+        check_slice(check_prompt(prompt).key, shape)
         if isinstance(prompt, PointPrompt):
             z, y, x = prompt.position_zyx
             if not all(-0.5 <= p < n - 0.5 for p, n in zip(prompt.position_zyx, shape)):
@@ -366,6 +369,7 @@ class SessionCore:
         self._slices.check(prompt)
 
     def _check_object(self, object_id: int) -> None:
+        object_id = whole(object_id, "an object's number", InvalidPrompt)
         if all(one.object_id != object_id for one in self.objects):
             there = ", ".join(str(one.object_id) for one in self.objects) or "none yet"
             raise InvalidPrompt(f"there is no object {object_id}; there are: {there}.")
@@ -384,12 +388,3 @@ def _slice_of(mask: np.ndarray, what: str) -> np.ndarray:
     if mask.ndim != 2:
         raise InvalidPrompt(f"{what} is one slice (H, W), not an array of shape {mask.shape}.")
     return mask
-
-
-def _triple(position: Zyx) -> Zyx:
-    """Three voxel coordinates as floats, from whatever sequence they come in."""
-    try:
-        z, y, x = (float(p) for p in position)
-    except (TypeError, ValueError) as error:
-        raise InvalidPrompt(f"a position is three voxel coordinates (z, y, x), not {position!r}.") from error
-    return z, y, x

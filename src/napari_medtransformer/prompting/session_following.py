@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from napari_medtransformer.errors import InvalidPrompt, UnsupportedModel
+from napari_medtransformer.given import flag, record, whole, wholes
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.propagation import Propagation, Seed, follow, spans_to_follow
@@ -31,9 +32,8 @@ class FollowSteps(SessionCore):
         slices = self._slices
         if not isinstance(slices, SliceModel):
             return
-        if axis not in (0, 1, 2):
-            raise InvalidPrompt(f"slices lie across axis 0, 1 or 2 of (z, y, x), not {axis!r}.")
-        wanted = [index for index in indices if 0 <= index < self.volume.shape[axis]]
+        axis = _axis(axis)
+        wanted = [index for index in wholes(indices, "slices", InvalidPrompt) if 0 <= index < self.volume.shape[axis]]
         for done, index in enumerate(wanted):
             yield Progress(done, len(wanted), f"encoding slice {index}")
             slices.prepare(axis, index)
@@ -41,7 +41,10 @@ class FollowSteps(SessionCore):
 
     def prefetch_around(self, axis: int, index: int, reach: int | None = None) -> Iterator[Progress]:
         """Encode the slice at `index`, then its neighbours outwards, as far as `reach` slices or memory holds them."""
-        order = nearest_first(index, self.volume.shape[axis], reach)
+        count = self.volume.shape[_axis(axis)]
+        index = whole(index, "a slice's index", InvalidPrompt, least=0, most=count - 1)
+        reach = count if reach is None else whole(reach, "how many slices around are encoded", InvalidPrompt, least=0)
+        order = nearest_first(index, count, reach)
         for step in self.prefetch(axis, order):
             yield step
             if not self._slices.embeddings.fits(step.done + 1):
@@ -50,7 +53,8 @@ class FollowSteps(SessionCore):
 
     def is_encoded(self, axis: int, index: int) -> bool:
         """Whether a slice is encoded and in memory."""
-        return not self.in_3d and (axis, index) in self._slices.embeddings
+        place = _axis(axis), whole(index, "a slice's index", InvalidPrompt)
+        return not self.in_3d and place in self._slices.embeddings
 
     def propagation_steps(
         self, object_id: int = 1, axis: int | None = None, afresh: bool = False
@@ -67,8 +71,9 @@ class FollowSteps(SessionCore):
                 f"{slices.model.card.name} finds objects in 3D by itself, there is nothing to propagate; "
                 "choose a model that works on slices to follow an object with it."
             )
-        if axis is None:
-            axis = self._busiest_axis(object_id, prompted=True)
+        object_id = whole(object_id, "an object's number", InvalidPrompt)
+        axis = self._busiest_axis(object_id, prompted=True) if axis is None else _axis(axis)
+        afresh = flag(afresh, "whether all is followed afresh", InvalidPrompt)
         seeds = self._seeds(object_id, axis)
         if not seeds:
             raise InvalidPrompt(f"object {object_id} has no prompts to propagate from; click on it first.")
@@ -78,6 +83,7 @@ class FollowSteps(SessionCore):
 
     def accept_propagation(self, propagation: Propagation) -> bool:
         """Take in a propagation, as one step; False, and nothing changes, if the object's prompts changed since."""
+        record(propagation, Propagation, "a Propagation, as propagation_steps yields one", InvalidPrompt)
         object_id, axis = propagation.object_id, propagation.axis
         if self._seeds(object_id, axis) != propagation.seeds:
             return False
@@ -121,3 +127,7 @@ class FollowSteps(SessionCore):
                 kept = there.edited if there.model == self._timeline.model else self._timeline.slice_mask(key)
                 seeds[key.index] = Seed(there.given(key), there.candidate if kept is None else None, kept, there.model)
         return dict(sorted(seeds.items()))
+
+
+def _axis(axis: int) -> int:
+    return whole(axis, "the axis across slices", InvalidPrompt, least=0, most=2)

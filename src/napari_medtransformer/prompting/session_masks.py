@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import numpy as np
 
 from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.given import one_of, real, record, whole
 from napari_medtransformer.prompting import shapes
 from napari_medtransformer.prompting.labels import Masks, composed_object, plane
 from napari_medtransformer.prompting.masks import PackedMask, unpacked
@@ -19,6 +20,7 @@ from napari_medtransformer.prompting.state import SliceState
 from napari_medtransformer.volumes.numbers import numbers
 
 EditKind = Literal["fill", "smooth", "largest", "holes"]
+_AXIS = "the axis across an object's slices"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class MaskSteps(SessionCore):
 
     def object_mask(self, object_id: int) -> np.ndarray:
         """(z, y, x) bool: one object, whatever lies on top of it. May run in any thread."""
+        self._check_object(object_id)
         return composed_object(self._masks_of(object_id), self.volume.shape)
 
     @overload
@@ -52,7 +55,6 @@ class MaskSteps(SessionCore):
         """What an object measures, or all of them in their order. May run in any thread."""
         if object_id is None:
             return [self.statistics(one.object_id) for one in self.objects]
-        self._check_object(object_id)
         return object_statistics(object_id, self.object_mask(object_id), self.volume)
 
     def edit(
@@ -62,11 +64,14 @@ class MaskSteps(SessionCore):
 
         axis: across which slices, None for the one with the most of them. sigma_mm: see smooth.
         """
+        one_of(kind, get_args(EditKind), "an edit", InvalidPrompt)
         self._check_object(object_id)
         made_from = self._masks_of(object_id)
         if not made_from:
             raise InvalidPrompt(f"object {object_id} has no mask yet; click on it first.")
-        axis = self._busiest_axis(object_id, prompted=kind == "fill") if axis is None else axis
+        if axis is None:
+            axis = self._busiest_axis(object_id, prompted=kind == "fill")
+        axis = whole(axis, _AXIS, InvalidPrompt, least=0, most=2)
         if kind == "fill":
             return self._filled(object_id, axis, made_from)
         before = composed_object(made_from, self.volume.shape)
@@ -74,14 +79,13 @@ class MaskSteps(SessionCore):
             after = self._smoothed(before, axis, sigma_mm)
         elif kind == "largest":
             after = shapes.largest_part(before)
-        elif kind == "holes":
-            after = shapes.without_holes(before, axis)
         else:
-            raise InvalidPrompt(f"there is no edit {kind!r}; there are fill, smooth, largest and holes.")
+            after = shapes.without_holes(before, axis)
         return MaskEdit(object_id, axis, _differing(before, after, axis), made_from)
 
     def accept_edit(self, edit: MaskEdit) -> bool:
         """Take in an edit, as one step if it changes anything; False if the object's masks changed meanwhile."""
+        record(edit, MaskEdit, "a MaskEdit, as edit gives one", InvalidPrompt)
         if self._masks_of(edit.object_id) != edit.made_from:
             return False
         changes = {}
@@ -123,8 +127,7 @@ class MaskSteps(SessionCore):
         on. Raises InvalidPrompt for another shape or an empty mask.
         """
         mask_zyx = numbers(mask_zyx, "the label", InvalidPrompt)
-        if axis not in (0, 1, 2):
-            raise InvalidPrompt(f"slices lie across axis 0, 1 or 2 of (z, y, x), not {axis!r}.")
+        axis = whole(axis, _AXIS, InvalidPrompt, least=0, most=2)
         if mask_zyx.shape != self.volume.shape:
             raise InvalidPrompt(f"a label of shape {mask_zyx.shape} does not fit the volume of {self.volume.shape}.")
         state = self.state.with_object(object_id)
@@ -162,9 +165,9 @@ class MaskSteps(SessionCore):
 
     def _smoothed(self, mask: np.ndarray, axis: int, sigma_mm: float | None) -> np.ndarray:
         spacing = self.volume.spacing
-        width = 1.5 * min(spacing) if sigma_mm is None else sigma_mm
-        if not 0 < width < np.inf:
-            raise InvalidPrompt(f"a smoothing width is a positive number of millimetres, not {sigma_mm}.")
+        width = 1.5 * min(spacing)
+        if sigma_mm is not None:
+            width = real(sigma_mm, "a smoothing width in millimetres", InvalidPrompt, above=0)
         longest = max(n * s for n, s in zip(self.volume.shape, spacing, strict=True))
         if width > longest:
             raise InvalidPrompt(f"a smoothing width of {width:g} mm is beyond the volume's {longest:g} mm; take a few.")

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.errors import InvalidPrompt, in_words
+from napari_medtransformer.given import whole, wholes
 from napari_medtransformer.prompting.session_core import SessionCore
 from napari_medtransformer.prompting.state import SessionObject
 
@@ -40,7 +41,7 @@ class ObjectSteps(SessionCore):
     def colour_object(self, object_id: int, colour: str) -> None:
         """Give an object a colour, "#rrggbb"; "" for the automatic one. Raises InvalidPrompt for what is none."""
         if not isinstance(colour, str) or (colour and not _COLOUR.fullmatch(colour.lower())):
-            raise InvalidPrompt(f"a colour reads #rrggbb, such as #ff8800, not {colour!r}.")
+            raise InvalidPrompt(f"a colour reads #rrggbb, such as #ff8800, not {in_words(colour)}.")
         self._replace(replace(self.object(object_id), colour=colour.lower()))
 
     def order_objects(self, object_ids: Sequence[int]) -> None:
@@ -48,18 +49,21 @@ class ObjectSteps(SessionCore):
 
         object_ids: the number of every object, once. Raises InvalidPrompt otherwise.
         """
+        order = wholes(object_ids, "an order's objects", InvalidPrompt)
         by_number = {one.object_id: one for one in self.objects}
-        if sorted(object_ids) != sorted(by_number):
-            raise InvalidPrompt(f"an order names every object once: {sorted(by_number)}, not {list(object_ids)}.")
-        objects = tuple(by_number[number] for number in object_ids)
+        if sorted(order) != sorted(by_number):
+            raise InvalidPrompt(f"an order names every object once: {sorted(by_number)}, not {in_words(order)}.")
+        objects = tuple(by_number[number] for number in order)
         if objects != self.objects:
             self._timeline.push(replace(self.state, objects=objects))
 
     def move_object(self, object_id: int, by: int) -> None:
         """Move an object up (by 1, say) or down (-1) in the order, as far as there is room."""
-        order = [one.object_id for one in self.objects if one.object_id != self.object(object_id).object_id]
-        place = [one.object_id for one in self.objects].index(object_id) + by
-        order.insert(min(max(place, 0), len(order)), object_id)
+        by = whole(by, "how far an object moves", InvalidPrompt)
+        moved = self.object(object_id)
+        place = self.objects.index(moved) + by
+        order = [one.object_id for one in self.objects if one is not moved]
+        order.insert(min(max(place, 0), len(order)), moved.object_id)
         self.order_objects(order)
 
     def clear_object(self, object_id: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from napari_medtransformer.errors import InvalidPrompt, in_words
+from napari_medtransformer.errors import InvalidPrompt
+from napari_medtransformer.given import text, whole
 from napari_medtransformer.prompting.masks import Packed, PackedBlock, PackedMask
 from napari_medtransformer.prompting.prompts import (
     MAX_OBJECT_ID,
@@ -33,9 +34,8 @@ class SessionObject:
     colour: str = ""
 
     def __post_init__(self) -> None:
-        for text in (self.name, self.class_name):
-            if type(text) is not str:
-                raise InvalidPrompt(f"an object's name and class are texts, not {in_words(text)}.")
+        text(self.name, "an object's name", InvalidPrompt)
+        text(self.class_name, "an object's class", InvalidPrompt)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class SessionState:
 
     def find(self, prompt_id: int) -> tuple[SliceKey, Prompt]:
         """Where a prompt is, and what. Raises InvalidPrompt if there is none of that number."""
+        prompt_id = whole(prompt_id, "a prompt's number", InvalidPrompt)
         for key, there in self.slices.items():
             for number, prompt in there.prompts:
                 if number == prompt_id:
@@ -161,10 +162,9 @@ class SessionState:
 
     def with_object(self, object_id: int, name: str | None = None) -> SessionState:
         """With an object of that number on top, or with its new name if it is there."""
-        if not 1 <= object_id <= MAX_OBJECT_ID:
-            raise InvalidPrompt(f"an object's number lies in 1..{MAX_OBJECT_ID}, not {object_id}.")
+        object_id = whole(object_id, "an object's number", InvalidPrompt, least=1, most=MAX_OBJECT_ID)
         if all(one.object_id != object_id for one in self.objects):
-            return replace(self, objects=(*self.objects, SessionObject(object_id, name or "")))
+            return replace(self, objects=(*self.objects, SessionObject(object_id, "" if name is None else name)))
         if name is None:
             return self
         renamed = (replace(one, name=name) if one.object_id == object_id else one for one in self.objects)

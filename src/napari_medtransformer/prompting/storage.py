@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from napari_medtransformer.errors import InvalidPrompt, InvalidSession, MedTransformerError, UnreadableFile
 from napari_medtransformer.files import file_to_write, replacing
+from napari_medtransformer.given import path as path_of
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel, model_on_volume
@@ -101,7 +102,7 @@ def read_session(
     path: str | PathLike[str], model: PromptableModel | VolumePromptableModel, volume: Volume, embeddings_bytes: int
 ) -> tuple[SliceModel | CropModel, SessionFacts, SessionState, dict[SliceKey, PackedPrediction]]:
     """What write_session wrote, for the same model and volume. Raises UnreadableFile and InvalidSession."""
-    source = Path(path)
+    source = path_of(path, "a saved session", UnreadableFile)
     try:
         data = source.read_bytes()
     except OSError as error:
