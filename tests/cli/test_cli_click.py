@@ -11,12 +11,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from program import call_program
 
 PROGRAM = Path(sys.executable).with_name("medtransformer")
 LIVER, SPLEEN, RIGHT_KIDNEY = 5, 1, 2  # of sample_data/labels.json
 
 
 def click(*words: str | Path) -> str:
+    done = call_program("click", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def click_from_a_shell(*words: str | Path) -> str:
     done = subprocess.run(
         [PROGRAM, "click", *map(str, words)],
         capture_output=True,
@@ -59,7 +66,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 )
 def test_smoke_one_click_finds_an_organ_of_the_training_anatomy(ct: Path, organs, tmp_path: Path, organ, least):
     i, j, k = central_voxel(organs == organ)
-    click(ct, "-o", tmp_path / "out.nii.gz", "--point", f"{i},{j},{k}")
+    start = click_from_a_shell if organ == LIVER else click
+    start(ct, "-o", tmp_path / "out.nii.gz", "--point", f"{i},{j},{k}")
     found = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj) == 1
     assert found[i, j, k]
     assert dice(found[..., k], organs[..., k] == organ) >= least

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -15,25 +13,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from program import call_program
 
 import napari_medtransformer as nmt
 from napari_medtransformer.volumes import apply_window
 
-PROGRAM = Path(sys.executable).with_name("medtransformer")
 QUERY = (80, 50, 60)  # (i, j, k) of the sample CT, inside the body
 MODEL = ("--weights", "random")  # the rows are exact whatever the weights
 
 
 def inspect(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, "inspect", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        # As many threads as here: bfloat16 convolutions round otherwise when their work is shared otherwise.
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "COLUMNS": "100"},
-        check=False,
-    )
+    return call_program("inspect", *words)
 
 
 @pytest.fixture(scope="module")

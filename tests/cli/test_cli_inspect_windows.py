@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from program import call_program
 
 import napari_medtransformer as nmt
 from napari_medtransformer.inspection import AttentionProbe
 
-PROGRAM = Path(sys.executable).with_name("medtransformer")
-
 
 def inspect(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, "inspect", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
-        check=False,
-    )
+    return call_program("inspect", *words)
 
 
 @pytest.mark.slow
