@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from program import call_program
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,9 @@ def test_the_commands_of_the_readme_run(repository: Path, folder: Path):
     }
     for words in commands:
         if words[1] not in ("demo", "train"):  # they have tests of their own, with a window and with data
-            run([str(Path(sys.executable).with_name(words[0])), *words[1:]], folder)
+            done = call_program(*words[1:], folder=folder)
+            assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    assert Path(sys.executable).with_name("medtransformer").is_file()
     assert {path.name for path in folder.iterdir()} == {
         *("ct.nii.gz", "brain.nii.gz", "liver.nii.gz", "heads.png", "heads.nii.gz"),
         *("ct.nrrd", "liver.csv", "hippocampus.nii.gz"),
