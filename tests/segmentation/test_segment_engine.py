@@ -88,6 +88,51 @@ def test_leaving_in_the_middle_of_a_window_takes_less_than_two_seconds(noise) ->
     assert not hooks
 
 
+class Long(nn.Module):
+    """One layer that takes as long as somebody wants: the convolution at full resolution of a large network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Held()
+        self.answer = Threshold()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(self.layer(x))
+
+
+class Held(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.begun.set()
+        assert self.over.wait(60)
+        return x
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_leaving_in_the_middle_of_a_long_layer_does_not_wait_for_it(noise, compiled, monkeypatch) -> None:
+    compile_with("eager", monkeypatch)  # the compiled network is this one, and no layer looks up
+    model = make_model(Long(), make_card((16, 16, 16), values=(1,), clip=(0.0, 1.0)))
+    layer = model.network.layer
+    steps = nmt.segment_steps(model, noise, batch=1, compile=compiled)
+    assert isinstance(next(steps), Progress)
+    assert layer.begun.wait(60)
+    runner = next(thread for thread in threading.enumerate() if thread.name.startswith("segment"))
+    begun = time.perf_counter()
+    steps.close()
+    assert time.perf_counter() - begun < 2
+    assert runner.is_alive()
+    layer.over.set()
+    runner.join(60)
+    assert not runner.is_alive()
+    assert not [module for module in model.network.modules() if module._forward_pre_hooks]
+    assert model.network._compiled_call_impl is None
+    threshold = make_model(Threshold(), make_card((16, 16, 16), values=(1,), clip=(0.0, 1.0)))
+    np.testing.assert_array_equal(nmt.segment(model, noise), nmt.segment(threshold, noise))
+
+
 def test_what_was_done_before_leaving_was_handed_out(threshold_model, noise) -> None:
     steps = nmt.segment_steps(threshold_model(), noise)
     slab = next(step.value for step in steps if isinstance(step, Partial))

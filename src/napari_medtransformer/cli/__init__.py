@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from napari_medtransformer.openmp import use_large_pages, wait_without_spinning
@@ -11,6 +13,8 @@ __all__ = ["main"]
 
 wait_without_spinning()
 use_large_pages()
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,5 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
-        code = 130
+        code = _INTERRUPTED
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    if code == _INTERRUPTED and others:
+        # Python would wait for threads that are still in the middle of a network's layer
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from contextvars import copy_context
 
@@ -22,6 +23,8 @@ _BUSY_VOXELS = {"cpu": 64**3, "cuda": 4 * 96**3}
 _MOST_WINDOWS = 16
 # What convolutional decoders at full resolution take, where the card does not say: bytes per voxel of the window.
 _BYTES_PER_VOXEL = 2000
+# How long whoever leaves waits for the layer that runs: a large one takes seconds, and a compiled pass is one layer.
+_PATIENCE_SECONDS = 1.0
 
 
 class Stopped(Exception):
@@ -32,9 +35,9 @@ class Forward:
     """Runs a model on windows, in a thread of its own so that nobody waits for it, and leaves the model as it was.
 
     A context. window: (z, y, x) voxels; plane: the axis across the slices of a 2D model, None for 3D. mirror: axes.
-    Told to stop, a pass ends before its next layer. With listeners on `model.on_encode` (a probe) it runs in the
-    caller's thread, which is the one they watch. Results are (b, classes [+ 1], *window) weighted sums and, last, the
-    weights themselves.
+    Left early, a pass ends before its next layer; leaving waits a second for that, and then lets the layer come to its
+    end by itself. With listeners on `model.on_encode` (a probe) a pass runs in the caller's thread, which is the one
+    they watch. Results are (b, classes [+ 1], *window) weighted sums and, last, the weights themselves.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Forward:
         self._stop = threading.Event()
         self._stack = ExitStack()
         self._executor: ThreadPoolExecutor | None = None
+        self._last: weakref.ref[Future[Tensor]] | None = None  # it holds a window's logits, and is others' to keep
 
     def __enter__(self) -> Forward:
         network = self._model.network
@@ -72,18 +76,27 @@ class Forward:
                         stack.callback(module.register_forward_pre_hook(self._check).remove)
             if not self._model.on_encode:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="segment")
-                stack.callback(self._executor.shutdown, wait=True)
-            stack.callback(self._stop.set)  # the first to be called on the way out
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._stop.set()
+        last = None if self._last is None else self._last()
+        if last is not None:
+            wait([last], _PATIENCE_SECONDS)
+        if self._executor is not None:
+            self._executor.shutdown(wait=last is None or last.done())
+        if last is None:
+            self._stack.close()
+        else:  # the network is as it was when nobody runs it any more: now, or at the end of the layer
+            last.add_done_callback(lambda _: self._stack.close())
 
     def start(self, windows: Tensor) -> Future[Tensor]:
         """Begin a pass over windows (b, channels, *window). The Future raises OutOfMemory."""
         if self._executor is not None:
-            return self._executor.submit(copy_context().run, self._all, windows)
+            begun = self._executor.submit(copy_context().run, self._all, windows)
+            self._last = weakref.ref(begun)
+            return begun
         future: Future[Tensor] = Future()
         try:
             future.set_result(self._all(windows))
@@ -100,6 +113,8 @@ class Forward:
             part = windows[done : done + self.batch]
             try:
                 found.append(self._weighted(part.to(self._model.device)))
+            except Stopped:
+                raise
             except Exception as error:
                 if not is_out_of_memory(error):
                     if not self._compiled:
@@ -142,6 +157,7 @@ class Forward:
 
     def _logits(self, windows: Tensor, flipped: tuple[int, ...]) -> Tensor:
         """(b, classes, *window) float32 of one mirrored pass, turned back."""
+        self._check()
         axes = [axis + 2 for axis in flipped]
         shown = windows.flip(axes) if axes else windows
         if self._plane is not None:
