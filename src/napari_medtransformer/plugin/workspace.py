@@ -172,6 +172,7 @@ class Workspace:
         if self.masks is not None and self.masks in viewer.layers:
             self.masks.data = np.array(self.masks.data)
             self.masks.editable = True
+            self.masks.keymap = {}  # napari's own keys again, as of any layer to paint on
         self.masks = None
 
     def _make_masks(self) -> Labels:

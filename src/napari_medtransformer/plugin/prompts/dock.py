@@ -16,7 +16,7 @@ from napari_medtransformer.plugin.prompts.closing import CloseGuard
 from napari_medtransformer.plugin.prompts.objects_section import ObjectsSection
 from napari_medtransformer.plugin.prompts.recovery_banner import RecoveryBanner
 from napari_medtransformer.plugin.prompts.section import PromptSection
-from napari_medtransformer.plugin.prompts.shortcuts import TabKey, bind_shortcuts
+from napari_medtransformer.plugin.prompts.shortcuts import LayerKeys, TabKey, bind_shortcuts
 from napari_medtransformer.plugin.status import status_line
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar, SteadyText
@@ -42,6 +42,7 @@ class PromptDock(QWidget):
         self.controller = controller_of(viewer)
         self.controller.attach(self)
         bind_shortcuts(viewer, self.controller)
+        self._layer_keys = LayerKeys(viewer, self.controller)
         self._tab = TabKey(viewer, self.controller, self)
 
         self.recovery = RecoveryBanner(self.controller)

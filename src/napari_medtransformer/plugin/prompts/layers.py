@@ -22,7 +22,7 @@ from napari_medtransformer.prompting.prompts import BoxPrompt, MaskPrompt, Point
 POINT_PIXELS = 12
 """Largest size of a point on screen."""
 OUTLINE_PIXELS = 1.5
-"""Of its outline: napari draws half of the smallest size a layer allows, at least."""
+"""Of its outline, where the point has its largest size."""
 LINE_SHARE = 1 / 512
 """Width of a prompt's line, of the image's longest side: a line or two of pixels on screen in a fitted view."""
 NAMED_MS = 15
@@ -201,8 +201,8 @@ class PromptLayers:
             ndim=min(self._image.ndim, 3),
             name="prompt points",
             size=marker_size(self._image),
-            canvas_size_limits=(2 * OUTLINE_PIXELS, 1.6 * POINT_PIXELS),
-            border_width=0.05,
+            canvas_size_limits=(0, 1.6 * POINT_PIXELS),  # napari keeps a point of no size at the corner: 0 hides it
+            border_width=OUTLINE_PIXELS / POINT_PIXELS,
             border_color="white",
             **same_place(self._image),
         )

@@ -156,8 +156,12 @@ class PromptSection(QWidget):
             else "Off: prompts wait until you press S"
         )
         self.preview.setChecked(controller.hover.on)
-        tip, none = "Preview under the cursor what a click would give (H)", "No preview: the model answers in 3D"
-        enable(self.preview, not in_3d, tip, none)
+        by_click = controller.tool is Tool.POINT
+        tip = "Preview under the cursor what a click would give (H)"
+        none = (
+            "No preview: the model answers in 3D" if in_3d else "No preview: it shows what a click of Point would give"
+        )
+        enable(self.preview, by_click and not in_3d, tip, none)
         key = controller.current_key
         here = () if key is None else controller.prompting.on_slice(key)
         enable(self.undo, controller.prompting.can_undo, "Undo (Ctrl+Z)", "Nothing to undo yet")

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject, Qt
 
 from napari_medtransformer.plugin.prompts.tools import Tool
@@ -87,11 +88,36 @@ class TabKey(QObject):
         return True
 
 
+class LayerKeys:
+    """The same keys on images and on the masks, whose own would go first: C adjusts an image's contrast, P paints.
+
+    Layers of the user's own and the prompts' keep napari's keys.
+    """
+
+    def __init__(self, viewer: Any, controller: SessionController) -> None:
+        self._viewer, self._controller = weakref.ref(viewer), weakref.ref(controller)
+        viewer.layers.selection.events.active.connect(self._bind)
+        self._bind()
+
+    def _bind(self, _event: Any = None) -> None:
+        viewer, controller = self._viewer(), self._controller()
+        if viewer is None or controller is None:
+            return
+        layer = viewer.layers.selection.active
+        workspace = controller.workspace
+        if isinstance(layer, Image) or (workspace is not None and layer is not None and layer is workspace.masks):
+            _bind_to(layer, controller)
+
+
 def bind_shortcuts(viewer: Any, controller: SessionController) -> None:
-    """Bind every key to the viewer; the active layer's own keys go first, as everywhere in napari."""
+    """Bind every key to the viewer; a layer's own keys go first, as everywhere in napari (see LayerKeys)."""
+    _bind_to(viewer, controller)
+
+
+def _bind_to(owner: Any, controller: SessionController) -> None:
     reference = weakref.ref(controller)
     for key, _, _, action in SHORTCUTS:
-        viewer.bind_key(key, _handler(reference, action), overwrite=True)
+        owner.bind_key(key, _handler(reference, action), overwrite=True)
 
 
 def shortcuts_help() -> str:
