@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
 from napari_medtransformer.plugin import planes
+from napari_medtransformer.plugin.frames import Frames
 from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.plugin.volume.aids import aids_of
 from napari_medtransformer.progress import Progress
@@ -36,6 +37,7 @@ class ViewFollower(QObject):
         self._viewer = weakref.ref(viewer)
         self._controller = weakref.ref(controller)
         self.aids = aids_of(viewer)
+        self.frames = Frames(viewer)
         self._interrupted = False
         self._touched = 0.0  # when the mouse was used last
         self._timer = QTimer(self)
@@ -54,6 +56,7 @@ class ViewFollower(QObject):
     def detach(self) -> None:
         """Stop listening."""
         self._timer.stop()
+        self.frames.detach()
         for emitter, callback in self._listening:
             emitter.disconnect(callback)
         self._listening.clear()
@@ -111,7 +114,8 @@ class ViewFollower(QObject):
         def steps() -> Iterator[Progress]:
             """Encoding gives way to prompts on other slices, and to another slice on screen, between two blocks.
 
-            What nobody waits for also leaves a core to the window while somebody works in it.
+            What nobody waits for also leaves a core to the window while somebody works in it, and all of them while
+            it draws.
             """
             import torch
 
@@ -125,6 +129,8 @@ class ViewFollower(QObject):
                 hands_on = time.perf_counter() - self._touched < HANDS_ON_S
                 sparing = hands_on and at > 0 and not controller.prediction.asking
                 torch.set_num_threads(max(1, threads - 1) if sparing else threads)
+                if at > 0 and not controller.prediction.asking:
+                    self.frames.rest()
 
             try:
                 for step in watched_steps(session.model, slices, watch):

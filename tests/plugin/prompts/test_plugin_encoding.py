@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_medtransformer.plugin import frames
 from napari_medtransformer.plugin.prompts import predicting
 from napari_medtransformer.plugin.prompts.dock import PromptDock
 
@@ -143,3 +146,27 @@ def test_the_window_waits_for_nothing_while_an_encoder_holds_on(open_desk, torso
     gate.open()
     desk.wait()
     assert controller.session.pending() == []
+
+
+def test_encoding_ahead_rests_while_an_answer_is_drawn(open_desk, torso, liver, monkeypatch) -> None:
+    monkeypatch.setattr(frames, "REST_S", 3600.0)
+    desk = open_desk(torso())
+    controller, session = desk.controller, desk.controller.session
+    desk.show(liver)
+    desk.wait()
+    rests, rest = threading.Event(), controller.view.frames.rest
+
+    def told_rest() -> None:
+        rests.set()
+        rest()
+
+    monkeypatch.setattr(controller.view.frames, "rest", told_rest)
+    controller.preferences = replace(controller.preferences, reach=3)
+    controller.view.frames.expect()  # as when an answer was just found
+    controller.view._prefetch()
+    assert rests.wait(60)
+    time.sleep(0.2)  # no event is handled meanwhile, so nothing is drawn
+    assert [session.is_encoded(0, liver[0] + step) for step in (0, 1)] == [True, False]
+    desk.canvas._scene_canvas.update()
+    desk.wait()
+    assert session.is_encoded(0, liver[0] + 3)

@@ -101,7 +101,7 @@ class PredictionLoop(QObject):
 
     def ask(self, session: PromptSession, request: Any) -> None:
         """Predict in the worker; of several requests for one slice only the newest is answered."""
-        asked, key = time.perf_counter(), request.key
+        asked, key, frames = time.perf_counter(), request.key, self._controller().view.frames
         self._stop.clear()
         self._stopped = False
         if not self._asked:
@@ -117,7 +117,9 @@ class PredictionLoop(QObject):
 
         def predict() -> Any:
             with watched_encoder(session.model, watch):
-                return session.predict(request)
+                outcome = session.predict(request)
+            frames.expect()  # else slices would go on being encoded before the window has begun to draw the answer
+            return outcome
 
         def accept(outcome: Any) -> None:
             controller = self._controller()
