@@ -158,9 +158,7 @@ class PromptSection(QWidget):
         self.preview.setChecked(controller.hover.on)
         by_click = controller.tool is Tool.POINT
         tip = "Preview under the cursor what a click would give (H)"
-        none = (
-            "No preview: the model answers in 3D" if in_3d else "No preview: it shows what a click of Point would give"
-        )
+        none = "The model answers in 3D" if in_3d else "Choose Point; other tools have none"
         enable(self.preview, by_click and not in_3d, tip, none)
         key = controller.current_key
         here = () if key is None else controller.prompting.on_slice(key)
