@@ -5,9 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine with much to do is slow; what is tested is what comes out.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # Set before torch or numpy start their pools: on small machines spinning OpenMP threads cost more than they give.
 # Workers side by side share the cores; they inherit what the process that started them has set.
@@ -27,6 +33,7 @@ os.environ |= {
     "XDG_CACHE_HOME": f"{_HOME.name}/cache",
     "XDG_CONFIG_HOME": f"{_HOME.name}/config",
 }
+os.environ.setdefault("MEDT_TESTS_TURNS", _HOME.name)  # the same for all workers: that of the process that starts them
 
 # What tests share is imported by the programs that they start, too.
 _HELPERS = str(Path(__file__).parent / "helpers")
@@ -44,6 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
         from own_screen import start_screen
 
         start_screen()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of the test's time limit starts
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test marked alone have the machine for itself."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    from turns import turn
+
+    with turn(Path(os.environ["MEDT_TESTS_TURNS"]), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 
 import numpy as np
+import pytest
 from napari.layers import Labels
 from qtpy.QtCore import QTimer
 
@@ -58,6 +59,7 @@ class Heartbeat:
         self.gaps = np.diff(self._beats)
 
 
+@pytest.mark.alone
 def test_the_window_goes_on_living_while_slices_are_encoded(open_desk, torso) -> None:
     desk = open_desk(torso())
     session = desk.controller.session
@@ -72,6 +74,7 @@ def test_the_window_goes_on_living_while_slices_are_encoded(open_desk, torso) ->
     assert heart.gaps.max() < duration / 2
 
 
+@pytest.mark.alone
 def test_the_window_goes_on_living_while_clicks_are_answered(open_desk, torso, liver) -> None:
     desk = open_desk(torso())
     z, y, x = liver
