@@ -71,8 +71,8 @@ class ClusterLost(MedTransformerError):
     """A cluster went away, or its workers did, before the work was done; it can be done here instead."""
 
 
-class InvalidOption(MedTransformerError):
-    """An option or a setting is out of range, or does not fit the model or the volume."""
+class InvalidOption(MedTransformerError, ValueError):
+    """An option, a setting or an argument is of another type, out of range, or does not fit the model or the volume."""
 
 
 def in_words(given: object) -> str:

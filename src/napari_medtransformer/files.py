@@ -14,7 +14,7 @@ from napari_medtransformer.errors import CannotWrite, in_words
 
 
 def file_to_write(path: str | os.PathLike[str]) -> Path:
-    """`path`, if a file of that name may be written: it can be a file's, is no folder's, and its folder is there.
+    """`path`, if a file of that name may be written: it can be a file's, is no folder's, and its folder takes files.
 
     Raises CannotWrite.
     """
@@ -28,7 +28,26 @@ def file_to_write(path: str | os.PathLike[str]) -> Path:
         raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
     if target.is_dir():
         raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
+    _check_access(target.parent, target)
     return target
+
+
+def folder_to_write(path: str | os.PathLike[str]) -> Path:
+    """A folder into which files can be written, made with those above it if need be. Raises CannotWrite."""
+    try:
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotWrite(f"{path} is no folder and none could be made: {reason}.") from error
+    _check_access(folder, folder)
+    return folder
+
+
+def _check_access(folder: Path, target: Path) -> None:
+    """Raises CannotWrite where the system would refuse a new file, so that it is told before the work."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotWrite(f"{target} was not written: no permission to write in {folder}. Save it elsewhere.")
 
 
 @contextmanager

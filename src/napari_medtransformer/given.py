@@ -109,7 +109,7 @@ def path(given: Any, what: str, refusal: Refusal = InvalidOption) -> Path:
     except TypeError:
         found = b""
     if not isinstance(found, str) or "\0" in found:
-        raise refusal(f"{in_words(given)} is no path; {what} has a path.")
+        raise refusal(f"{what} is given by its path, a text or a Path, not by {in_words(given)}.")
     return Path(found)
 
 

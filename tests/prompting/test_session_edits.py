@@ -83,7 +83,7 @@ def test_smoothing_removes_a_spike_and_keeps_the_volume(region_model: Promptable
     assert (after & mask).sum() / (after | mask).sum() > 0.93
     session.undo()
     assert np.array_equal(session.labels == 1, spiked)
-    with pytest.raises(InvalidPrompt, match="positive number of millimetres"):
+    with pytest.raises(InvalidPrompt, match="in millimetres is a finite number above 0"):
         session.smooth(sigma_mm=-1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from napari_medtransformer.cli.options import AsJson, Frame, InputPath, Series
 from napari_medtransformer.cli.reading import read_input
-from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.errors import CannotWrite, UnsupportedVolume
 
 if TYPE_CHECKING:
     from napari_medtransformer.volumes import Volume
@@ -55,16 +56,26 @@ def convert(
     --series and --frame choose one series of a DICOM folder and one frame of a 4D file.
     """
     from napari_medtransformer.cli.messages import say, say_json
+    from napari_medtransformer.files import file_to_write
     from napari_medtransformer.volumes import read_label_names, read_labels, write_labels, write_volume
+    from napari_medtransformer.volumes.reading import existing
+    from napari_medtransformer.volumes.writing import LABEL_SUFFIXES, WRITABLE_SUFFIXES, writable_path
 
     if resample is not None and like is not None:
         raise UnsupportedVolume("--resample and --like name two grids; give one of them.")
     spacing = _spacing(resample)
     if labels and (series is not None or frame is not None or interpolate):
         raise UnsupportedVolume("--series, --frame and --interpolate are for images; leave them out with --labels.")
+    source = existing(input_path)
+    if file_to_write(output).exists() and output.samefile(source):
+        raise CannotWrite(f"{output} is the image itself and was left as it is. Choose another name.")
     volume = read_labels(input_path) if labels else read_input(input_path, series, frame, interpolate=interpolate)
     names = read_label_names(input_path) if labels else None
-    volume = _on_grid(volume, resample is not None, spacing, like, labels=labels)
+    target = None if like is None else read_input(like)
+    # The result has no file behind it after resampling. Better now than after the work.
+    written_on = target or (volume if resample is None else replace(volume, source=None))
+    writable_path(output, written_on, LABEL_SUFFIXES if labels else WRITABLE_SUFFIXES)
+    volume = _on_grid(volume, resample is not None, spacing, target, labels=labels)
     written = write_labels(volume.data, volume, output, names=names) if labels else write_volume(volume, output)
     if as_json:
         say_json(
@@ -95,9 +106,9 @@ def _spacing(text: str | None) -> float | None:
     return spacing
 
 
-def _on_grid(volume: Volume, isotropic: bool, spacing: float | None, like: Path | None, *, labels: bool) -> Volume:
+def _on_grid(volume: Volume, isotropic: bool, spacing: float | None, like: Volume | None, *, labels: bool) -> Volume:
     from napari_medtransformer.volumes import resample_isotropic, resample_onto
 
     if like is not None:
-        return resample_onto(volume, read_input(like), labels=labels)
+        return resample_onto(volume, like, labels=labels)
     return resample_isotropic(volume, spacing, labels=labels) if isotropic else volume

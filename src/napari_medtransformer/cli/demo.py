@@ -27,6 +27,7 @@ def demo(
     """Open napari on the sample CT: click an organ, look at the heads."""
     from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.errors import MedTransformerError
+    from napari_medtransformer.files import folder_to_write
 
     if not _has_screen():
         raise MedTransformerError(
@@ -35,6 +36,8 @@ def demo(
         )
     if not any(find_spec(binding) for binding in QT_BINDINGS):
         raise MedTransformerError("napari has no Qt binding here; pip install 'napari-medtransformer[app]'")
+    if screenshots is not None:
+        folder_to_write(screenshots)  # better now than after the tour
     from napari_medtransformer.plugin.demo import run_demo
 
     written = run_demo(headless=headless, screenshots=screenshots)

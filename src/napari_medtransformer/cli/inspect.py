@@ -16,6 +16,8 @@ from napari_medtransformer.cli.inspect_more import (
     RolloutOption,
     SharesOption,
     check_extras,
+    check_site,
+    check_token,
     write_extras,
 )
 from napari_medtransformer.cli.inspect_table import TABLE_SUFFIXES, as_sites, file_index, print_table, write_table
@@ -39,7 +41,7 @@ from napari_medtransformer.cli.options import (
     WeightsOption,
 )
 from napari_medtransformer.cli.reading import read_input
-from napari_medtransformer.errors import InvalidOption, UnsupportedModel
+from napari_medtransformer.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.sites import AttentionSite
@@ -109,6 +111,7 @@ def inspect(
     from napari_medtransformer.cli.coordinates import parse_axis, parse_query, point_zyx
     from napari_medtransformer.inspection.figure import figure_path
     from napari_medtransformer.models import find_card
+    from napari_medtransformer.prompting.prompts import nearest_voxel
 
     slice_axis = parse_axis(axis)
     typed = parse_query(query)
@@ -122,18 +125,31 @@ def inspect(
         raise UnsupportedModel(f"{card.name} answers clicks in 3D; look inside it from Python, with AttentionProbe.")
     if figure is not None:
         figure_path(figure)
-    extras = check_extras(volume, labels, ask_label, shares, matrix, rollout, positions, others=(output, figure))
+    at = nearest_voxel(query_zyx[slice_axis])
+    extras = check_extras(
+        volume,
+        labels,
+        ask_label,
+        shares,
+        matrix,
+        rollout,
+        positions,
+        others=(output, figure),
+        on_slice=None if card.dimensions == 3 else (slice_axis, at),
+    )
 
     # torch is loaded only now, when every word of the user's makes sense.
     from napari_medtransformer.cli.loading import load
     from napari_medtransformer.inspection import inspect_slice
     from napari_medtransformer.inspection.heads import report_heads
     from napari_medtransformer.prompting.predictor import make_prompts
-    from napari_medtransformer.prompting.prompts import nearest_voxel
+    from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES
 
     if card.task == "automatic":
         only = None if site is None or extras.wanted else [site]
         automatic = load_automatic(card, weights, device, dtype)
+        if site is not None:
+            check_site(automatic, site, None, drawn=False)
         windows, reports = inspect_automatic(automatic, volume, query_zyx, slice_axis, only)
         chosen = windows.site(site) if site is not None else _default_site(windows)
         told = write_automatic(windows, chosen.name, query_zyx, reports, output, figure, extras, alone=site is not None)
@@ -143,17 +159,21 @@ def inspect(
     network = load(card, weights, device, dtype)
     image_shape = tuple(n for other, n in enumerate(volume.shape) if other != slice_axis)
     in_slice = tuple(c for other, c in enumerate(query_zyx) if other != slice_axis)
+    prompts = make_prompts((image_shape[0], image_shape[1]), points=[(in_slice[0], in_slice[1])])
+    if token is not None:
+        check_token(network, prompts, token)
+    if site is not None:
+        maps = output is not None and output.name.lower().endswith(WRITABLE_SUFFIXES)
+        check_site(network, site, token, drawn=maps or figure is not None)
     inspection = inspect_slice(
         network,
         volume,
         slice_axis,
-        nearest_voxel(query_zyx[slice_axis]),
-        prompts=make_prompts((image_shape[0], image_shape[1]), points=[(in_slice[0], in_slice[1])]),
+        at,
+        prompts=prompts,
         sites=None if site is None or extras.wanted else [site],
     )
     shown = inspection.probe.site(site) if site is not None else _default_site(inspection)
-    if token is not None and site is not None and shown.query_grid.has_place:
-        raise InvalidOption(f"in {site} the image asks, not the prompt tokens; leave --token out.")
     reports = report_heads(inspection, query_zyx, sites=None if site is None else [shown], token=token)
     if write is not None:
         write(inspection, shown, query_zyx, token, reports)
@@ -203,6 +223,7 @@ Writer = Callable[
 def _writer(output: Path, volume: Volume) -> Writer:
     """What writes the result to `output`, by its suffix. Raises CannotWrite if it cannot be."""
     from napari_medtransformer.errors import CannotWrite
+    from napari_medtransformer.files import file_to_write
     from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
 
     name = output.name.lower()
@@ -215,8 +236,7 @@ def _writer(output: Path, volume: Volume) -> Writer:
             f"{', '.join(WRITABLE_SUFFIXES)} for heatmaps, {ROWS_SUFFIX} for rows, "
             f"{' or '.join(TABLE_SUFFIXES)} for the table."
         )
-    if not output.parent.is_dir():
-        raise CannotWrite(f"{output} was not written: there is no folder {output.parent}. Create it first.")
+    file_to_write(output)
     if name.endswith(ROWS_SUFFIX):
         return lambda inspection, _, query, token, __: _write_rows(inspection, query, token, output)
     return lambda inspection, _, __, ___, reports: write_table(reports, inspection, output)

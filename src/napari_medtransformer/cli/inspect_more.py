@@ -14,8 +14,10 @@ from napari_medtransformer.cli.reading import check_grid
 if TYPE_CHECKING:
     import numpy as np
 
+    from napari_medtransformer.attention.probe import ProbedModel
     from napari_medtransformer.attention.sites import AttentionSite
     from napari_medtransformer.inspection.queries import Answer, Inspection, Query
+    from napari_medtransformer.models.base import PromptableModel, Prompts
     from napari_medtransformer.volumes import Volume
 
 LabelsOption = Annotated[
@@ -88,12 +90,15 @@ def check_extras(
     positions: Path | None,
     *,
     others: Sequence[Path | None] = (),
+    on_slice: tuple[int, int] | None = None,
 ) -> Extras:
-    """The same with the labels read. others: what else is written.
+    """The same with the labels read. others: what else is written. on_slice: (axis, index) of the slice that a 2D model
+    sees.
 
     Raises CannotWrite, InvalidOption, UnreadableFile and UnsupportedVolume.
     """
     from napari_medtransformer.errors import CannotWrite, InvalidOption, UnsupportedVolume
+    from napari_medtransformer.files import file_to_write
     from napari_medtransformer.inspection.figure import figure_path
     from napari_medtransformer.volumes.reading import read_labels
 
@@ -104,8 +109,10 @@ def check_extras(
     for figure in (matrix, rollout, positions):
         if figure is not None:
             figure_path(figure)
-    if shares is not None and (shares.suffix.lower() != ".csv" or not shares.parent.is_dir()):
-        raise CannotWrite(f"{shares} is no table in a folder that exists; use a name that ends in .csv.")
+    if shares is not None:
+        if shares.suffix.lower() != ".csv":
+            raise CannotWrite(f"{shares.name or shares} is no table of shares; use a name that ends in .csv.")
+        file_to_write(shares)
     if labels is None and (shares is not None or ask_label is not None):
         raise UnsupportedVolume("--shares and --ask-label are about labels; give their file with --labels.")
     if ask_label is not None and shares is None and matrix is None and rollout is None:
@@ -115,7 +122,42 @@ def check_extras(
     read = None if labels is None else read_labels(labels)
     if read is not None and labels is not None:
         check_grid(read, volume, labels)
+        if ask_label is not None:
+            seen = read.data if on_slice is None else read.data.take(on_slice[1], on_slice[0])
+            if not (seen == ask_label).any():
+                where = "" if on_slice is None else f" on slice {on_slice[1]} of axis {on_slice[0]} of (z, y, x)"
+                raise InvalidOption(f"no voxel of {labels.name} is labelled {ask_label}{where}; choose another label.")
     return Extras(None if read is None else read.data, ask_label, shares, matrix, rollout, positions)
+
+
+def check_site(model: ProbedModel, site: str, token: int | None, *, drawn: bool) -> None:
+    """Refuse a site that the model does not have, or that cannot answer as it is asked, before anything runs.
+
+    drawn: whether maps of it are wanted. Raises UnknownSite and InvalidOption.
+    """
+    from napari_medtransformer.attention.probe import AttentionProbe
+    from napari_medtransformer.errors import InvalidOption, UnknownSite
+
+    AttentionProbe(model, [site])  # a probe refuses an unknown name before it is entered
+    specs = {spec.name: spec for spec in model.attention_sites()}
+    if token is not None and specs[site].queries.patch is not None:
+        raise InvalidOption(f"in {site} the image asks, not the prompt tokens; leave --token out.")
+    if drawn and specs[site].keys.patch is None:
+        drawable = [name for name, spec in specs.items() if spec.keys.patch is not None]
+        raise UnknownSite(
+            f"site {site!r} attends to prompt tokens, which have no place in the image; draw one of "
+            f"{', '.join(drawable)}."
+        )
+
+
+def check_token(model: PromptableModel, prompts: Prompts, token: int) -> None:
+    """Refuse a prompt token that the decoder will not have. Raises QueryOutOfGrid."""
+    from napari_medtransformer.errors import QueryOutOfGrid
+
+    known = model.prompt_tokens(prompts)  # none where a family cannot tell before it runs
+    if known and not 0 <= token < len(known):
+        names = ", ".join(f"{number} {one.name}" for number, one in enumerate(known))
+        raise QueryOutOfGrid(f"there is no prompt token {token}; there are: {names}.")
 
 
 def write_extras(

@@ -62,9 +62,12 @@ def measure(
         read_labels,
         write_statistics,
     )
+    from napari_medtransformer.volumes.label_table import table_path
 
     if image is None and (series is not None or frame is not None):
         raise UnsupportedVolume("--series and --frame choose in an image; give it with --image.")
+    if output is not None:
+        table_path(output)  # better now than after the work
     labels = read_labels(labels_path)
     known = read_label_table(names) if names is not None else read_label_names(labels_path)
     volume = labels if image is None else read_input(image, series, frame)

@@ -123,14 +123,15 @@ def segment(
         )  # fmt: skip
         return
 
+    from napari_medtransformer.files import folder_to_write
     from napari_medtransformer.segmentation.work import Errand, job_for
 
-    folder = _folder(output)
+    folder = folder_to_write(output)
     errands = [
         Errand(
             case,
             folder / f"{case.name}.nii.gz",
-            None if uncertainty is None else _folder(uncertainty) / f"{case.name}.nii.gz",
+            None if uncertainty is None else folder_to_write(uncertainty) / f"{case.name}.nii.gz",
         )
         for case in find_cases(source, folder)
     ]
@@ -160,6 +161,7 @@ def _one(
 ) -> None:
     """One volume: nothing but its labels is written."""
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.files import folder_to_write
     from napari_medtransformer.segmentation.cases import single_case
     from napari_medtransformer.segmentation.work import Errand, elsewhere, errand_steps, job_for, run_errand
     from napari_medtransformer.volumes import read_labels
@@ -167,7 +169,7 @@ def _one(
 
     series, frame = chosen
     case = single_case(source, series=series, frame=frame)
-    target = output if one_file else _folder(output) / f"{case.name}.nii.gz"
+    target = output if one_file else folder_to_write(output) / f"{case.name}.nii.gz"
     # better now than after the work
     volume = read_input(source, series, frame)
     writable_path(target, volume)
@@ -268,17 +270,6 @@ def _end_with_failures(report: BatchReport, folder: Path) -> None:
     first = report.failed[0]
     say_error(f"{len(report.failed)} of {total} cases failed, see {folder / FAILURES}; {first.name}: {first.error}")
     raise typer.Exit(2)
-
-
-def _folder(path: Path) -> Path:
-    """A folder that is there, made if need be. Raises CannotWrite."""
-    from napari_medtransformer.errors import CannotWrite
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"{path} is no folder and none could be made: {error.strerror}") from error
-    return path
 
 
 def _mirrored(text: str) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.files import replacing
+from napari_medtransformer.files import file_to_write, replacing
+from napari_medtransformer.given import path as path_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,16 +101,12 @@ def draw_heads(
 
 def figure_path(path: str | Path) -> Path:
     """`path` if a figure can be written there. Raises CannotWrite."""
-    target = Path(path)
+    target = path_of(path, "a figure", CannotWrite)
     if target.suffix.lower() not in FIGURE_SUFFIXES:
         raise CannotWrite(
             f"{target.name or target} is no figure; use a name that ends in {', '.join(FIGURE_SUFFIXES)}."
         )
-    if not target.parent.is_dir():
-        raise CannotWrite(f"{target} was not written: there is no folder {target.parent}. Create it first.")
-    if target.is_dir():
-        raise CannotWrite(f"{target} was not written: it is a folder. Choose a file name.")
-    return target
+    return file_to_write(target)
 
 
 def write_figure(figure: Figure, path: str | Path, *, dots_per_inch: int = 200) -> Path:

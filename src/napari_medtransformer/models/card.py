@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.errors import InvalidOption, UnsupportedModel, in_words
+from napari_medtransformer.given import one_of, real, reals, record, text, whole, wholes
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class WeightsSource:
 
     url: http(s) address. filename: name in the cache folder. sha256: 64 lower-case hex digits, or None where the
     publisher gives none: then the hash is pinned at the first download. bytes: size of the file, None if unknown.
+    Raises InvalidOption.
     """
 
     url: str
@@ -37,14 +39,21 @@ class WeightsSource:
     bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("https://", "http://")):
-            raise ValueError(f"weights come from an http(s) address, not {self.url!r}")
-        if not self.filename or "/" in self.filename or "\\" in self.filename or self.filename.startswith("."):
-            raise ValueError(f"a weights file name has no folder and no leading dot, unlike {self.filename!r}")
-        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
-            raise ValueError(f"sha256 is 64 lower-case hex digits or None, not {self.sha256!r}")
-        if self.bytes is not None and self.bytes <= 0:
-            raise ValueError(f"a weights file has a positive size, not {self.bytes}")
+        if not text(self.url, "the address of weights").startswith(("https://", "http://")):
+            raise InvalidOption(f"weights come from an http(s) address, not {in_words(self.url)}.")
+        if (
+            not text(self.filename, "the name of a weights file")
+            or "/" in self.filename
+            or "\\" in self.filename
+            or self.filename.startswith(".")
+        ):
+            raise InvalidOption(
+                f"a weights file name has no folder and no leading dot, unlike {in_words(self.filename)}."
+            )
+        if self.sha256 is not None and not _SHA256.fullmatch(text(self.sha256, "sha256")):
+            raise InvalidOption(f"sha256 is 64 lower-case hex digits or None, not {in_words(self.sha256)}.")
+        if self.bytes is not None:
+            whole(self.bytes, "the size of a weights file in bytes", least=1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class InputContract:
     after that; empty for as they are. clip: the native intensities that become 0 and 1, for models of a scale that
     means the same everywhere, such as CT's; None: as the family does by itself. extent_mm: per axis, the largest field
     of view it was trained on, None where any will do. mirrored: the axes (0 z, 1 y, 2 x) along which it was also shown
-    mirrored in training, None where nobody wrote them down.
+    mirrored in training, None where nobody wrote them down. Raises InvalidOption.
     """
 
     size: tuple[int, ...]
@@ -73,37 +82,45 @@ class InputContract:
     mirrored: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.size) not in (2, 3) or min(self.size) < 1:
-            raise ValueError(f"an input has 2 or 3 positive axes, not {self.size}")
-        if self.channels < 1:
-            raise ValueError(f"an input has at least one channel, not {self.channels}")
-        if self.spacing_mm is not None and (len(self.spacing_mm) != len(self.size) or min(self.spacing_mm) <= 0):
-            raise ValueError(f"the spacing {self.spacing_mm} does not fit an input of {self.size}")
-        if self.extent_mm is not None and (len(self.extent_mm) != len(self.size) or min(self.extent_mm) <= 0):
-            raise ValueError(f"the field of view {self.extent_mm} does not fit an input of {self.size}")
-        if self.clip is not None and not self.clip[0] < self.clip[1]:
-            raise ValueError(f"clip needs low < high, unlike {self.clip}")
-        if self.mirrored is not None and not set(self.mirrored) <= set(range(len(self.size))):
-            raise ValueError(f"the mirrored axes {self.mirrored} are not among those of an input of {self.size}")
-        if self.fit not in ("pad", "stretch"):
-            raise ValueError(f"an image is fitted by 'pad' or 'stretch', not {self.fit!r}")
-        if len(self.mean) != len(self.std) or len(self.mean) not in (0, self.channels) or min(self.std, default=1) <= 0:
-            raise ValueError(f"mean {self.mean} and deviation {self.std} do not fit {self.channels} channels")
+        axes = len(wholes(self.size, "the sizes of an input"))
+        if axes not in (2, 3) or min(self.size) < 1:
+            raise InvalidOption(f"an input has 2 or 3 positive axes, not {in_words(self.size)}.")
+        whole(self.channels, "the number of an input's channels", least=1)
+        for what, lengths in (("voxel size", self.spacing_mm), ("field of view", self.extent_mm)):
+            if lengths is not None and min(reals(lengths, axes, f"the millimetres of an input's {what}")) <= 0:
+                raise InvalidOption(f"an input's {what} is above 0 mm, not {lengths}.")
+        if self.clip is not None:
+            low, high = reals(self.clip, 2, "the intensities that become 0 and 1")
+            if not low < high:
+                raise InvalidOption(f"clip needs low < high, unlike {self.clip}.")
+        if self.mirrored is not None and not set(wholes(self.mirrored, "mirrored axes")) <= set(range(axes)):
+            raise InvalidOption(f"the mirrored axes {self.mirrored} are not among those of an input of {self.size}.")
+        one_of(self.fit, ("pad", "stretch"), "how an image is fitted")
+        text(self.intensities, "how native intensities become the network's")
+        if not isinstance(self.mean, tuple) or not isinstance(self.std, tuple):
+            raise InvalidOption(f"means and deviations are tuples, not {in_words((self.mean, self.std))}.")
+        if self.mean or self.std:
+            reals(self.mean, self.channels, "the means of an input's channels")
+            if min(reals(self.std, self.channels, "the deviations of an input's channels")) <= 0:
+                raise InvalidOption(f"the deviations of an input's channels are above 0, not {self.std}.")
 
 
 @dataclass(frozen=True)
 class LabelInfo:
-    """One structure an automatic model names. value: in the label volume. color: red, green, blue in [0, 1]."""
+    """One structure an automatic model names. value: in the label volume. color: red, green, blue in [0, 1].
+
+    Raises InvalidOption.
+    """
 
     value: int
     name: str
     color: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if not 0 < self.value <= 65535:
-            raise ValueError(f"a label's value lies in 1..65535, not {self.value} ({self.name})")
-        if any(not 0 <= c <= 1 for c in self.color):
-            raise ValueError(f"a colour lies in [0, 1], unlike {self.color} ({self.name})")
+        whole(self.value, "a label's value", least=1, most=65535)
+        text(self.name, "a label's name")
+        if any(not 0 <= c <= 1 for c in reals(self.color, 3, "the red, green and blue of a label")):
+            raise InvalidOption(f"a colour lies in [0, 1], unlike {self.color} ({self.name}).")
 
 
 @dataclass(frozen=True)
@@ -116,7 +133,7 @@ class ModelCard:
     models/bundled, or the Path of a file of the user's, or None: then only a path or "random" loads it.
     memory_bytes: estimated peak of one prediction in float32, parameters included. air_below: native intensity below
     which everything is air, so that an automatic run may leave out windows that hold nothing else; None where nothing
-    may be left out. training: what it was trained on, in words for a person.
+    may be left out. training: what it was trained on, in words for a person. Raises InvalidOption.
     """
 
     name: str
@@ -139,25 +156,41 @@ class ModelCard:
     training: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"a model's name has lower-case letters, digits, '-' and '.', unlike {self.name!r}")
-        if not _BUILDER.fullmatch(self.builder):
-            raise ValueError(f"{self.name}: a builder reads 'module:function', not {self.builder!r}")
-        if self.task not in ("promptable", "automatic"):
-            raise ValueError(f"{self.name}: a task is 'promptable' or 'automatic', not {self.task!r}")
-        if self.dimensions not in (2, 3) or len(self.input.size) != self.dimensions:
-            raise ValueError(f"{self.name}: {self.dimensions} dimensions do not fit an input of {self.input.size}")
+        if not _NAME.fullmatch(text(self.name, "a model's name")):
+            raise InvalidOption(
+                f"a model's name has lower-case letters, digits, '-' and '.', unlike {in_words(self.name)}."
+            )
+        if not _BUILDER.fullmatch(text(self.builder, f"{self.name}: a builder")):
+            raise InvalidOption(f"{self.name}: a builder reads 'module:function', not {in_words(self.builder)}.")
+        one_of(self.task, ("promptable", "automatic"), f"{self.name}: a task")
+        record(self.input, InputContract, f"{self.name}: an InputContract")
+        if whole(self.dimensions, f"{self.name}: its number of dimensions") != len(self.input.size):
+            raise InvalidOption(f"{self.name}: {self.dimensions} dimensions do not fit an input of {self.input.size}.")
         for what in ("title", "family", "licence", "citation", "description"):
-            if not getattr(self, what).strip():
-                raise ValueError(f"{self.name}: the card has no {what}")
+            if not text(getattr(self, what), f"{self.name}: the card's {what}").strip():
+                raise InvalidOption(f"{self.name}: the card has no {what}.")
+        for what in ("architecture", "training"):
+            text(getattr(self, what), f"{self.name}: the card's {what}")
+        for what, kind in (("modalities", str), ("anatomy", str), ("labels", LabelInfo)):
+            several = getattr(self, what)
+            if not isinstance(several, tuple) or not all(isinstance(each, kind) for each in several):
+                raise InvalidOption(f"{self.name}: {what} are a tuple of {kind.__name__}, not {in_words(several)}.")
+        if self.weights is not None and not isinstance(self.weights, WeightsSource | Path | str):
+            raise InvalidOption(
+                f"{self.name}: weights are a WeightsSource, a Path, a file name or None, not {in_words(self.weights)}."
+            )
         if isinstance(self.weights, str) and ("/" in self.weights or not self.weights.endswith(".safetensors")):
-            raise ValueError(f"{self.name}: bundled weights are a *.safetensors file name, not {self.weights!r}")
+            raise InvalidOption(
+                f"{self.name}: bundled weights are a *.safetensors file name, not {in_words(self.weights)}."
+            )
         if self.task == "automatic" and not self.labels:
-            raise ValueError(f"{self.name}: an automatic model names its labels")
+            raise InvalidOption(f"{self.name}: an automatic model names its labels; give labels.")
         if len({label.value for label in self.labels}) != len(self.labels):
-            raise ValueError(f"{self.name}: two labels share a value")
-        if self.memory_bytes is not None and self.memory_bytes <= 0:
-            raise ValueError(f"{self.name}: memory is positive, not {self.memory_bytes}")
+            raise InvalidOption(f"{self.name}: two labels share a value; give each its own.")
+        if self.memory_bytes is not None:
+            whole(self.memory_bytes, f"{self.name}: its memory in bytes", least=1)
+        if self.air_below is not None:
+            real(self.air_below, f"{self.name}: the intensity below which all is air")
 
 
 def architecture_of(card: ModelCard, known: Mapping[str, T], what: str) -> T:

@@ -6,18 +6,19 @@ import torch
 
 from napari_medtransformer.attention.policy import preferred_dtype
 from napari_medtransformer.errors import UnsupportedModel, in_words
+from napari_medtransformer.given import one_of
 from napari_medtransformer.models.card import ModelCard
 
 
 def choose_device(device: str = "auto") -> torch.device:
     """The device of that name; "auto" takes cuda, then mps, then cpu. Raises UnsupportedModel if it is not there."""
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise UnsupportedModel(f"no device {in_words(device)}; give auto, cpu, cuda, cuda:N or mps.") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         there = torch.cuda.device_count()
@@ -45,8 +46,7 @@ def choose_dtype(device: torch.device, dtype: str = "auto", card: ModelCard | No
     (`attention.policy.preferred_dtype`), else float32. Raises UnsupportedModel for other names, and for float16 on the
     processor, which has no units for it.
     """
-    if dtype not in DTYPES:
-        raise UnsupportedModel(f"no number format {dtype!r}; give one of {', '.join(DTYPES)}.")
+    one_of(dtype, DTYPES, "a number format", UnsupportedModel)
     if dtype == "auto":
         small = card is not None and card.memory_bytes is not None and card.memory_bytes < SMALL_BYTES
         return torch.float32 if small else preferred_dtype(device)

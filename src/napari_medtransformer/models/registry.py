@@ -10,7 +10,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from napari_medtransformer.errors import DuplicateModel, MedTransformerError, UnknownModel, UnsupportedModel
+from napari_medtransformer.errors import (
+    DuplicateModel,
+    InvalidOption,
+    MedTransformerError,
+    UnknownModel,
+    UnsupportedModel,
+    in_words,
+)
+from napari_medtransformer.given import record, text, whole
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.card_files import card_from_dict, read_card
 from napari_medtransformer.models.catalogue import CARDS
@@ -47,14 +55,15 @@ class Builder(Protocol):
 
 
 def register(card: ModelCard) -> None:
-    """Add a model for the life of this process. Raises DuplicateModel if the name is taken."""
+    """Add a model for the life of this process. Raises DuplicateModel if the name is taken, InvalidOption."""
+    record(card, ModelCard, "a ModelCard")
     _cards([*_known(), card])
     _registered[card.name] = card
 
 
 def unregister(name: str) -> None:
     """Take back what `register` added. Raises UnknownModel if it was not registered."""
-    if name not in _registered:
+    if text(name, "a model's name", UnknownModel) not in _registered:
         raise UnknownModel(f"no model {name!r} was registered; registered are: {', '.join(_registered) or 'none'}.")
     del _registered[name]
 
@@ -71,12 +80,12 @@ def list_models() -> list[ModelCard]:
 
 def find_card(name: str) -> ModelCard:
     """The card of that name, or of a .json card's path. Raises UnknownModel with near matches and UnreadableFile."""
-    if name.lower().endswith(".json"):
+    if text(name, "a model's name", UnknownModel).lower().endswith(".json"):
         return read_card(Path(name).expanduser())
     cards = _cards(_known())
     if name in cards:
         return cards[name]
-    near = difflib.get_close_matches(str(name).lower().replace("_", "-"), cards, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), cards, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(cards)}."
     raise UnknownModel(f"no model {name!r}; {hint}")
 
@@ -98,9 +107,13 @@ def load_model(
     its matrix products run in, "float32", "bfloat16", "float16", or "auto" (half precision for large models where the
     device has units for it). on_progress: told about a download. Where memory does not suffice, now or later, a
     smaller plan is taken and on_smaller told, by default with a warning.
-    Raises UnknownModel, UnreadableWeights, UnsupportedModel, CannotWrite, OutOfMemory.
+    Raises UnknownModel, UnreadableWeights, UnsupportedModel, InvalidOption, CannotWrite, OutOfMemory.
     """
     card = name if isinstance(name, ModelCard) else find_card(name)
+    seed = whole(seed, "a seed", least=0, most=2**64 - 1)
+    for told in (on_progress, on_smaller):
+        if told is not None and not callable(told):
+            raise InvalidOption(f"a function that is told, or None, was expected, not {in_words(told)}.")
     module, function = card.builder.split(":")
     try:
         build: Builder = getattr(import_module(module), function)
@@ -114,7 +127,8 @@ def load_model(
 
     chosen = choose_device(device)
     plan = Plan(chosen, choose_dtype(chosen, dtype, card))
-    state = None if weights == "random" else load_state(find_weights(card, weights, on_progress))
+    random = isinstance(weights, str) and weights == "random"
+    state = None if random else load_state(find_weights(card, weights, on_progress))
     model = in_smaller_plans(
         f"loading {card.name}",
         plan,

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from napari_medtransformer.errors import UnreadableWeights, in_words
+from napari_medtransformer.errors import UnreadableWeights
+from napari_medtransformer.given import path as path_of
 from napari_medtransformer.models.card import BUNDLED, ModelCard
 from napari_medtransformer.models.download import fetch_weights
 from napari_medtransformer.progress import Progress, run_to_end
@@ -49,10 +50,7 @@ def find_weights(
     Raises UnreadableWeights if there is none, CannotWrite if a download does not fit on the disk.
     """
     if weights is not None:
-        try:
-            return Path(weights).expanduser()
-        except TypeError as error:
-            raise UnreadableWeights(f"{in_words(weights)} is no path of a checkpoint, nor 'random'.") from error
+        return path_of(weights, "a checkpoint that is not 'random'", UnreadableWeights).expanduser()
     if card.weights is None:
         raise UnreadableWeights(f"{card.name} comes without weights; give a checkpoint's path, or 'random'.")
     if isinstance(card.weights, Path):
@@ -68,7 +66,7 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     A wrapper such as {"model": …} and a DataParallel prefix "module." are taken off. Raises UnreadableWeights for a
     file that is missing, truncated, of another format, or that needs more than tensors to be unpickled.
     """
-    path = Path(path)
+    path = path_of(path, "a checkpoint", UnreadableWeights)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UnreadableWeights(f"weights {path} {what}; give the path of a .safetensors, .pth or .pt file.")

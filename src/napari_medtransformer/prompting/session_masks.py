@@ -41,8 +41,11 @@ class MaskSteps(SessionCore):
     """Each edit is one step of undo. All raise InvalidPrompt for an object that is not there or has no mask."""
 
     def object_mask(self, object_id: int) -> np.ndarray:
-        """(z, y, x) bool: one object, whatever lies on top of it. May run in any thread."""
-        self._check_object(object_id)
+        """(z, y, x) bool: one object, whatever lies on top of it; empty if there is none. May run in any thread.
+
+        Raises InvalidPrompt for what is no number of an object.
+        """
+        object_id = whole(object_id, "an object's number", InvalidPrompt)
         return composed_object(self._masks_of(object_id), self.volume.shape)
 
     @overload
@@ -55,6 +58,7 @@ class MaskSteps(SessionCore):
         """What an object measures, or all of them in their order. May run in any thread."""
         if object_id is None:
             return [self.statistics(one.object_id) for one in self.objects]
+        self._check_object(object_id)
         return object_statistics(object_id, self.object_mask(object_id), self.volume)
 
     def edit(

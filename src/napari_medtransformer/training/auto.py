@@ -17,7 +17,8 @@ from monai.inferers import sliding_window_inference
 from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_medtransformer.errors import UnreadableWeights
+from napari_medtransformer.errors import InvalidOption, UnreadableWeights
+from napari_medtransformer.given import real, whole, wholes
 from napari_medtransformer.models.compact import CompactConfig, CompactSwinUNETR, CompactUNETR, compact_network
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.augment import Augmentation, draw_window
@@ -33,7 +34,7 @@ class AutoRecipe:
     steps: optimiser steps. windows_per_step: the batch. learning_rate: its peak, after warmup_steps; a cosine follows,
     down to final_learning_rate of the peak. ema_decay: of the averaged weights, which are the ones validated and kept.
     validate_every: steps between validations on every validation case. mirror_axes: axes (0 z, 1 y, 2 x) along which
-    the anatomy may be mirrored: none where labels name a side.
+    the anatomy may be mirrored: none where labels name a side. Raises InvalidOption.
     """
 
     steps: int = 2400
@@ -51,8 +52,17 @@ class AutoRecipe:
     mirror_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.windows_per_step, self.validate_every, self.checkpoint_every) < 1:
-            raise ValueError(f"steps, windows and intervals are at least 1, unlike {self}")
+        for what in ("steps", "windows_per_step", "validate_every", "checkpoint_every"):
+            whole(getattr(self, what), f"a recipe's {what}", least=1)
+        for what in ("warmup_steps", "seed"):
+            whole(getattr(self, what), f"a recipe's {what}", least=0)
+        for what in ("learning_rate", "gradient_norm"):
+            real(getattr(self, what), f"a recipe's {what}", above=0)
+        for what in ("weight_decay", "final_learning_rate", "ema_decay", "foreground"):
+            if not 0 <= real(getattr(self, what), f"a recipe's {what}") <= 1:
+                raise InvalidOption(f"a recipe's {what} lies in [0, 1], not at {getattr(self, what)}.")
+        if not set(wholes(self.mirror_axes, "mirrored axes")) <= {0, 1, 2}:
+            raise InvalidOption(f"mirrored axes are some of 0 (z), 1 (y) and 2 (x), not {self.mirror_axes}.")
 
 
 @dataclass(frozen=True)

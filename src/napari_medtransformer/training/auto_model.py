@@ -7,14 +7,17 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_medtransformer.errors import UnsupportedModel, UnsupportedVolume
-from napari_medtransformer.files import write_text
+from napari_medtransformer.errors import InvalidOption, UnsupportedModel, UnsupportedVolume
+from napari_medtransformer.files import folder_to_write, write_text
+from napari_medtransformer.given import one_of, reals, record, wholes
+from napari_medtransformer.given import path as path_of
+from napari_medtransformer.given import text as text_of
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard
 from napari_medtransformer.models.card_files import write_card
 from napari_medtransformer.models.compact import CompactConfig, Kind, compact_network
@@ -61,7 +64,7 @@ class AutoTraining:
     """What to train: where the data lie, where results go, and what else was asked for.
 
     name: of the model, as users will call it. kind: its architecture. spacing_mm, window: (z, y, x), None to let the
-    data decide.
+    data decide. Raises InvalidOption.
     """
 
     folder: Path
@@ -73,18 +76,33 @@ class AutoTraining:
     window: tuple[int, int, int] | None = None
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", path_of(self.folder, "a folder of cases"))
+        object.__setattr__(self, "output", path_of(self.output, "the folder of a training"))
+        for what in ("name", "device"):
+            text_of(getattr(self, what), f"a training's {what}")
+        one_of(self.kind, get_args(Kind), "a kind of model")
+        record(self.recipe, AutoRecipe, "an AutoRecipe")
+        if self.spacing_mm is not None and min(reals(self.spacing_mm, 3, "millimetres along z, y and x")) <= 0:
+            raise InvalidOption(f"a spacing is three millimetres above 0, not {self.spacing_mm}.")
+        if self.window is not None and (
+            len(wholes(self.window, "voxels along z, y and x")) != 3 or any(n < 8 or n % 8 for n in self.window)
+        ):
+            raise InvalidOption(f"a window's three axes are multiples of 8, unlike {self.window}.")
+
 
 def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
     """Train a model on a folder's labelled volumes; the same call goes on where an interrupted one stopped.
 
     Writes into wanted.output: NAME.safetensors (float16), NAME.json (the card, by which it loads), NAME.md (for
-    people), checkpoint.pt, log.jsonl and prepared/. Raises UnreadableFile, UnsupportedVolume, UnreadableWeights.
+    people), checkpoint.pt, log.jsonl and prepared/. Raises UnreadableFile, UnsupportedVolume, UnreadableWeights,
+    UnsupportedModel for a device that is not there, CannotWrite.
     """
+    device = choose_device(wanted.device)
     files = find_cases(wanted.folder)
-    wanted.output.mkdir(parents=True, exist_ok=True)
+    folder_to_write(wanted.output)
     data = fingerprint(files)
     plan = yield from _value(_plan(wanted, files, data))
-    device = choose_device(wanted.device)
     training_files, validation_files = split_cases(files)
     prepared = wanted.output / "prepared"
     training = yield from _value(_prepare(training_files, plan, prepared))

@@ -7,13 +7,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.files import write_text
+from napari_medtransformer.files import folder_to_write, write_text
+from napari_medtransformer.given import flag, whole
+from napari_medtransformer.given import path as path_of
+from napari_medtransformer.given import text as text_of
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.card_files import write_card
 from napari_medtransformer.models.devices import choose_device
 from napari_medtransformer.models.registry import find_card
-from napari_medtransformer.models.weights import find_weights
+from napari_medtransformer.models.weights import find_weights, load_state
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.cases import LabelledCase, read_cases
 from napari_medtransformer.training.click import ClickRecipe, fine_tuning, from_nothing, train_click
@@ -28,6 +30,7 @@ class ClickTraining:
 
     start: "medt-click-tiny", a weights file, or "nothing". steps: of each look; None is 100 for fine-tuning and the
     shipped recipe's own from nothing. seed: None for the recipe's own. all_planes: whether labels fill whole volumes.
+    Raises InvalidOption.
     """
 
     folder: Path
@@ -38,6 +41,16 @@ class ClickTraining:
     seed: int | None = None
     all_planes: bool = False
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", path_of(self.folder, "a folder of cases"))
+        object.__setattr__(self, "output", path_of(self.output, "the folder of a training"))
+        for what in ("name", "start", "device"):
+            text_of(getattr(self, what), f"a training's {what}")
+        for what, least in (("steps", 1), ("seed", 0)):
+            if getattr(self, what) is not None:
+                whole(getattr(self, what), f"a training's {what}", least=least)
+        flag(self.all_planes, "whether labels fill whole volumes")
 
 
 @dataclass(frozen=True)
@@ -54,23 +67,22 @@ def train_click_model(wanted: ClickTraining) -> Steps[TrainedClick]:
     """Read the cases, train both looks, and write weights, card and text into the output folder.
 
     Resumes an interrupted training of the same output. Raises UnreadableFile, UnsupportedVolume, UnreadableWeights or
-    CannotWrite, each naming the file.
+    CannotWrite, each naming the file, and UnsupportedModel for a device that is not there.
     """
     started = time.monotonic()
-    cases: list[LabelledCase] = []
-    for case in read_cases(wanted.folder, all_planes=wanted.all_planes):
-        cases.append(case)
-        yield Progress(len(cases), None, f"read {case.name}")
     device = str(choose_device(wanted.device))
     if wanted.start == "nothing":
         recipe, begin = from_nothing(wanted.steps, wanted.seed), None
     else:
         recipe = fine_tuning(wanted.steps or _FINE_TUNING_STEPS, _SEED if wanted.seed is None else wanted.seed)
         begin = find_weights(find_card(_BASE), None if wanted.start == _BASE else wanted.start)
-    try:
-        wanted.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"cannot make the folder {wanted.output}: {error.strerror}.") from error
+        load_state(begin)  # better now than after every case was read
+    cases: list[LabelledCase] = []
+    for case in read_cases(wanted.folder, all_planes=wanted.all_planes):
+        if not cases:
+            folder_to_write(wanted.output)  # once the folder is found to hold cases, and before all are read
+        cases.append(case)
+        yield Progress(len(cases), None, f"read {case.name}")
     weights: Path | None = None
     for step in train_click(cases, wanted.output / "training", recipe, device=device, start_from=begin):
         if isinstance(step, Result):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from napari_medtransformer.errors import InvalidOption, UnsupportedVolume, in_words
+from napari_medtransformer.given import one_of, reals, text
 from napari_medtransformer.volumes.lazy import lazy_of
+from napari_medtransformer.volumes.numbers import numbers
 
 Modality = Literal["CT", "MR", "unknown"]
 
@@ -26,19 +29,25 @@ _HIGHEST_HU = 65_536
 
 @dataclass(frozen=True)
 class Window:
-    """Values from `low` (shown black, 0) to `high` (shown white, 1), in the image's own units (HU for CT)."""
+    """Values from `low` (shown black, 0) to `high` (shown white, 1), in the image's own units (HU for CT).
+
+    Raises InvalidOption unless they are finite numbers, low below high.
+    """
 
     low: float
     high: float
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"a window needs finite low < high, given {self.low} and {self.high}")
+        low, high = reals((self.low, self.high), 2, "a window's low and high")
+        text(self.name, "a window's name")
+        if not low < high:
+            raise InvalidOption(f"a window needs low < high, not ({low:g}, {high:g}).")
 
     @classmethod
     def from_level_width(cls, level: float, width: float, name: str = "") -> Window:
-        """Of a level (centre) and a width, as radiologists and DICOM state it."""
+        """Of a level (centre) and a width, as radiologists and DICOM state it. Raises InvalidOption."""
+        level, width = reals((level, width), 2, "a window's level and width")
         return cls(level - width / 2, level + width / 2, name)
 
     @property
@@ -64,11 +73,12 @@ CT_PRESETS: tuple[Window, ...] = (
 
 
 def preset(name: str) -> Window:
-    """The CT preset of that name. Raises KeyError that lists the names."""
+    """The CT preset of that name. Raises InvalidOption that lists the names."""
     for window in CT_PRESETS:
         if window.name == name:
             return window
-    raise KeyError(f"no CT window {name!r}; there are {', '.join(window.name for window in CT_PRESETS)}")
+    there = ", ".join(window.name for window in CT_PRESETS)
+    raise InvalidOption(f"no CT window is called {in_words(name)}; there are {there}.")
 
 
 def guess_modality(image: np.ndarray) -> Modality:
@@ -115,18 +125,28 @@ def default_window(image: np.ndarray, modality: Modality | None = None) -> Windo
     """The window an image is shown with unless somebody asks for another. image: any shape, native units.
 
     CT: the soft tissue preset. Anything else: robust percentiles. modality None: guessed from the values.
+    Raises UnsupportedVolume for what is no array of numbers, InvalidOption for another modality.
     """
+    if lazy_of(image) is None:
+        image = numbers(image, "the image")
     if modality is None:
         modality = guess_modality(image)
+    one_of(modality, get_args(Modality), "a modality")
     return CT_PRESETS[0] if modality == "CT" else robust_window(image)
 
 
 def apply_window(image: np.ndarray, window: Window | tuple[float, float]) -> np.ndarray:
-    """`image` as float32 in [0, 1]: 0 at the window's low end and below, 1 at its high end and above. NaN becomes 0."""
-    low, high = (window.low, window.high) if isinstance(window, Window) else window
+    """`image` as float32 in [0, 1]: 0 at the window's low end and below, 1 at its high end and above. NaN becomes 0.
+
+    image: any shape. Raises UnsupportedVolume for what is no array of numbers, InvalidOption for what is no window.
+    """
+    given = (window.low, window.high) if isinstance(window, Window) else window
+    low, high = reals(given, 2, "a window's low and high")
     if not low < high:
-        raise ValueError(f"a window needs low < high, given {low} and {high}")
-    image = np.asarray(image)
+        raise InvalidOption(f"a window needs low < high, not ({low:g}, {high:g}).")
+    image = numbers(image, "the image")
+    if image.ndim == 0:
+        raise UnsupportedVolume(f"the image is an array, not a single number {in_words(image.item())}.")
     if image.dtype.kind != "f" or image.dtype.itemsize < 4:
         image = image.astype(np.float32)
     # Clipped first: the difference of two values at the ends of their type would overflow.

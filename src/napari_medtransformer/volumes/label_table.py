@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_medtransformer.errors import CannotWrite, InvalidOption, UnreadableFile
-from napari_medtransformer.files import replacing
+from napari_medtransformer.errors import CannotWrite, InvalidOption, UnreadableFile, in_words
+from napari_medtransformer.files import file_to_write, replacing
+from napari_medtransformer.given import path as path_of
+from napari_medtransformer.given import reals, whole
+from napari_medtransformer.given import text as text_of
 
 Color = tuple[float, float, float]
 # Successive hues that far apart never come close (the golden ratio's conjugate).
@@ -23,17 +26,20 @@ _HUE_STEP = 0.61803398875
 
 @dataclass(frozen=True)
 class Label:
-    """One label of a segmentation. number: its value in the array, from 1. color: red, green, blue in [0, 1]."""
+    """One label of a segmentation. number: its value in the array, from 1. color: red, green, blue in [0, 1].
+
+    Raises InvalidOption.
+    """
 
     number: int
     name: str
     color: Color
 
     def __post_init__(self) -> None:
-        if self.number < 1:
-            raise ValueError(f"a label's number is 1 or more, given {self.number}; 0 is background")
-        if len(self.color) != 3 or not all(0 <= part <= 1 for part in self.color):
-            raise ValueError(f"a colour is red, green, blue in [0, 1], given {self.color}")
+        whole(self.number, "a label's number (0 is background)", least=1)
+        text_of(self.name, "a label's name")
+        if not all(0 <= part <= 1 for part in reals(self.color, 3, "a label's red, green and blue")):
+            raise InvalidOption(f"a colour is red, green, blue in [0, 1], not {in_words(self.color)}.")
 
 
 LabelNames = Mapping[int, str] | Sequence[Label]
@@ -73,7 +79,7 @@ def read_label_table(path: str | os.PathLike[str]) -> list[Label]:
     JSON: {"1": "liver", ...}, or a list of objects with the same keys as the CSV's columns.
     Raises UnreadableFile that names the line or entry at fault.
     """
-    file = Path(path)
+    file = path_of(path, "a table of labels", UnreadableFile)
     try:
         text = file.read_text(encoding="utf-8-sig")
         rows = _json_rows(text) if file.suffix.lower() == ".json" else _csv_rows(text)
@@ -101,9 +107,15 @@ def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **c
     """Write labels as CSV or JSON, by the suffix; `columns` are further values by label number, such as volume_ml.
 
     NaN and infinities, which JSON does not know, are null there. Raises CannotWrite for another suffix or when
-    the system refuses.
+    the system refuses, InvalidOption for what are no labels or columns.
     """
-    target = Path(path)
+    target = table_path(path)
+    if isinstance(labels, Mapping) or labels is None:
+        raise InvalidOption(f"a table has a list of Label records, not {in_words(labels)}.")
+    labels = as_labels(list(labels) if isinstance(labels, Iterable) else labels)
+    for column, values in columns.items():
+        if not isinstance(values, Mapping):
+            raise InvalidOption(f"the column {column} is a mapping by label number, not {in_words(values)}.")
     rows = [
         {"number": label.number, "name": label.name, "color": hex_color(label.color)}
         | {column: values.get(label.number, "") for column, values in columns.items()}
@@ -112,17 +124,23 @@ def write_label_table(labels: Iterable[Label], path: str | os.PathLike[str], **c
     if target.suffix.lower() == ".json":
         known = [{name: None if _is_no_number(value) else value for name, value in row.items()} for row in rows]
         text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    elif target.suffix.lower() == ".csv":
+    else:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, ["number", "name", "color", *columns], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue()
-    else:
-        raise CannotWrite(f"{target.name} has no suffix of a table; use .csv or .json.")
     with replacing(target) as stream:
         stream.write(text.encode())
     return target
+
+
+def table_path(path: str | os.PathLike[str]) -> Path:
+    """`path` if a table of labels can be written there. Raises CannotWrite."""
+    target = path_of(path, "a table of labels", CannotWrite)
+    if target.suffix.lower() not in (".csv", ".json"):
+        raise CannotWrite(f"{target.name or target} has no suffix of a table; use .csv or .json.")
+    return file_to_write(target)
 
 
 def hex_color(color: Color) -> str:

@@ -6,10 +6,12 @@ import difflib
 import os
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume, in_words
+from napari_medtransformer.given import flag, one_of, whole
 from napari_medtransformer.volumes.intensity import Modality, guess_modality
 from napari_medtransformer.volumes.label_table import Label
 from napari_medtransformer.volumes.lazy import Finite, LazyArray, as_array, frame_of, lazy_of
@@ -42,10 +44,15 @@ def read_volume(
     resample: interpolate unevenly spaced DICOM slices instead of refusing them.
     NaN and infinite voxels become the lowest and highest finite values, with a warning. Uncompressed files are mapped;
     from 256 MB on, `data` is a LazyArray (volumes/lazy.py), and so it is for an OME-Zarr.
-    Raises UnreadableFile (missing, damaged, another format) or UnsupportedVolume (dimensions, types, geometry).
+    Raises UnreadableFile (missing, damaged, another format), UnsupportedVolume (dimensions, types, geometry) or
+    InvalidOption.
     """
     file = existing(path)
-    decoded = _decode(file, series, resample)
+    if modality is not None:
+        one_of(modality, get_args(Modality), "a modality")
+    if frame is not None:
+        frame = whole(frame, "a frame", UnsupportedVolume)
+    decoded = _decode(file, _series(series), flag(resample, "whether slices are resampled"))
     return _volume(decoded, file, frame, modality)
 
 
@@ -53,7 +60,7 @@ def read_frames(path: str | os.PathLike[str], *, series: int | str | None = None
     """Every time point or channel of a file as a volume, in order; a single one for a 3D file. Arguments and errors
     as for read_volume."""
     file = existing(path)
-    decoded = _decode(file, series, False)
+    decoded = _decode(file, _series(series), False)
     array = decoded.array
     if array.ndim != 4 or array.shape[3] == 1:
         return [_volume(decoded, file, None, None)]
@@ -149,6 +156,11 @@ def _decode(file: Path, series: int | str | None, resample: bool) -> Decoded:
     from napari_medtransformer.volumes.arrays import read_numpy, read_picture
 
     return read_numpy(file) if has_suffix(file, NUMPY_SUFFIXES) else read_picture(file)
+
+
+def _series(given: int | str | None) -> int | str | None:
+    """A series' UID, or its place in the list. Raises InvalidOption."""
+    return given if given is None or isinstance(given, str) else whole(given, "a series, unless by its UID,")
 
 
 def _refuse_series(file: Path, series: int | str | None) -> None:

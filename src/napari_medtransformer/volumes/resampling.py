@@ -8,9 +8,10 @@ import math
 import numpy as np
 
 from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.given import flag, real
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.guard import size
-from napari_medtransformer.volumes.volume import Volume
+from napari_medtransformer.volumes.volume import Volume, check_volume
 
 # Grids above this are a mistake in the spacing sooner than a wish (1000³ voxels are 1e9).
 _MOST_VOXELS = 4_000_000_000
@@ -21,7 +22,11 @@ def resample_onto(source: Volume, target: Volume, *, labels: bool = False) -> Vo
 
     labels: nearest neighbour, so that no label is invented; otherwise trilinear. Outside the source: 0 for labels, its
     lowest value for images. The result has the target's grid and is written onto the target's file.
+    Raises UnsupportedVolume, InvalidOption.
     """
+    check_volume(source)
+    check_volume(target)
+    labels = flag(labels, "whether labels are resampled")
     data = _resampled(source, target.affine, target.shape, labels=labels)
     return Volume(data, target.affine, source.modality, target.source, source.requested_window)
 
@@ -30,11 +35,13 @@ def resample_isotropic(volume: Volume, spacing_mm: float | None = None, *, label
     """The volume on cubic voxels, upright in the patient (an oblique or sheared grid is straightened).
 
     spacing_mm: the voxels' edge; None takes the smallest of the input. The new grid covers the whole input and belongs
-    to no file. Raises UnsupportedVolume if it would be too large.
+    to no file. Raises UnsupportedVolume if it would be too large, InvalidOption.
     """
-    step = min(volume.spacing) if spacing_mm is None else spacing_mm
-    if not (math.isfinite(step) and step > 0):
-        raise UnsupportedVolume(f"a spacing of {step} mm makes no grid; expected millimetres above 0.")
+    check_volume(volume)
+    labels = flag(labels, "whether labels are resampled")
+    step = min(volume.spacing)
+    if spacing_mm is not None:
+        step = real(spacing_mm, "a spacing in millimetres", UnsupportedVolume, above=0)
     # Corners of the outermost voxels, not their centres, in the canonical directions S, P, L.
     corners = volume.mm_from_zyx(list(itertools.product(*((-0.5, n - 0.5) for n in volume.shape))))
     directions = geometry.upright_affine((1, 1, 1), (1, 1, 1))[:3, :3]

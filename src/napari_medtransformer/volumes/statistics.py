@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.errors import InvalidOption, UnsupportedVolume, in_words
+from napari_medtransformer.given import one_of, record
 from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table, write_label_table
-from napari_medtransformer.volumes.volume import Volume
+from napari_medtransformer.volumes.lazy import lazy_of
+from napari_medtransformer.volumes.numbers import numbers as numbers_of
+from napari_medtransformer.volumes.volume import Volume, check_volume
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,16 @@ class LabelStatistics:
 def label_statistics(labels: np.ndarray, volume: Volume, names: LabelNames | None = None) -> list[LabelStatistics]:
     """Statistics of every label that occurs, by number.
 
-    labels: (z, y, x) integers on the volume's grid. Raises UnsupportedVolume if the shape is another.
+    labels: (z, y, x) integers on the volume's grid; names: by number, or Label records. In native units and
+    millilitres. Raises UnsupportedVolume if the shape is another, InvalidOption for what are no names.
     """
-    if labels.shape != volume.shape:
+    check_volume(volume)
+    if lazy_of(labels) is None:
+        labels = numbers_of(labels, "the labels")
+    if labels.dtype.kind not in "bui" or labels.shape != volume.shape:
         raise UnsupportedVolume(
-            f"labels of shape {labels.shape} do not fit the volume of shape {volume.shape} (z, y, x)."
+            f"labels of shape {labels.shape} and type {labels.dtype} do not fit the volume of shape {volume.shape} "
+            "(z, y, x); give whole numbers on its grid."
         )
     voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
     # Slice by slice: of a volume that lies in its file only what is labelled comes into memory.
@@ -70,11 +78,16 @@ def label_statistics(labels: np.ndarray, volume: Volume, names: LabelNames | Non
 def write_statistics(
     statistics: Sequence[LabelStatistics], path: str | os.PathLike[str], columns: Sequence[str] | None = None
 ) -> Path:
-    """Write names, colours, millilitres and values as CSV or JSON, by the suffix. Raises CannotWrite.
+    """Write names, colours, millilitres and values as CSV or JSON, by the suffix. Raises CannotWrite, InvalidOption.
 
     columns: which fields of LabelStatistics beside the label; None for all.
     """
-    columns = columns or ("voxels", "volume_ml", "mean", "std", "low", "high")
+    known = ("voxels", "volume_ml", "mean", "std", "low", "high")
+    try:
+        columns = known if columns is None else tuple(one_of(column, known, "a column") for column in columns)
+        statistics = [record(one, LabelStatistics, "LabelStatistics, as label_statistics gives") for one in statistics]
+    except TypeError as error:
+        raise InvalidOption(f"statistics and columns are lists, not {in_words((statistics, columns))}.") from error
     return write_label_table(
         [one.label for one in statistics],
         path,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from napari_medtransformer.errors import UnsupportedVolume, in_words
+from napari_medtransformer.errors import InvalidOption, UnsupportedVolume, in_words
+from napari_medtransformer.given import one_of, record, text, wholes
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.geometry import AxisOrder, LayerPlacement
 from napari_medtransformer.volumes.intensity import Modality, Window, default_window
@@ -39,10 +40,15 @@ class FileGrid:
     files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        fault = geometry.geometry_fault(self.affine_ijk)
+        record(self.path, Path, "the Path of a file or folder", UnsupportedVolume)
+        text(self.format, "a file's format", UnsupportedVolume)
+        for what in (self.shape, self.file_shape):
+            wholes(what, f"the axes of {self.path.name}", UnsupportedVolume)
+        affine = numbers(self.affine_ijk, f"the affine of {self.path.name}")
+        fault = geometry.geometry_fault(affine)
         if fault is not None:
             raise UnsupportedVolume(f"{self.path.name} has no usable geometry: {fault}. Correct its header first.")
-        object.__setattr__(self, "affine_ijk", _frozen(self.affine_ijk))
+        object.__setattr__(self, "affine_ijk", _frozen(affine))
 
     @cached_property
     def order(self) -> AxisOrder:
@@ -123,6 +129,8 @@ class Volume:
     coarser: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.source is not None:
+            record(self.source, FileGrid, "the FileGrid of the file, or None", UnsupportedVolume)
         name = "the volume" if self.source is None else self.source.path.name
         if lazy_of(self.data) is None:
             object.__setattr__(self, "data", numbers(self.data, name))
@@ -135,6 +143,11 @@ class Volume:
         if fault is not None:
             raise UnsupportedVolume(f"{name} has no usable geometry: {fault}. Correct its header first.")
         object.__setattr__(self, "affine", _frozen(affine))
+        one_of(self.modality, get_args(Modality), "a modality", UnsupportedVolume)
+        if self.requested_window is not None:
+            record(self.requested_window, Window, f"a Window for {name}, or None", UnsupportedVolume)
+        if not isinstance(self.coarser, tuple):
+            raise UnsupportedVolume(f"coarser levels are a tuple of arrays, not {in_words(self.coarser)}.")
 
     @classmethod
     def from_array(
@@ -200,17 +213,31 @@ class Volume:
         return FileGrid(Path(self.name), "memory", (x, y, z), affine_xyz, (x, y, z))
 
     def mm_from_zyx(self, zyx: Any) -> np.ndarray:
-        """Canonical coordinates (..., 3) as patient positions in RAS mm."""
-        return geometry.apply_affine(self.affine, np.asarray(zyx))
+        """Canonical coordinates (..., 3) as patient positions in RAS mm. Raises InvalidOption."""
+        return geometry.apply_affine(self.affine, _positions(zyx))
 
     def zyx_from_mm(self, ras: Any) -> np.ndarray:
-        """Patient positions (..., 3) in RAS mm as canonical coordinates, floating point, not rounded."""
-        return geometry.apply_affine(np.linalg.inv(self.affine), np.asarray(ras))
+        """Patient positions (..., 3) in RAS mm as canonical coordinates, floating point, not rounded.
+
+        Raises InvalidOption.
+        """
+        return geometry.apply_affine(np.linalg.inv(self.affine), _positions(ras))
 
     def contains(self, zyx: Any) -> bool:
-        """Whether a coordinate (z, y, x) lies in a voxel of this volume; integers are voxel centres."""
-        point = np.asarray(zyx, dtype=np.float64)
+        """Whether a coordinate (z, y, x) lies in a voxel of this volume; integers are voxel centres.
+
+        Raises InvalidOption.
+        """
+        point = _positions(zyx)
         return bool(np.all(point >= -0.5) and np.all(point < np.asarray(self.shape) - 0.5))
+
+
+def _positions(given: Any) -> np.ndarray:
+    """(..., 3) positions. Raises InvalidOption for what has no three numbers each."""
+    positions = numbers(given, "a position", InvalidOption)
+    if positions.ndim == 0 or positions.shape[-1] != 3:
+        raise InvalidOption(f"a position has three coordinates, not {in_words(given)}.")
+    return positions
 
 
 def check_volume(given: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
 from napari_medtransformer.files import file_to_write, replacing
-from napari_medtransformer.volumes.label_table import Label, LabelNames, label_table
+from napari_medtransformer.volumes.label_table import Label, LabelNames, as_labels, label_table
 from napari_medtransformer.volumes.numbers import numbers
 from napari_medtransformer.volumes.volume import Volume
 
@@ -27,7 +27,7 @@ def write_labels(
     labels: (z, y, x) integers or bool, as `volume.data`. Stored in the smallest unsigned type that holds them.
     path: .nii, .nii.gz, .nrrd, .seg.nrrd (3D Slicer), .mha, or .dcm (DICOM-SEG, for a volume read from DICOM); an
     existing file is replaced in one step. names: by label number, for the formats that keep names. Returns the path.
-    Raises CannotWrite, and then leaves no new file and no damaged one.
+    Raises CannotWrite, or InvalidOption for what are no names, and then leaves no new file and no damaged one.
     """
     target = writable_path(path, volume)
     labels = numbers(labels, "what is to be written", CannotWrite)
@@ -37,6 +37,7 @@ def write_labels(
         raise CannotWrite(f"labels of shape {labels.shape} do not fit the volume of shape {volume.shape} (z, y, x).")
     if labels.min() < 0:
         raise CannotWrite(f"labels must not be negative; the lowest is {labels.min()}.")
+    as_labels(names)  # also for formats that keep no names
     if labels.max() > np.iinfo(np.uint32).max:
         raise CannotWrite(f"labels above {np.iinfo(np.uint32).max} cannot be written; the highest is {labels.max()}.")
     stored = volume.grid.to_file_order(labels).astype(np.min_scalar_type(int(labels.max())))

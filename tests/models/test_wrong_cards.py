@@ -1,0 +1,97 @@
+"""A card, a name or an option of another type is one error of this package, before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_medtransformer.errors import InvalidOption, MedTransformerError
+from napari_medtransformer.models import InputContract, LabelInfo, WeightsSource, find_card, load_model, register
+from napari_medtransformer.models.registry import unregister
+
+WRONG = {
+    "None": None,
+    "text": "a b",
+    "nan": float("nan"),
+    "half": -1.5,
+    "list": ["a", 1],
+    "object": object(),
+    "matrix": np.ones((2, 2)),
+    "tensor": torch.ones(2),
+    "type": int,
+    "bytes": b"x",
+    "complex": 1j,
+}
+CARD = find_card("medt-hippocampus")
+# What of WRONG is right there, for fields where something is.
+RIGHT = {
+    "card title": "text",
+    "card family": "text",
+    "card licence": "text",
+    "card citation": "text",
+    "card description": "text",
+    "card architecture": "text",
+    "card training": "text",
+    "card weights": "None",
+    "card memory_bytes": "None",
+    "card air_below": "None half",
+    "input spacing_mm": "None",
+    "input clip": "None",
+    "input extent_mm": "None",
+    "input mirrored": "None",
+    "input intensities": "text",
+    "label name": "text",
+    "source sha256": "None",
+    "source bytes": "None",
+    "source filename": "text",
+}
+RECORDS = {
+    "card": CARD,
+    "input": CARD.input,
+    "label": LabelInfo(1, "liver", (0.0, 1.0, 0.0)),
+    "source": WeightsSource("https://example.org/weights.pth", "weights.pth"),
+}
+FIELDS = [(kind, field) for kind, record in RECORDS.items() for field in record.__dataclass_fields__]
+
+
+@pytest.mark.parametrize("kind, field", FIELDS)
+def test_a_field_of_another_type_makes_no_card(kind: str, field: str) -> None:
+    for name in WRONG.keys() - set(RIGHT.get(f"{kind} {field}", "").split()):
+        with pytest.raises(InvalidOption) as told:
+            replace(RECORDS[kind], **{field: WRONG[name]})
+        assert "\n" not in str(told.value)
+
+
+CALLS = {
+    "name": (find_card, ""),
+    "card": (register, ""),
+    "card taken back": (unregister, ""),
+    "model": (load_model, ""),
+    "weights": (lambda x: load_model("medt-hippocampus", x), "None"),
+    "device": (lambda x: load_model("medt-hippocampus", "random", x), ""),
+    "number format": (lambda x: load_model("medt-hippocampus", "random", "cpu", dtype=x), ""),
+    "seed": (lambda x: load_model("medt-hippocampus", "random", "cpu", seed=x), ""),
+    "who is told": (lambda x: load_model("medt-hippocampus", "random", "cpu", on_progress=x), "None type"),
+    "who is told of less": (lambda x: load_model("medt-hippocampus", "random", "cpu", on_smaller=x), "None type"),
+}
+
+
+@pytest.mark.parametrize("called", CALLS)
+def test_a_model_is_asked_for_by_name_and_options_of_their_types(called: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call, right = CALLS[called]
+    for name in WRONG.keys() - set(right.split()):
+        with pytest.raises(MedTransformerError) as told:
+            call(WRONG[name])
+        assert "\n" not in str(told.value)
+
+
+def test_means_and_deviations_are_one_for_each_channel() -> None:
+    for mean, std in (((0.5,), ()), ((), (0.5,)), ((0.5, 0.5), (1.0, 1.0)), ((0.5,), (0.0,))):
+        with pytest.raises(InvalidOption):
+            InputContract((8, 8), mean=mean, std=std)
+    assert InputContract((8, 8), channels=2, mean=(0.1, 0.2), std=(1.0, 2.0)).std == (1.0, 2.0)
