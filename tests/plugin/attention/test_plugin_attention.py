@@ -244,3 +244,10 @@ def test_resampling_keeps_a_ramp_and_its_ends_in_place() -> None:
 )
 def test_pictures_keep_true_proportions(extent, expected) -> None:
     assert fitting_size(extent, 100, 100) == expected
+
+
+def test_a_rollout_is_called_by_all_heads_and_not_by_the_first() -> None:
+    from napari_medtransformer.plugin.attention.words import ROLLOUT, head_title
+
+    assert head_title("0", ROLLOUT) == "All heads"
+    assert head_title("0", "encoder.1") == "Head 0"

@@ -92,7 +92,8 @@ class CauseTab(SideBySide):
         return frame
 
     def _matrix_section(self) -> QWidget:
-        frame, layout = section("Click a head to switch it off, a site's name for all of its heads")
+        frame, layout = section("Heads")
+        layout.addWidget(quiet_label("Click a head to switch it off, a site's name for all of its heads."))
         self.matrix = HeadMatrixView()
         self.matrix.chosen.connect(self.switches.toggle)
         self.matrix.row_chosen.connect(self.switches.toggle_site)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_medtransformer.models.base import PromptableModel
 
 SIDE = 240
+LEAST = 84
+"""Pixels of the least side of a picture: three of them side by side are to fit into a narrow dock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class CompareTab(SideBySide):
         state.controller.layer_changed.connect(self._forget)
 
     def _pair_section(self) -> QWidget:
-        self.as_layer = QCheckBox("difference in the viewer")
+        self.as_layer = QCheckBox("difference as a layer")
         self.as_layer.setToolTip("Draw A − B on the anatomy: orange where A is higher, blue where B is")
         self.as_layer.toggled.connect(lambda: self._show_layer())
         frame, layout = section("Two maps", self.as_layer)
@@ -65,8 +67,8 @@ class CompareTab(SideBySide):
             self.models.addItem(f"B: {card.title}", card.name)
         self.models.activated.connect(lambda: self._ask_other())
         layout.addLayout(row(self.keep, self.models))
-        self.first, self.second = PictureView("A"), PictureView("B")
-        self.difference = PictureView("A − B")
+        self.first, self.second = PictureView("A", least=LEAST), PictureView("B", least=LEAST)
+        self.difference = PictureView("A − B", least=LEAST)
         layout.addLayout(row(self.first, self.second, self.difference), 1)
         self.numbers = quiet_label()
         layout.addWidget(self.numbers)
@@ -100,7 +102,7 @@ class CompareTab(SideBySide):
         answer, state = self.state.answer, self.state
         if answer is None:
             return None
-        title = f"{answer.site} · {head_title(state.head)} · {answer.asked}"
+        title = f"{answer.site} · {head_title(state.head, answer.site)} · {answer.asked}"
         return KeptMap(title, answer.on_pixels(state.head, smooth=False), state.where)
 
     def _ask_other(self) -> None:
@@ -127,7 +129,7 @@ class CompareTab(SideBySide):
             if self.state.inspection is not inspection:
                 return  # another slice was asked about meanwhile
             chosen = head if head in found.names else found.names[-1]
-            title = f"{name} · {found.site} · {head_title(chosen)}"
+            title = f"{name} · {found.site} · {head_title(chosen, found.site)}"
             self.other = KeptMap(title, found.on_pixels(chosen, smooth=False), where)
             self.kept = self.kept or self._present()
             self.refresh()

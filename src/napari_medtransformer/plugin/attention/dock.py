@@ -16,6 +16,7 @@ from napari_medtransformer.plugin.attention.positions_tab import PositionsTab
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL
 from napari_medtransformer.plugin.widgets.style import Column
+from napari_medtransformer.plugin.widgets.theming import ThemeFollower
 
 if TYPE_CHECKING:
     import napari
@@ -49,7 +50,7 @@ class AttentionDock(QWidget):
         self.tabs.currentChanged.connect(self._on_tab)
         self.tour = Tour(self)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setContentsMargins(0, 4, 0, 0)  # the title above is a little higher than it says
         layout.setSpacing(4)
         layout.addWidget(self.tour)
         layout.addWidget(self.tabs, 1)
@@ -60,6 +61,7 @@ class AttentionDock(QWidget):
         self.look.layer_choice.follow(viewer, self.controller)
         if self.controller.models.card is None:
             self.controller.models.load(DEFAULT_MODEL)
+        self._theme = ThemeFollower(viewer, self, self._refresh)
         self._refresh()
 
     @property

@@ -70,6 +70,7 @@ class ExportTab(SideBySide):
         layout.addWidget(self.needs)
         layout.addLayout(row(self.full))
         self.full_picture = PictureView("", smooth=False, least=60)
+        self.full_picture.hide()  # until there is one: its room is the table's
         layout.addWidget(self.full_picture, 1)
         return frame
 
@@ -80,7 +81,9 @@ class ExportTab(SideBySide):
         layout.addWidget(self.labels)
         self.table = QTableWidget(0, 4)
         self.table.setHorizontalHeaderLabels(["structure", "attention", "of the slice", "ratio"])
-        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)  # what is left is the names'
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.table.verticalHeader().hide()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setMinimumHeight(120)
@@ -110,9 +113,10 @@ class ExportTab(SideBySide):
             self.what.setText("Click a voxel first.")
             self.needs.setText("")
         else:
-            self.what.setText(f"{answer.site} · {head_title(state.head)} · {answer.asked}")
+            self.what.setText(f"{answer.site} · {head_title(state.head, answer.site)} · {answer.asked}")
             self._show_needs()
         self.full_picture.show_picture(None, "")
+        self.full_picture.hide()
         self._show_shares()
 
     def _show_needs(self) -> None:
@@ -149,8 +153,9 @@ class ExportTab(SideBySide):
             shares = shares_by_label(one_map(answer.whole, self.state.head), labels)
             self.rows = shares_table(shares, names_of(layer), site=answer.site, heads=[self.state.head])[1:]
             sum_of = sum(float(line[4]) for line in self.rows)
+            head = head_title(self.state.head, answer.site)
             self.total.setText(
-                f"{head_title(self.state.head)} of {answer.site}, asked by {answer.asked}; sum {sum_of:.3f}. Ratio: "
+                f"{head} of {answer.site}, asked by {answer.asked}; sum {sum_of:.3f}. Ratio: "
                 "how many times the attention that even attention would give."
             )
         else:
@@ -174,6 +179,7 @@ class ExportTab(SideBySide):
             if self.state.answer is answer:
                 colours = coloured(matrix, "inferno", (0.0, float(np.max(matrix))))
                 self.full_picture.show_picture(colours, "queries down, keys across")
+                self.full_picture.show()
 
         self.state.controller.queue.submit(
             lambda: picture_of_matrix(full_matrix(captured, head), MATRIX_SIDE),

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QAbstractItemView, QListView, QListWidget, QListWidge
 
 from napari_medtransformer.plugin.widgets.icons import theme_colour
 from napari_medtransformer.plugin.widgets.style import QUERY
+from napari_medtransformer.plugin.widgets.theming import dress
 
 PICTURE = 208
 """Pixels of the longer side at which a thumbnail is shown at most."""
@@ -47,12 +48,7 @@ class HeadGrid(QListWidget):
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumHeight(SMALLEST + 2 * _CAPTION)
-        self.setStyleSheet(
-            f"QListWidget {{ background: {theme_colour('background')}; border-radius: 4px; font-size: 10px; }}"
-            "QListWidget::item { border-radius: 4px; padding: 2px; }"
-            f"QListWidget::item:selected {{ background: {theme_colour('current')}; }}"
-            f"QListWidget::item:hover:!selected {{ background: {theme_colour('primary')}; }}"
-        )
+        dress(self, _style)
         self.currentItemChanged.connect(self._on_current)
 
     def show_tiles(self, tiles: Sequence[Tile], chosen: str) -> None:
@@ -120,3 +116,12 @@ def _icon(tile: Tile) -> QIcon:
     for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):  # else Qt tints the chosen one
         result.addPixmap(pixmap, mode)
     return result
+
+
+def _style() -> str:
+    return (
+        f"QListWidget {{ background: {theme_colour('background')}; border-radius: 4px; font-size: 10px; }}"
+        "QListWidget::item { border-radius: 4px; padding: 2px; }"
+        f"QListWidget::item:selected {{ background: {theme_colour('current')}; }}"
+        f"QListWidget::item:hover:!selected {{ background: {theme_colour('primary')}; }}"
+    )

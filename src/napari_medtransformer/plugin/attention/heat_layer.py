@@ -273,7 +273,7 @@ class HeatLayers:
                 size=1.6 * marker_size(image),
                 canvas_size_limits=(0, QUERY_PIXELS),
                 face_color="transparent",
-                border_width=OUTLINE_PIXELS / QUERY_PIXELS,
+                border_width=2 * OUTLINE_PIXELS / QUERY_PIXELS,
                 border_color=QUERY,
                 metadata={HEATMAP_KEY: True},
                 **same_place(image),

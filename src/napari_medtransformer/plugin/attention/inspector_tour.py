@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from napari_medtransformer.plugin.widgets.icons import theme_colour
 from napari_medtransformer.plugin.widgets.style import quiet_label, row, tool_button
+from napari_medtransformer.plugin.widgets.theming import dress
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.attention.dock import AttentionDock
@@ -66,9 +67,12 @@ class Tour(QFrame):
         self._dock = dock
         self.step = 0
         self.setObjectName("medtTour")
-        self.setStyleSheet(
-            f"QFrame#medtTour {{ background: {theme_colour('current')}; border-radius: 5px; }}"
-            "QFrame#medtTour QLabel { background: transparent; }"
+        dress(
+            self,
+            lambda: (
+                f"QFrame#medtTour {{ background: {theme_colour('current')}; border-radius: 5px; }}"
+                "QFrame#medtTour QLabel { background: transparent; }"
+            ),
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(9, 6, 9, 6)
@@ -84,7 +88,7 @@ class Tour(QFrame):
             button.setMaximumWidth(70)
         layout.addLayout(row(self.title, None, self.next, self.close_button))
         self.text = quiet_label()
-        self.text.setStyleSheet(f"font-size: 11px; color: {theme_colour('text')};")
+        dress(self.text, lambda: f"font-size: 11px; color: {theme_colour('text')};")
         layout.addWidget(self.text)
         self.setVisible(not seen())
         self._show()

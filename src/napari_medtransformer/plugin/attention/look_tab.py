@@ -26,6 +26,7 @@ from napari_medtransformer.plugin.attention.words import numbers_line, query_lin
 from napari_medtransformer.plugin.widgets.choices import choice
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.style import quiet_label, quiet_style, row, section, tool_button
+from napari_medtransformer.plugin.widgets.theming import dress
 
 WIDE = 640
 """From this width on, the controls stand beside the heads instead of above them."""
@@ -119,14 +120,14 @@ class LookTab(QWidget):
         self.quantity.activated.connect(lambda: self.refresh_matrix())
         frame, layout = section("Heads", self.strip_button, self.matrix_button)
         looks_at = QLabel("looks at")
-        looks_at.setStyleSheet(quiet_style())
+        dress(looks_at, quiet_style)
         layout.addLayout(row(looks_at, self.target, self.find))
         self.framed = QLabel("frames show")
-        self.framed.setStyleSheet(quiet_style())
+        dress(self.framed, quiet_style)
         layout.addLayout(row(self.framed, self.quantity))
         self.message = quiet_label()
         self.message.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.message.setStyleSheet(quiet_style(12) + "padding: 18px;")
+        dress(self.message, lambda: quiet_style(12) + "padding: 18px;")
         self.heads = HeadGrid()
         self.heads.chosen.connect(self.state.choose_head)
         self.matrix = HeadMatrixView()
@@ -337,5 +338,5 @@ def slider(caption: str, value: int, tooltip: str):
     label = QLabel(caption)
     label.setFixedWidth(74)
     for small in (number, label):
-        small.setStyleSheet(quiet_style())
+        dress(small, quiet_style)
     return made, row(label, made, number)

@@ -43,7 +43,7 @@ def numbers_line(state: AttentionState) -> str:
     answer = state.answer
     if answer is None or not state.is_about_this_slice(state.seen):
         return ""
-    told = [f"{answer.site} · {head_title(state.head)}"]
+    told = [f"{answer.site} · {head_title(state.head, answer.site)}"]
     if state.head.isdigit():
         place = int(state.head)
         if np.isfinite(answer.entropy_nats[place]):
@@ -92,7 +92,7 @@ def tiles(state: AttentionState) -> list[Tile]:
         return []
     tiles = []
     for name in answer.names:
-        title = tip = head_title(name)
+        title = tip = head_title(name, answer.site)
         if name.isdigit():
             entropy, distance = answer.entropy_nats[int(name)], answer.distance_mm[int(name)]
             if np.isfinite(entropy):
@@ -137,8 +137,10 @@ def query_maker(state: AttentionState) -> Callable[[SliceInspection], Query]:
     return make
 
 
-def head_title(name: str) -> str:
-    """A head or a summary of all as people call it."""
+def head_title(name: str, site: str = "") -> str:
+    """A head or a summary of all as people call it. site: a rollout has no heads of its own."""
+    if site == ROLLOUT:
+        return "All heads"
     return f"Head {name}" if name.isdigit() else name.capitalize()
 
 

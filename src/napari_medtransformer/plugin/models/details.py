@@ -13,6 +13,7 @@ from napari_medtransformer.models.memory import DeviceMemory
 from napari_medtransformer.models.words import model_card_text, size_in_words, weights_in_words
 from napari_medtransformer.plugin.widgets.icons import theme_colour
 from napari_medtransformer.plugin.widgets.style import (
+    AMBER,
     GAP,
     NEGATIVE,
     POSITIVE,
@@ -22,8 +23,8 @@ from napari_medtransformer.plugin.widgets.style import (
     quiet_style,
     row,
 )
+from napari_medtransformer.plugin.widgets.theming import dress
 
-_AMBER = "#ffb000"
 _TIGHT = 0.8  # of the free memory, from which on other programs feel it
 _LABELS_SHOWN = 12
 _CARD_SCHEME = "card"  # of links inside the text
@@ -104,7 +105,7 @@ class ModelDetails(QWidget):
             self.memory_line.setText(f"Memory needed: not known; {free}.")
             return
         share = card.memory_bytes / max(1, memory.free)
-        colour = NEGATIVE if share > 1 else _AMBER if share > _TIGHT else POSITIVE
+        colour = NEGATIVE if share > 1 else AMBER if share > _TIGHT else POSITIVE
         self.memory.setStyleSheet(
             f"QProgressBar {{ border: none; border-radius: 3px; background: {theme_colour('foreground')}; }}"
             f"QProgressBar::chunk {{ background: {colour}; border-radius: 3px; }}"
@@ -160,6 +161,6 @@ def _without_hash(card: ModelCard) -> bool:
 
 def _caption(text: str) -> QLabel:
     label = QLabel(text)
-    label.setStyleSheet(quiet_style())
+    dress(label, quiet_style)
     label.setAlignment(Qt.AlignmentFlag.AlignVCenter)
     return label

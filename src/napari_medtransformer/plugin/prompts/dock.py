@@ -21,6 +21,7 @@ from napari_medtransformer.plugin.status import status_line
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar, SteadyText
 from napari_medtransformer.plugin.widgets.style import GAP, Column, folding, quiet_style, row, section, tool_button
+from napari_medtransformer.plugin.widgets.theming import ThemeFollower, dress
 from napari_medtransformer.progress import Progress
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class PromptDock(QWidget):
         self.controller.prediction.encoding.connect(self._show_encoding)
         self.layer_choice.follow(viewer, self.controller)
         self._guard = CloseGuard(viewer, self)
+        self._theme = ThemeFollower(viewer, self, self.refresh)
         if self.controller.models.card is None:
             self.controller.models.load(DEFAULT_MODEL)
         self.refresh()
@@ -115,7 +117,7 @@ class PromptDock(QWidget):
         self.contrast.toggled.connect(self.controller.set_displayed_contrast)
         self.controller.model_window.changed.connect(self._show_contrast)
         caption = QLabel("Runs on")
-        caption.setStyleSheet(quiet_style())
+        dress(caption, quiet_style)
         details = QWidget()
         line = row(caption, self.device, self.contrast)
         details.setLayout(line)

@@ -76,7 +76,7 @@ class ObjectsList(QTreeWidget):
         current: int,
     ) -> None:
         """objects: the topmost last. volumes_ml: of those that have a mask. Waits while a name is being typed."""
-        shown = (tuple(objects), dict(colours), dict(volumes_ml), current)
+        shown = (tuple(objects), dict(colours), dict(volumes_ml), current, quiet_colour())
         self._postponed = None
         if shown == self._shown:
             return
@@ -85,7 +85,7 @@ class ObjectsList(QTreeWidget):
             return
         before, self._shown = self._shown, shown
         self.blockSignals(True)
-        if before and (before[0], before[1], before[3]) == (shown[0], shown[1], shown[3]):
+        if before and (before[:2], before[3:]) == (shown[:2], shown[3:]):
             for row, one in enumerate(reversed(objects)):  # as after most prompts: nothing but sizes
                 self.topLevelItem(row).setText(_VOLUME, _size(volumes_ml, one.object_id))
             self.blockSignals(False)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFrame, QVBoxLayout
 
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, tool_button
+from napari_medtransformer.plugin.widgets.style import AMBER, quiet_label, row, tool_button, warning_style
+from napari_medtransformer.plugin.widgets.theming import dress
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
-
-_AMBER = "#ffb000"
 
 
 class RecoveryBanner(QFrame):
@@ -21,9 +20,9 @@ class RecoveryBanner(QFrame):
         super().__init__()
         self._controller = controller
         self.setObjectName("medtRecovery")
-        self.setStyleSheet(f"QFrame#medtRecovery {{ border: 1px solid {_AMBER}; border-radius: 5px; }}")
+        self.setStyleSheet(f"QFrame#medtRecovery {{ border: 1px solid {AMBER}; border-radius: 5px; }}")
         self.text = quiet_label()
-        self.text.setStyleSheet(f"font-size: 11px; color: {_AMBER};")
+        dress(self.text, warning_style)
         self.restore = tool_button(None, "", text="Restore")
         self.later = tool_button(None, "Offer it again at the next start", text="Later")
         self.discard = tool_button(None, "Throw it away", text="Discard")

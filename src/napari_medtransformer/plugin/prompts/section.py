@@ -33,6 +33,7 @@ from napari_medtransformer.plugin.widgets.style import (
     section,
     tool_button,
 )
+from napari_medtransformer.plugin.widgets.theming import dress
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -102,7 +103,7 @@ class PromptSection(QWidget):
             grid.addWidget(button, place // _COLUMNS, place % _COLUMNS)
         self.brush_row = QWidget()
         caption = QLabel("Stroke width")
-        caption.setStyleSheet(quiet_style())
+        dress(caption, quiet_style)
         line = row(caption, self.brush)
         line.setStretch(1, 1)
         self.brush_row.setLayout(line)
@@ -191,6 +192,6 @@ class PromptSection(QWidget):
 def _small_button(icon_name: str, tip: str) -> QToolButton:
     button = tool_button(icon_name, tip)
     button.setFixedSize(20, 20)
-    button.setStyleSheet("QToolButton { background: transparent; border: 0; padding: 0; }")
+    dress(button, lambda: "QToolButton { background: transparent; border: 0; padding: 0; }")
     button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     return button

@@ -25,14 +25,22 @@ from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_
 from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar
-from napari_medtransformer.plugin.widgets.style import Column, folding, quiet_label, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import (
+    Column,
+    folding,
+    quiet_label,
+    row,
+    section,
+    tool_button,
+    warning_style,
+)
+from napari_medtransformer.plugin.widgets.theming import ThemeFollower, dress
 from napari_medtransformer.plugin.work import WorkQueue
 
 if TYPE_CHECKING:
     import napari
 
 DEFAULT_MODEL = "medt-hippocampus"
-WARNING_COLOUR = "#ffb000"
 _WHOLE = "Whole volume"
 
 
@@ -84,6 +92,7 @@ class SegmentDock(QWidget):
         self.layer_choice.follow(viewer, self.controller)
         self._on_layers()
         self.models.load(DEFAULT_MODEL)
+        self._theme = ThemeFollower(viewer, self, self._refresh)
         self._refresh()
 
     # ------------------------------------------------------------------ building
@@ -96,7 +105,7 @@ class SegmentDock(QWidget):
         self.model_row = ModelRow(self.models, segments_volumes)
         layout.addWidget(self.model_row)
         self.doubts = quiet_label()
-        self.doubts.setStyleSheet(f"font-size: 11px; color: {WARNING_COLOUR};")
+        dress(self.doubts, warning_style)
         self.doubts.hide()
         layout.addWidget(self.doubts)
         return frame

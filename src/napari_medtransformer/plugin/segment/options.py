@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QL
 
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.plugin.widgets.style import GAP, quiet_style, row
+from napari_medtransformer.plugin.widgets.theming import dress
 
 _PRECISIONS = (
     ("as the device likes", "auto"),
@@ -88,5 +89,5 @@ class SegmentOptionsForm(QWidget):
 
 def _caption(text: str) -> QLabel:
     label = QLabel(text)
-    label.setStyleSheet(quiet_style())
+    dress(label, quiet_style)
     return label

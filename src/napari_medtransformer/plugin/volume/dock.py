@@ -37,6 +37,7 @@ from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_
 from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.style import GAP, Column, quiet_label, quiet_style, row, section, tool_button
+from napari_medtransformer.plugin.widgets.theming import ThemeFollower, dress
 from napari_medtransformer.plugin.writers import label_names
 from napari_medtransformer.volumes import (
     Volume,
@@ -90,6 +91,7 @@ class VolumeDock(QWidget):
             emitter.connect(self._on_layers)
         self.destroyed.connect(letting_go(viewer.layers, ("inserted", "removed"), self._on_layers))
         self.layer_choice.follow(viewer, self.controller)
+        self._theme = ThemeFollower(viewer, self)
         self._on_layer()
 
     # ------------------------------------------------------------------ building
@@ -327,6 +329,6 @@ def _field(tooltip: str) -> QDoubleSpinBox:
 
 def _caption(text: str) -> QLabel:
     label = QLabel(text)
-    label.setStyleSheet(quiet_style())
+    dress(label, quiet_style)
     label.setFixedWidth(40)
     return label

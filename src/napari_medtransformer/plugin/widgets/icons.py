@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import napari
 from napari.resources import get_colorized_svg, get_icon_path
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
@@ -43,8 +44,10 @@ _DRAWN = {
 
 
 def theme_colour(key: str = "icon") -> str:
-    """A colour of napari's current theme, as hex."""
-    return getattr(get_theme(get_settings().appearance.theme), key).as_hex()
+    """A colour of napari's current theme, as hex: the viewer's, which may differ from the one in the settings."""
+    viewer = napari.current_viewer()
+    theme = get_settings().appearance.theme if viewer is None else viewer.theme
+    return getattr(get_theme(theme), key).as_hex()
 
 
 def icon(name: str, colour: str | None = None) -> QIcon:

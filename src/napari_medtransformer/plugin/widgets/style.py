@@ -6,7 +6,8 @@ from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from napari_medtransformer.plugin.widgets.icons import ICON_SIZE, icon, theme_colour
+from napari_medtransformer.plugin.widgets.icons import ICON_SIZE, theme_colour
+from napari_medtransformer.plugin.widgets.theming import dress, put_icon
 
 DOCK_WIDTH = 320
 """Least width of a dock, in pixels: room for the longest row of buttons."""
@@ -18,6 +19,7 @@ BUTTON_HEIGHT = 28
 
 POSITIVE = "#35d07f"
 NEGATIVE = "#ff5f5f"
+AMBER = "#ffb000"
 QUERY = "#4dd2ff"  # no grey and in none of the heatmaps' colour maps, so it is seen on both
 LETTER_COLOUR = "#ffd84d"
 
@@ -40,7 +42,7 @@ def tool_button(
     button = QToolButton()
     style = Qt.ToolButtonStyle
     if icon_name is not None:
-        button.setIcon(icon(icon_name, colour))
+        put_icon(button, icon_name, colour)
         button.setIconSize(QSize(ICON_SIZE, ICON_SIZE))
     if text:
         button.setText(text)
@@ -50,15 +52,19 @@ def tool_button(
     button.setFixedHeight(BUTTON_HEIGHT)
     button.setMinimumWidth(BUTTON_HEIGHT + 4)
     button.setSizePolicy(QSizePolicy.Policy.Expanding if text else QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-    # napari's style sheet knows push buttons only; tool buttons get the same look here.
-    button.setStyleSheet(
+    dress(button, _button_style)
+    return button
+
+
+def _button_style() -> str:
+    """napari's style sheet knows push buttons only; tool buttons get the same look here."""
+    return (
         f"QToolButton {{ background: {theme_colour('primary')}; border-radius: 3px; padding: 2px 5px; }}"
         f"QToolButton:hover {{ background: {theme_colour('highlight')}; }}"
         f"QToolButton:checked, QToolButton:pressed {{ background: {theme_colour('current')}; }}"
         f"QToolButton:disabled {{ background: {theme_colour('background')}; color: {theme_colour('highlight')}; }}"
         "QToolButton::menu-indicator { image: none; }"
     )
-    return button
 
 
 def enable(button: QToolButton, possible: bool, tip: str, reason: str) -> None:
@@ -99,17 +105,21 @@ def section(title: str, *extra: QWidget) -> tuple[QFrame, QVBoxLayout]:
     """A titled card: a frame and the layout to fill. extra: small widgets at the right of the title."""
     frame = QFrame()
     frame.setObjectName("medtSection")
-    frame.setStyleSheet(
-        f"QFrame#medtSection {{ background: {theme_colour('foreground')}; border-radius: 5px; }}"
-        "QFrame#medtSection QLabel, QFrame#medtSection QCheckBox { background: transparent; }"
-    )
+    dress(frame, _section_style)
     layout = QVBoxLayout(frame)
     layout.setContentsMargins(9, 6, 9, 8)
     layout.setSpacing(GAP)
     heading = QLabel(title.upper())
-    heading.setStyleSheet(f"font-size: 10px; font-weight: 600; letter-spacing: 1px; color: {quiet_colour()};")
+    dress(heading, lambda: f"font-size: 10px; font-weight: 600; letter-spacing: 1px; color: {quiet_colour()};")
     layout.addLayout(row(heading, None, *extra))
     return frame, layout
+
+
+def _section_style() -> str:
+    return (
+        f"QFrame#medtSection {{ background: {theme_colour('foreground')}; border-radius: 5px; }}"
+        "QFrame#medtSection QLabel, QFrame#medtSection QCheckBox { background: transparent; }"
+    )
 
 
 def folding(title: str, content: QWidget, *, is_open: bool = True) -> tuple[QWidget, QToolButton]:
@@ -122,9 +132,7 @@ def folding(title: str, content: QWidget, *, is_open: bool = True) -> tuple[QWid
     button.setText(title)
     button.setCheckable(True)
     button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-    button.setStyleSheet(
-        f"QToolButton {{ background: transparent; border: 0; padding: 0; font-size: 11px; color: {quiet_colour()}; }}"
-    )
+    dress(button, _folding_style)
 
     def show(on: bool) -> None:
         button.setArrowType(Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow)
@@ -136,6 +144,11 @@ def folding(title: str, content: QWidget, *, is_open: bool = True) -> tuple[QWid
     layout.addWidget(button)
     layout.addWidget(content)
     return frame, button
+
+
+def _folding_style() -> str:
+    plain = "background: transparent; border: 0; padding: 0; font-size: 11px"
+    return f"QToolButton {{ {plain}; color: {quiet_colour()}; }}"
 
 
 def row(*widgets: QWidget | None) -> QHBoxLayout:
@@ -155,7 +168,7 @@ def quiet_label(text: str = "") -> QLabel:
     """A line of secondary text that wraps rather than widening its dock."""
     label = QLabel(text)
     label.setWordWrap(True)
-    label.setStyleSheet(quiet_style())
+    dress(label, quiet_style)
     label.setMinimumWidth(40)
     return label
 
@@ -163,6 +176,12 @@ def quiet_label(text: str = "") -> QLabel:
 def quiet_style(pixels: int = 11) -> str:
     """The style sheet of secondary text."""
     return f"font-size: {pixels}px; color: {quiet_colour()};"
+
+
+def warning_style() -> str:
+    """The style sheet of a warning: amber, darker where the theme is light."""
+    dark = QColor(theme_colour("background")).lightness() < 128
+    return f"font-size: 11px; color: {AMBER if dark else '#8a4b00'};"
 
 
 def quiet_colour() -> str:
