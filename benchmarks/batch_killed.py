@@ -191,7 +191,7 @@ def main() -> None:
             print(f"whole: {tail(bench.whole())} ({time.perf_counter() - begun:.0f} s)")
         print(f"   {check_tables(bench.folder / 'whole', options.count)}", flush=True)
         wanted = digests(bench.folder / "whole")
-        for name in options.only.split(","):
+        for name in filter(None, options.only.split(",")):
             begun = time.perf_counter()
             said = getattr(bench, name)()
             found = digests(bench.folder / name)

@@ -14,7 +14,7 @@ from automatic_models import make_card, make_model, swin_network
 import napari_medtransformer as nmt
 from napari_medtransformer.progress import Partial
 from napari_medtransformer.segmentation import landing
-from napari_medtransformer.segmentation.model_grid import between, model_grid
+from napari_medtransformer.segmentation.model_grid import AxisMap, between, model_grid
 from napari_medtransformer.volumes import Volume
 
 
@@ -168,6 +168,21 @@ def test_coarser_windows_keep_the_mean(noise) -> None:
 def test_nearly_equal_voxels_are_left_alone() -> None:
     grid = model_grid((100, 100, 100), (1.01, 0.99, 1.0), (1, 1, 1), (16, 16, 16))
     assert grid.is_same
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_reading_back_is_the_weighted_mean_of_four_voxels(axis: int) -> None:
+    rng = np.random.default_rng(axis)
+    along = AxisMap(native=150, model=97, start=3, stop=147, first=-2, length=101)
+    taps = along.taps(np.arange(3, 147))  # more places than one matrix product takes
+    shape = [3, 4, 5, 6]
+    shape[axis] = 101
+    values = rng.normal(size=shape).astype(np.float32)
+    found = between(torch.from_numpy(values), axis, taps).numpy()
+    gathered = np.moveaxis(values.astype(np.float64), axis, -1)[..., taps.index]
+    expected = np.moveaxis((gathered * taps.weights).sum(-1), -1, axis)
+    # four products of float32, of values up to about 5
+    np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
 def test_reading_back_is_exact_for_parabolas() -> None:

@@ -19,7 +19,7 @@ _AIR_LOGIT = 5.0
 # How many planes before the first unfinished one a native plane may need: a cubic kernel reaches two voxels.
 _KEPT_PLANES = 3
 # Bytes of logits read back from the model's grid at a time.
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 16 << 20
 
 
 @dataclass(eq=False)
