@@ -37,7 +37,7 @@ lint: $(STAMP) ## Format, lint, types, layers, manifest
 	$(BIN)/npe2 validate --imports napari-medtransformer
 
 test: lint ## Lint, then every test, on virtual screens
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
