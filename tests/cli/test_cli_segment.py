@@ -218,6 +218,44 @@ def running(process: int) -> bool:
         return False
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks /proc for the time a process has computed")
+def test_ctrl_c_in_the_middle_of_a_window_ends_at_once_and_keeps_what_is_done(tmp_path) -> None:
+    source = make_folder(tmp_path / "in", 3)
+    out, script = tmp_path / "out", tmp_path / "program.py"
+    # a network whose window takes seconds: MONAI's SwinUNETR, not the compact one
+    large = 'replace(CARD, architecture="monai-24", input=replace(CARD.input, size=(64, 96, 96)))'
+    script.write_text(PROGRAM.replace("register(CARD)", f"register({large})").replace("sys\n", "sys\n" + REPLACE, 1))
+    program = [sys.executable, str(script), *arguments(source, out)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 200
+    while not (out / "case_00.json").is_file():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    window = computed(process.pid)
+    while computed(process.pid) < window + 0.5:  # the second case's window is being worked on
+        time.sleep(0.01)
+    asked = computed(process.pid)
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 130
+    assert "finished labels stay" in said.splitlines()[-1]
+    # of the processor's time: other work on the machine does not count
+    assert used.ru_utime + used.ru_stime - asked < 2
+    assert sorted(outputs(out)) == ["case_00.json", "case_00.nii.gz"]
+
+
+REPLACE = "from dataclasses import replace\n"
+
+
+def computed(process: int) -> float:
+    """Seconds of the processor's time that a process has used, those of all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_two_batches_do_not_write_to_one_folder(card, tmp_path, capsys) -> None:
     from filelock import FileLock
 
