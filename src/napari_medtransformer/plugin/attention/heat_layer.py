@@ -207,7 +207,10 @@ class HeatLayers:
             if limits_change:
                 layer.events.contrast_limits_range()
                 layer.events.contrast_limits()
-            layer.refresh(extent=False, thumbnail=False, highlight=False)
+            if layer.visible and self._own is not None and np.shares_memory(layer._data_view, self._own):
+                layer.events.set_data()  # what is on screen is a view of this array: nothing has to be sliced again
+            else:
+                layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def _lift(self) -> None:
         """Above every image and label, which would hide it; prompts and marks stay on top."""
