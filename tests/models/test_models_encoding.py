@@ -9,7 +9,7 @@ import torch
 from napari_medtransformer.models import find_card
 from napari_medtransformer.models.click import ClickModel
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
-from napari_medtransformer.models.encoding import EncodingStopped, watched_encoder, watched_steps
+from napari_medtransformer.models.encoding import EncodingStopped, between_layers, watched_encoder, watched_steps
 from napari_medtransformer.models.initial import draw_weights
 from napari_medtransformer.models.sam_med3d import SamMed3DModel
 from napari_medtransformer.models.sam_med3d_network import SamMed3D, SamMed3DConfig
@@ -48,6 +48,23 @@ def test_a_stopped_encoder_runs_no_further_block_and_works_as_before(model: Clic
     assert told == [0, 1]
     for before, after in zip(expected, model.encode(IMAGE).features, strict=True):
         assert torch.equal(before, after)
+
+
+def test_a_network_pauses_before_each_of_its_layers_and_only_inside(model: ClickModel) -> None:
+    expected = model.encode(IMAGE).features
+    ran: list[str] = []
+    calls: list[int] = []
+    layers = {name: module for name, module in model.network.named_modules() if not list(module.children())}
+    seen = [layer.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, layer in layers.items()]
+    with between_layers(model, lambda: calls.append(len(ran))):
+        found = model.encode(IMAGE).features
+    for handle in seen:
+        handle.remove()
+    assert len(set(ran)) > 10
+    assert calls == list(range(len(ran)))  # once before each layer that ran, after all before it
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    model.encode(IMAGE)
+    assert len(calls) == len(ran)
 
 
 def test_a_model_of_volumes_is_watched_as_well() -> None:

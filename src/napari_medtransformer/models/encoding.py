@@ -1,4 +1,4 @@
-"""How far an encoder is while it runs, and a way to stop it between two of its blocks."""
+"""How far an encoder is while it runs, a way to stop it between two of its blocks, and to let any network pause."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from napari_medtransformer.models.base import PromptableModel
+    from napari_medtransformer.models.base import LoadedModel, PromptableModel
     from napari_medtransformer.models.volume_model import VolumePromptableModel
 
 
@@ -39,6 +39,18 @@ def watched_encoder(
         done = (done + 1) % len(blocks)
 
     handles = [block.register_forward_pre_hook(before) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def between_layers(model: LoadedModel, call: Callable[[], None]) -> Iterator[None]:
+    """Call something before each layer of the model's network that runs inside, in the thread that runs it."""
+    layers = [module for module in model.network.modules() if not any(True for _ in module.children())]
+    handles = [layer.register_forward_pre_hook(lambda *_: call()) for layer in layers]
     try:
         yield
     finally:

@@ -40,6 +40,22 @@ def run(dock: SegmentDock, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: not dock.state.running and bool(dock.state.organs), timeout=PATIENCE_MS)
 
 
+def test_the_network_gives_way_to_frames_between_its_layers(dock: SegmentDock, qtbot: Any, monkeypatch) -> None:
+    frames, rested = dock.controller.view.frames, []
+    rest = frames.rest
+
+    def told_rest() -> None:
+        rested.append(threading.get_ident())
+        rest()
+
+    monkeypatch.setattr(frames, "rest", told_rest)
+    run(dock, qtbot)
+    assert len(rested) > 10
+    assert threading.get_ident() not in rested  # the window itself never waits
+    hooks = [module._forward_pre_hooks for module in dock.models.model.network.modules()]
+    assert not any(hooks)
+
+
 def test_segmenting_measures_compares_jumps_and_saves(dock: SegmentDock, qtbot: Any, tmp_path) -> None:
     viewer = dock.controller.viewer
     dock.options.uncertainty.setChecked(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +102,16 @@ class SegmentState(QObject):
         self.volume, self.card = workspace.volume, model.card
         self.organs, self.agreement, self.messages, self.slabs, self.said = [], [], (), 0, ""
         self._started, self._finishing = time.monotonic(), False
-        volume = workspace.volume
+        volume, frames = workspace.volume, self._controller.view.frames
 
         def steps() -> Steps[Segmentation]:
+            """On the processor, the network rests between two layers while the window draws with the same cores."""
+            from napari_medtransformer.models.encoding import between_layers
             from napari_medtransformer.segmentation import segment_steps
 
-            return segment_steps(model, volume, **options)
+            shares = model.device.type == "cpu" and not options.get("compile")  # compiled, it is one layer
+            with between_layers(model, frames.rest) if shares else nullcontext():
+                yield from segment_steps(model, volume, **options)
 
         self._job = self._queue.submit_steps(
             steps,
@@ -234,13 +239,17 @@ class SegmentState(QObject):
     def _add(self, layer: Labels | Image, *, visible: bool = True) -> None:
         """Add a layer: it comes in one turn, and is first drawn in another."""
         layer.visible = False
+        frames = self._controller.view.frames
+        frames.expect()
 
         def come() -> None:
+            frames.expect()
             workspace = self._controller.workspace
             if workspace is not None:
                 workspace.add_layer(layer, below_prompts=True)
 
         def show() -> None:
+            frames.expect()
             layer.visible = visible
 
         self._turns.later(come, show)
