@@ -7,6 +7,9 @@ press of Segment to the filled table. Gaps between two beats are given by the cl
 itself meanwhile: a gap in which it did not compute was another process's, or a worker's that held the interpreter's
 lock. Beside every long gap stands the function of this package, or of napari, that ran in the middle of it.
 
+Before that, napari without the plugin in a window of the same size: a labels layer of the same volume is repainted as
+often as the dock shows new parts, and one is added, alone and beside a thread that runs the same model.
+
 mr: the sample MR about a hippocampus. tiled: 16 of them, so that there are many windows. large: 512 × 512 × 96 voxels,
 cancelled after some slabs.
 """
@@ -21,6 +24,8 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,23 +35,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from heartbeat import LONG_MS, Heart, beating, working
 
-BEAT_MS = 5
-LONG_S = 0.05
 PATIENCE_S = 300.0
+OVERDUE_S = 0.02
+"""A beat that is so late is asked what holds it up."""
+REPAINTS = 30
+REPAINT_S = 0.1
+"""As often as the dock shows new parts at most."""
 
 
 @dataclass
-class Heart:
-    """Beats while the event loop is free. gaps: (when, wall seconds, seconds of this thread's CPU, what ran)."""
+class WatchedHeart(Heart):
+    """A heart that knows what ran in the middle of every long gap. seen: one for each gap."""
 
-    gaps: list[tuple[float, float, float, str]] = field(default_factory=list)
-    last: tuple[float, float] = (0.0, 0.0)
+    seen: list[tuple[float, str]] = field(default_factory=list)  # when the gap ended, and what ran
     thread: int = field(default_factory=threading.get_ident)
-    seen: Counter[str] = field(default_factory=Counter)
     over: threading.Event = field(default_factory=threading.Event)
     collections: list[float] = field(default_factory=list)
     collecting: float = 0.0
+    _paths: Counter[str] = field(default_factory=Counter)
 
     def collected(self, phase: str, info: dict[str, int]) -> None:
         """Called by the garbage collector: how long it takes the interpreter to look through everything."""
@@ -59,21 +67,50 @@ class Heart:
 
     def beat(self) -> None:
         """Once per beat, in the window's thread."""
-        now = (time.perf_counter(), time.thread_time())
-        if self.last[0]:
-            what = self.seen.most_common(1)[0][0] if self.seen else ""
-            self.gaps.append((now[0], now[0] - self.last[0], now[1] - self.last[1], what))
-        self.seen = Counter()
-        self.last = now
+        known = len(self.gaps)
+        super().beat()
+        if len(self.gaps) > known:
+            self.seen.append((time.perf_counter(), self._paths.most_common(1)[0][0] if self._paths else ""))
+        self._paths = Counter()
 
     def watch(self) -> None:
         """In another thread: what the window's thread does while a beat is overdue."""
         while not self.over.wait(0.004):
-            if self.last[0] and time.perf_counter() - self.last[0] > 0.02:
+            if self.last is not None and time.perf_counter() - self.last[0] > OVERDUE_S:
                 frames = traceback.extract_stack(sys._current_frames()[self.thread])
                 ours = [f for f in frames if "napari" in f.filename and "benchmarks" not in f.filename]
                 path = " < ".join(f"{Path(f.filename).stem}.{f.name}" for f in reversed(ours[-6:]))
-                self.seen[path] += 1
+                self._paths[path] += 1
+
+    def print_gaps(self, name: str, begun: float) -> None:
+        """In one line, and one more for each long gap."""
+        told = self.told()
+        print(
+            f"{name}: longest gap {told['longest']:.0f} ms, of own work {told['most_own_cpu_in_a_gap']:.0f}; "
+            f"over 50 ms {told['gaps_over_50']}, by own work {told['gaps_over_50_by_own_cpu']}; {told['gaps']} beats; "
+            f"other processes took {told['cores_taken_by_others']} cores; "
+            f"full garbage collections: {', '.join(f'{ms:.0f} ms' for ms in self.collections) or 'none'}"
+        )
+        for (wall, own), (when, what) in zip(self.gaps, self.seen, strict=True):
+            if 1000 * max(wall, own) > LONG_MS:
+                print(f"   {when - begun:6.2f} s  {1000 * wall:4.0f} ms, own {1000 * own:4.0f}  {what}")
+        sys.stdout.flush()
+
+
+@contextmanager
+def watched() -> Iterator[WatchedHeart]:
+    """A heart that beats and is watched meanwhile."""
+    heart = WatchedHeart()
+    watcher = threading.Thread(target=heart.watch, daemon=True)
+    gc.callbacks.append(heart.collected)
+    watcher.start()
+    try:
+        with beating(heart):
+            yield heart
+    finally:
+        heart.over.set()
+        watcher.join()
+        gc.callbacks.remove(heart.collected)
 
 
 def sample(case: str) -> Any:
@@ -113,7 +150,6 @@ def rest(seconds: float) -> None:
 def measure(case: str, repeat: int) -> None:
     """Print the gaps of every run."""
     import napari
-    from qtpy.QtCore import Qt, QTimer
 
     viewer = napari.Viewer()
     viewer.window.resize(1600, 1000)
@@ -123,36 +159,58 @@ def measure(case: str, repeat: int) -> None:
     pump(lambda: dock.models.model is not None)
     rest(2.0)
     for number in range(repeat):
-        heart, timer = Heart(), QTimer()
-        watcher = threading.Thread(target=heart.watch, daemon=True)
-        timer.setTimerType(Qt.TimerType.PreciseTimer)
-        timer.setInterval(BEAT_MS)
-        timer.timeout.connect(heart.beat)
-        timer.start()
-        watcher.start()
-        gc.callbacks.append(heart.collected)
         begun = time.perf_counter()
-        rest(0.1)
-        dock.run.click()
-        if case == "large":
-            pump(lambda: dock.state.slabs > 4 or not dock.state.running)
-            dock.state.cancel()
-        pump(lambda: not dock.state.running and bool(dock.state.organs) and not dock.queue.pending)
+        with watched() as heart:
+            rest(0.1)
+            dock.run.click()
+            if case == "large":
+                pump(lambda: dock.state.slabs > 4 or not dock.state.running)
+                dock.state.cancel()
+            pump(lambda: not dock.state.running and bool(dock.state.organs) and not dock.queue.pending)
+            rest(1.0)
+        heart.print_gaps(f"run {number + 1}", begun)
+    viewer.close()
+
+
+def floor(case: str) -> None:
+    """Print the gaps of napari without the plugin: labels repainted while the model runs in a thread, a layer added."""
+    import napari
+    from napari.layers import Labels
+
+    from napari_medtransformer import load_model, segment
+    from napari_medtransformer.plugin.layers import VOLUME_KEY
+    from napari_medtransformer.plugin.segment.dock import DEFAULT_MODEL
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1600, 1000)
+    image = viewer.add_layer(sample(case))
+    model, volume = load_model(DEFAULT_MODEL), image.metadata[VOLUME_KEY]
+    random = np.random.default_rng(0)
+    place = {"scale": image.scale, "translate": image.translate, "units": image.units}
+    labels = viewer.add_layer(Labels(np.zeros(volume.shape, np.uint8), name="repainted", **place))
+    rest(2.0)
+
+    def repaint() -> None:
+        for _ in range(REPAINTS):
+            labels.data[:] = random.integers(0, 3, volume.shape)
+            labels.refresh(extent=False, thumbnail=False, highlight=False)
+            rest(REPAINT_S)
+
+    def add() -> None:
+        rest(0.2)
+        viewer.add_layer(Labels(np.ones(volume.shape, np.uint8), name="another", **place))
         rest(1.0)
-        timer.stop()
-        heart.over.set()
-        watcher.join()
-        gc.callbacks.remove(heart.collected)
-        wall, cpu = (1000 * np.array([gap[i] for gap in heart.gaps]) for i in (1, 2))
-        print(
-            f"run {number + 1}: longest gap {wall.max():.0f} ms, of own work {cpu.max():.0f}; over 50 ms "
-            f"{np.count_nonzero(wall > 50)}, by own work {np.count_nonzero(cpu > 50)}; {len(wall)} beats; "
-            f"full garbage collections: {', '.join(f'{ms:.0f} ms' for ms in heart.collections) or 'none'}"
-        )
-        for when, gap, own, what in heart.gaps:
-            if gap > LONG_S or own > LONG_S:
-                print(f"   {when - begun:6.2f} s  {1000 * gap:4.0f} ms, own {1000 * own:4.0f}  {what}")
-        sys.stdout.flush()
+
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    for name, act in (("labels repainted", repaint), ("a labels layer added", add)):
+        for beside, worker in (
+            ("", nullcontext()),
+            (" beside the model", working(lambda: segment(model, volume), threads)),
+        ):
+            begun = time.perf_counter()
+            with worker, watched() as heart:
+                act()
+            heart.print_gaps(f"napari alone, {name}{beside}", begun)
     viewer.close()
 
 
@@ -165,6 +223,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         os.environ["MEDT_PREFERENCES"] = str(Path(folder) / "preferences.json")
         os.environ["XDG_STATE_HOME"] = folder
+        if options.case != "large":
+            floor(options.case)
         measure(options.case, options.repeat)
 
 
