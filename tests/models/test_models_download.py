@@ -237,6 +237,7 @@ def test_without_a_published_hash_the_first_download_s_is_pinned(
         fetch(unpinned)
 
 
+@pytest.mark.alone
 def test_a_stalled_server_is_left_within_a_second(faults: Faults, card: ModelCard) -> None:
     faults.stall_after = 100_000
     steps = fetch_weights(card, replace(QUICK, read_s=30))

@@ -72,6 +72,7 @@ class Nap(nn.Module):
         return x
 
 
+@pytest.mark.alone
 def test_leaving_in_the_middle_of_a_window_takes_less_than_two_seconds(noise) -> None:
     model = make_model(Slow(), make_card((16, 16, 16), values=(1,)))
     steps = nmt.segment_steps(model, noise)
@@ -111,6 +112,7 @@ class Held(nn.Module):
         return x
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("compiled", [False, True])
 def test_leaving_in_the_middle_of_a_long_layer_does_not_wait_for_it(noise, compiled, monkeypatch) -> None:
     compile_with("eager", monkeypatch)  # the compiled network is this one, and no layer looks up
