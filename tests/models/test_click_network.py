@@ -12,11 +12,11 @@ from napari_medtransformer.models.click_network import (
     ClickConfig,
     ClickNetwork,
     PromptBatch,
-    _last_channels,
+    _prompts_share,
     click_similarity,
     prompt_maps,
 )
-from napari_medtransformer.models.focus_network import drawn_clicks
+from napari_medtransformer.models.focus_network import UnshuffledConv2d, drawn_clicks
 
 CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=2, heads=2, decoder_width=32)
 
@@ -98,7 +98,7 @@ def test_the_images_share_and_the_prompts_add_up_to_the_layers_over_both(network
     decoder, (x2, *rest) = network.decoder, network.encode(torch.rand(1, 1, 64, 64))
     maps = prompt_maps(one_click(20, 30), 64)
     whole = decoder.skip2(torch.cat([x2, maps], dim=1))
-    added = network.image_parts((x2, *rest)).half + _last_channels(decoder.skip2, maps)
+    added = network.image_parts((x2, *rest)).half + _prompts_share(decoder.skip2, maps)
     torch.testing.assert_close(added, whole, atol=1e-5, rtol=1e-4)
 
 
@@ -134,3 +134,53 @@ def test_convolutions_round_their_factors_and_nothing_else() -> None:
     torch.testing.assert_close(rounded, exact, rtol=2**-8, atol=1e-3)  # half a unit in the last of eight bits
     assert not torch.equal(rounded, layer(x))
     torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1))
+
+
+def test_a_rounded_kernel_is_kept_until_the_parameters_change() -> None:
+    layer, x = Conv2d(8, 8, 3, padding=1), torch.randn(1, 8, 12, 12)
+
+    def differs() -> bool:
+        with torch.inference_mode(), convolutions_in(torch.bfloat16):
+            weight, bias = layer.weight.bfloat16(), layer.bias.bfloat16()
+            anew = torch.nn.functional.conv2d(x.bfloat16(), weight, bias, padding=1).float()
+            return not torch.equal(layer(x), anew)
+
+    assert not differs()
+    kept = layer._kept
+    assert not differs()
+    assert layer._kept is kept
+    with torch.no_grad():
+        layer.weight.mul_(3)
+    assert not differs()
+    layer.load_state_dict(Conv2d(8, 8, 3, padding=1).state_dict())
+    assert not differs()
+
+
+@torch.inference_mode()
+def test_layers_made_for_inference_answer_too() -> None:
+    layer, x = Conv2d(8, 8, 3, padding=1), torch.randn(1, 8, 12, 12)
+    with convolutions_in(torch.bfloat16):
+        before = layer(x)
+        layer.weight.mul_(2)
+        assert not torch.equal(layer(x), before)
+        share = layer.over(x[:, 5:], slice(5, 8))
+    exact = torch.nn.functional.conv2d(x[:, 5:], layer.weight[:, 5:], layer.bias, padding=1)
+    torch.testing.assert_close(share, exact, rtol=2**-6, atol=0.03)  # bfloat16 has eight bits
+
+
+def test_a_rounded_kernel_that_was_kept_stays_out_of_graphs() -> None:
+    layer, x = Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 6, 6)
+    with convolutions_in(torch.bfloat16):
+        with torch.inference_mode():
+            layer(x)
+        layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_convolution_that_unshuffles_is_one_of_what_torch_unshuffled(batch: int) -> None:
+    layer, x = UnshuffledConv2d(4 * 5, 6, 3, padding=1), torch.randn(batch, 5, 16, 16)
+    unshuffled = torch.nn.functional.pixel_unshuffle(x, 2)
+    expected = torch.nn.functional.conv2d(unshuffled, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.focus_crops import crop, crop_window, paste
+from napari_medtransformer.models.focus_crops import Shown, crop, crop_window, crops, paste
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork, focus_maps
 from napari_medtransformer.models.second_look import expected_of_both, expected_overlap, heed_clicks, second_look
 
@@ -126,6 +126,15 @@ def test_a_crop_shows_what_the_whole_image_holds_there(outside: float) -> None:
         )  # fmt: skip
         inside = (rows[:, None] < small.shape[0]) & (columns[None] < small.shape[1])
         np.testing.assert_allclose(seen.numpy()[inside], expected[inside], atol=2e-3)
+
+
+def test_crops_through_one_window_are_those_made_one_by_one() -> None:
+    draw = torch.Generator().manual_seed(0)
+    image, logits = torch.rand(2, 1, 90, 140, generator=draw), 20 * torch.randn(2, 1, 90, 140, generator=draw)
+    windows = torch.tensor([[-20.0, 30.5, 70.0, 70.0], [0.0, -10.0, 300.0, 310.0]])
+    pictures, guesses = crops([Shown(image), Shown(logits, -8.0, 8.0)], windows)
+    torch.testing.assert_close(pictures, crop(image, windows), atol=1e-5, rtol=0)
+    torch.testing.assert_close(guesses, crop(logits.clamp(-8, 8), windows, outside=-8.0), atol=1e-5, rtol=0)
 
 
 def test_an_empty_mask_prompt_looks_at_the_whole_image() -> None:

@@ -48,6 +48,7 @@ class ClickModel(PromptableModel):
         self.on_encode: list[Callable[[InputPlacement], None]] = []
         self._click: ClickNetwork = network
         self._size = network.config.input_size
+        self._decoder_parameters = tuple(network.decoder.parameters())
         # Of the image that was asked about last, by its first features: prompts come one after another on one image.
         self._seen: tuple[weakref.ref[Tensor], tuple[int, ...], ImageParts] | None = None
 
@@ -131,11 +132,11 @@ class ClickModel(PromptableModel):
         return resize(whole[..., :rows, :columns], placement.native_shape)[0], scores[0].float()
 
     def _image_parts(self, features: tuple[Tensor, ...]) -> ImageParts | None:
-        """What every prompt on an image shares; None where it has to be part of a graph."""
-        if not torch.is_inference_mode_enabled():
+        """What every prompt on an image shares; None where it has to be part of a graph or nothing counts changes."""
+        if not torch.is_inference_mode_enabled() or self._decoder_parameters[0].is_inference():
             return None
         # Weights that were changed in place count their changes.
-        changes = tuple(p._version for p in self._click.decoder.parameters())
+        changes = tuple([p._version for p in self._decoder_parameters])
         seen = self._seen
         if seen is None or seen[0]() is not features[0] or seen[1] != changes:
             seen = self._seen = weakref.ref(features[0]), changes, self._click.image_parts(features)

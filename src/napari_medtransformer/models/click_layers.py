@@ -32,22 +32,48 @@ def convolution_dtype() -> torch.dtype:
     return _dtype.get()
 
 
-def convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...] | str
-) -> Tensor:
-    """F.conv2d in the number format that is in force; returns the format of x."""
-    dtype = convolution_dtype()
-    if dtype == torch.float32:
-        return F.conv2d(x, weight, bias, stride, padding)
-    rounded = None if bias is None else bias.to(dtype)
-    return F.conv2d(x.to(dtype), weight.to(dtype), rounded, stride, padding).to(x.dtype)
+Kernel = tuple[Tensor, Tensor | None]
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution in the number format that `convolutions_in` asks for."""
+    """A convolution in the number format that `convolutions_in` asks for.
+
+    Its kernel rounded to that format is kept from one answer to the next, until the parameters change.
+    """
+
+    _kept: tuple[tuple[object, ...], Kernel] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolution(x, self.weight, self.bias, self.stride, self.padding)
+        return self.over(x)
+
+    def over(self, x: Tensor, channels: slice | None = None, *, biased: bool = True) -> Tensor:
+        """The share of the answer that some of its input channels have, all by default; in the format of x."""
+        dtype = convolution_dtype()
+        if dtype == torch.float32:
+            weight, bias = self._kernel(channels)
+            return F.conv2d(x, weight, bias if biased else None, self.stride, self.padding)
+        weight, bias = self._rounded(dtype, channels)
+        return F.conv2d(x.to(dtype), weight, bias if biased else None, self.stride, self.padding).to(x.dtype)
+
+    def _kernel(self, channels: slice | None) -> Kernel:
+        """Weight and bias over some input channels."""
+        return self.weight if channels is None else self.weight[:, channels], self.bias
+
+    def _rounded(self, dtype: torch.dtype, channels: slice | None) -> Kernel:
+        # Parameters count how often they were changed in place, unless they were made for inference alone; what is kept
+        # must not get into a graph.
+        inference = torch.is_inference_mode_enabled() and not self.weight.is_inference()
+        state: tuple[object, ...] = ()
+        if inference:
+            changes = [p._version for p in (self.weight, self.bias) if p is not None]
+            state = (dtype, channels and (channels.start, channels.stop), self.weight.data_ptr(), *changes)
+            if self._kept is not None and self._kept[0] == state:
+                return self._kept[1]
+        weight, bias = self._kernel(channels)
+        rounded = weight.to(dtype), None if bias is None else bias.to(dtype)
+        if inference:
+            self._kept = state, rounded
+        return rounded
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -19,7 +19,6 @@ from napari_medtransformer.models.click_layers import (
     Conv2d,
     ResidualConv,
     TwoWayLayer,
-    convolution,
     double,
     group_norm,
     mask_evidence,
@@ -140,6 +139,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Prompts and image features to three masks at half the input size, with an expected IoU each."""
 
+    _kept_position: tuple[tuple[int, int], Tensor] | None = None
+
     def __init__(self, config: ClickConfig) -> None:
         super().__init__()
         half, quarter, eighth = config.stem_channels
@@ -179,11 +180,19 @@ class Decoder(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
     def image_position(self) -> Tensor:
-        """(1, tokens, width): the same encoding at the centres of the image tokens."""
+        """The same encoding at the centres of the image tokens, (1, tokens, width); kept between answers."""
+        # As in Conv2d: what is kept must not get into a graph, and must be known to have changed.
+        inference = torch.is_inference_mode_enabled() and not self.fourier.is_inference()
+        state = (self.fourier.data_ptr(), self.fourier._version) if inference else (0, 0)
+        if inference and self._kept_position is not None and self._kept_position[0] == state:
+            return self._kept_position[1]
         rows, columns = self.config.token_grid
         y = torch.arange(rows, device=self.fourier.device) * 16 + 7.5
         x = torch.arange(columns, device=self.fourier.device) * 16 + 7.5
-        return self.position(torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)).flatten(0, 1)[None]
+        position = self.position(torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)).flatten(0, 1)[None]
+        if inference:
+            self._kept_position = state, position
+        return position
 
     def prompt_tokens(self, prompts: PromptBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, masks + 1 + P + 2, width), their positions, and which of them are used (B, n) bool."""
@@ -210,9 +219,9 @@ class Decoder(nn.Module):
         x2, x4, x8, tokens = features
         return ImageParts(
             tokens=self.image_in(tokens),
-            half=_first_channels(self.skip2, x2),
-            quarter=_first_channels(self.down4, x4),
-            eighth=_first_channels(self.features8, x8),
+            half=_image_share(self.skip2, x2),
+            quarter=_image_share(self.down4, x4),
+            eighth=_image_share(self.features8, x8),
             alike4=F.normalize(self.embed4(x4).float(), dim=1),
             alike8=F.normalize(self.embed8(x8).float(), dim=1),
         )
@@ -232,11 +241,11 @@ class Decoder(nn.Module):
 
         similar4 = click_similarity(seen.alike4, prompts, 4)
         similar8 = click_similarity(seen.alike8, prompts, 8)
-        y4 = seen.quarter + _last_channels(self.down4, torch.cat([maps4, similar4], dim=1))
-        y8 = self.down8(F.gelu(y4)) + seen.eighth + _last_channels(self.features8, similar8)
+        y4 = seen.quarter + _prompts_share(self.down4, torch.cat([maps4, similar4], dim=1))
+        y8 = self.down8(F.gelu(y4)) + seen.eighth + _prompts_share(self.features8, similar8)
         y8 = self.refine8(y8 + double(self.tokens8(context)))
         y4 = self.refine4(y4 + double(self.up4(y8)))
-        y2 = seen.half + _last_channels(self.skip2, maps2) + double(self.up2(y4))
+        y2 = seen.half + _prompts_share(self.skip2, maps2) + double(self.up2(y4))
         y2 = self.norm2(self.refine2(y2))
 
         masks = self.config.masks
@@ -248,14 +257,14 @@ class Decoder(nn.Module):
         return logits.float(), score.float()
 
 
-def _first_channels(layer: Conv2d, x: Tensor) -> Tensor:
-    """The share of a convolution that its first channels have, without its bias."""
-    return convolution(x, layer.weight[:, : x.shape[1]], None, layer.stride, layer.padding)
+def _image_share(layer: Conv2d, x: Tensor) -> Tensor:
+    """The share of a convolution over image and prompts that the image has, its first channels, without the bias."""
+    return layer.over(x, slice(0, x.shape[1]), biased=False)
 
 
-def _last_channels(layer: Conv2d, x: Tensor) -> Tensor:
-    """The share of a convolution that its last channels have, and its bias."""
-    return convolution(x, layer.weight[:, -x.shape[1] :], layer.bias, layer.stride, layer.padding)
+def _prompts_share(layer: Conv2d, x: Tensor) -> Tensor:
+    """The share of a convolution over image and prompts that the prompts have, its last channels, and the bias."""
+    return layer.over(x, slice(layer.in_channels - x.shape[1], layer.in_channels))
 
 
 MAPS = 5

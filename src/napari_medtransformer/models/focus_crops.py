@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,19 +33,39 @@ def crop(images: Tensor, windows: Tensor, *, outside: float = 0.0, size: int = F
     images: (B, 1, H, W); windows: (B, 4) first edges y, x and sides y, x, in pixels of the images.
     Returns (B, 1, size, size), `outside` beyond the image. Averages where it shrinks.
     """
+    return crops([Shown(images, outside)], windows, size=size)[0]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images (B, 1, H, W) to cut from: what lies `outside`, and where values are cut off, ±limit."""
+
+    images: Tensor
+    outside: float = 0.0
+    limit: float = math.inf
+
+
+def crops(groups: Sequence[Shown], windows: Tensor, *, size: int = FOCUS_SIZE) -> list[Tensor]:
+    """What `crop` makes of each group, all of one shape, seen through the same windows (B, 4)."""
+    first_images = groups[0].images
+    outsides = torch.tensor([g.outside for g in groups], dtype=first_images.dtype, device=first_images.device)
+    outside = outsides[:, None, None]
+    height, width = first_images.shape[-2:]
     pieces = []
-    for image, window in zip(images, windows.tolist(), strict=True):
+    for number, window in enumerate(windows.tolist()):
         pools = [max(1, int(side / size)) for side in window[2:]]
         # Only what the window shows, a pixel more on every side, and whole pools: the rest need not be copied.
         first, last = [], []
-        for edge, side, pool, length in zip(window[:2], window[2:], pools, image.shape[-2:], strict=True):
+        for edge, side, pool, length in zip(window[:2], window[2:], pools, (height, width), strict=True):
             start = min(max(math.floor(edge) - 1, 0), length - 1) // pool * pool
             first.append(start)
             last.append(min(start + -(-max(math.ceil(edge + side) + 1 - start, 1) // pool) * pool, length))
-        part = image[None, :, first[0] : last[0], first[1] : last[1]]
+        inside = np.s_[number : number + 1, :, first[0] : last[0], first[1] : last[1]]
+        parts = [g.images[inside] if g.limit == math.inf else g.images[inside].clamp(-g.limit, g.limit) for g in groups]
+        part = torch.cat(parts, dim=1)
         if max(pools) > 1:
             part = F.avg_pool2d(part, pools, ceil_mode=True, count_include_pad=False)
-        steps = (torch.arange(size, device=image.device, dtype=image.dtype) + 0.5) / size
+        steps = (torch.arange(size, device=part.device, dtype=part.dtype) + 0.5) / size
         y, x = (
             (edge - start + steps * side) / pool * 2 / length - 1
             for edge, start, side, pool, length in zip(
@@ -50,8 +73,8 @@ def crop(images: Tensor, windows: Tensor, *, outside: float = 0.0, size: int = F
             )
         )
         grid = torch.stack([x[None, :].expand(size, -1), y[:, None].expand(-1, size)], dim=-1)[None]
-        pieces.append(F.grid_sample(part - outside if outside else part, grid, align_corners=False)[0] + outside)
-    return torch.stack(pieces)
+        pieces.append(F.grid_sample(part - outside, grid, align_corners=False) + outside)
+    return list((pieces[0] if len(pieces) == 1 else torch.cat(pieces)).split(1, dim=1))
 
 
 def paste(logits: Tensor, window: Tensor, shape: tuple[int, int], *, outside: float = OUTSIDE_LOGIT) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_medtransformer.models.click_layers import MLP, Conv2d, ResidualConv, mask_evidence
+from napari_medtransformer.models.click_layers import MLP, Conv2d, Kernel, ResidualConv, mask_evidence
 
 # Pixels of a crop's side.
 FOCUS_SIZE = 128
@@ -49,7 +49,7 @@ class FocusNetwork(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 96, 128)) -> None:
         super().__init__()
-        self.first = Conv2d(4 * _CHANNELS, widths[0], 3, padding=1)
+        self.first = UnshuffledConv2d(4 * _CHANNELS, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(ResidualConv(width) for width in widths)
         self.downs = nn.ModuleList(Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = ResidualConv(widths[-1])
@@ -60,7 +60,7 @@ class FocusNetwork(nn.Module):
         self.score = MLP(2 * widths[2] + widths[-1] + 2, 128, 1)
 
     def forward(self, batch: FocusBatch) -> tuple[Tensor, Tensor]:
-        x = self.first(F.pixel_unshuffle(focus_maps(batch), 2))
+        x = self.first(focus_maps(batch))
         skips = []
         for level, block in enumerate(self.down_blocks):
             x = block(x)
@@ -81,6 +81,24 @@ class FocusNetwork(nn.Module):
         return logits, score.float().sigmoid()
 
 
+class UnshuffledConv2d(Conv2d):
+    """A convolution of F.pixel_unshuffle(x, 2), which it does itself: (B, C, S, S) to (B, out, S / 2, S / 2).
+
+    Its input then lies channels last, in an order in which whole runs of channels are copied, and its kernel follows.
+    torch's own order costs as much again as the convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, size, _ = x.shape
+        last = x.flatten(2).transpose(1, 2).contiguous()
+        blocks = last.view(count, size // 2, 2, size // 2, 2 * channels).transpose(2, 3)
+        return self.over(blocks.reshape(count, size // 2, size // 2, 4 * channels).permute(0, 3, 1, 2))
+
+    def _kernel(self, channels: slice | None) -> Kernel:
+        weight, bias = super()._kernel(channels)
+        return weight.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2), bias
+
+
 def focus_maps(batch: FocusBatch) -> Tensor:
     """Crop and prompts as (B, 17, S, S) maps, what is absent drawn as 0."""
     images = batch.images
@@ -94,20 +112,9 @@ def focus_maps(batch: FocusBatch) -> Tensor:
     v = (2 * y - y0 - y1) / (y1 - y0).clamp(min=1)
     u = (2 * x - x0 - x1) / (x1 - x0).clamp(min=1)
     ellipse = (1 - (u.square() + v.square())).clamp(-1, 1) * has_box
-    smooth = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
-    at = F.grid_sample(
-        smooth, ((batch.points_yx + 0.5) / size * 2 - 1).flip(-1)[:, :, None], align_corners=False,
-        padding_mode="border",
-    )[:, 0, :, 0]  # fmt: skip
-    unlike = (smooth - at[:, :, None, None]).abs()
-    clicks = []
-    for sign, drawn in zip((1, 0), drawn_clicks(batch.points_yx, batch.point_labels, axis, CLICK_RADII), strict=True):
-        absent = (batch.point_labels != sign)[:, :, None, None]
-        if absent.all():  # spares an exponential of every pixel
-            likeness = torch.zeros_like(box)
-        else:
-            likeness = torch.exp(-unlike.masked_fill(absent, 1e9).amin(dim=1) / 0.08)
-        clicks += [*drawn, likeness]
+    inside, outside = drawn_clicks(batch.points_yx, batch.point_labels, axis, CLICK_RADII)
+    likeness = _likeness(images, batch.points_yx, batch.point_labels)
+    clicks = [*inside, likeness[0], *outside, likeness[1]]
     earlier = []
     for logits, there in ((batch.coarse, batch.has_coarse), (batch.previous, batch.has_previous)):
         flag = there[:, None, None].to(images.dtype)
@@ -116,6 +123,22 @@ def focus_maps(batch: FocusBatch) -> Tensor:
     image = images[:, 0]
     views = [image * 2 - 1, image.clamp(max=0.5) * 4 - 1, image.clamp(min=0.5) * 4 - 3]
     return torch.stack([*views, box, ellipse, *clicks, *earlier, has_box.expand_as(box), typical(image, prior)], dim=1)
+
+
+def _likeness(images: Tensor, points_yx: Tensor, labels: Tensor) -> list[Tensor]:
+    """How much every pixel looks like the inside clicks, and like the outside ones, in (0, 1]: (B, S, S) each."""
+    absent = [(labels != sign)[:, :, None, None] for sign in (1, 0)]
+    none = [bool(there.all()) for there in absent]
+    if all(none):  # spares work on every pixel, as below
+        return [torch.zeros_like(images[:, 0])] * 2
+    smooth = F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
+    unit = (points_yx + 0.5) / images.shape[-1] * 2 - 1
+    at = F.grid_sample(smooth, unit.flip(-1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
+    unlike = (smooth - at[:, :, None, None]).abs()
+    return [
+        torch.zeros_like(images[:, 0]) if nothing else torch.exp(-unlike.masked_fill(away, 1e9).amin(dim=1) / 0.08)
+        for nothing, away in zip(none, absent, strict=True)
+    ]
 
 
 def drawn_clicks(
@@ -127,12 +150,14 @@ def drawn_clicks(
     """
     away = (axis - points_yx[..., None]).square()  # (B, P, 2, n)
     drawn: tuple[list[Tensor], list[Tensor]] = ([], [])
+    signs = [labels == sign for sign in (1, 0)]
     for radius in radii:
         # A Gaussian is the product of its profiles: an exponential per row and column, not per pixel.
         profiles = torch.exp(-away / (2 * radius**2))
-        for maps, sign in zip(drawn, (1, 0), strict=True):
-            rows = profiles[:, :, 0] * (labels == sign)[..., None]
-            maps.append((rows[..., :, None] * profiles[:, :, 1, None, :]).amax(dim=1))
+        for maps, chosen in zip(drawn, signs, strict=True):
+            rows = profiles[:, :, 0] * chosen[..., None]
+            blobs = rows[..., :, None] * profiles[:, :, 1, None, :]
+            maps.append(blobs[:, 0] if blobs.shape[1] == 1 else blobs.amax(dim=1))
     return drawn
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, crop, crop_window, paste
+from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, Shown, crop_window, crops, paste
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork
 
 _EMPTY_PLACE = -1  # label of a place that holds no point
@@ -134,20 +134,19 @@ def _batch(image: Tensor, windows: Tensor, prompts: Prompts, guesses: Tensor, pr
     boxes = torch.zeros(count, 4)
     if prompts.box is not None:
         boxes = ((torch.tensor(prompts.box).view(1, 2, 2) - edge) * scale).flatten(1)
-    shown = guesses[:, None].clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT).to(dtype)
-    earlier = torch.zeros(count, 1, FOCUS_SIZE, FOCUS_SIZE, device=device, dtype=dtype)
+    shown = [Shown(image.expand(count, -1, -1, -1)), Shown(guesses[:, None].to(dtype), OUTSIDE_LOGIT, -OUTSIDE_LOGIT)]
     if previous is not None:
-        repeated = previous.clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT).to(dtype).expand(count, 1, -1, -1)
-        earlier = crop(repeated, windows, outside=OUTSIDE_LOGIT)
+        shown.append(Shown(previous.to(dtype).expand(count, 1, -1, -1), OUTSIDE_LOGIT, -OUTSIDE_LOGIT))
+    pictures, coarse, *earlier = crops(shown, windows)
     yes = torch.ones(count, dtype=torch.bool, device=device)
     return FocusBatch(
-        images=crop(image.expand(count, -1, -1, -1), windows),
+        images=pictures,
         points_yx=points.to(device, dtype),
         point_labels=torch.tensor([labels] * count, device=device),
         boxes=boxes.to(device, dtype),
         has_box=yes if prompts.box is not None else ~yes,
-        coarse=crop(shown, windows, outside=OUTSIDE_LOGIT),
+        coarse=coarse,
         has_coarse=yes,
-        previous=earlier,
+        previous=earlier[0] if earlier else torch.zeros_like(coarse),
         has_previous=yes if previous is not None else ~yes,
     )
