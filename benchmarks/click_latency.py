@@ -341,6 +341,7 @@ def clicks_while_encoding(bench: Bench, clicks: int, random: np.random.Generator
     with beating() as heart:
         for i in range(clicks):
             if i % CLEARED_EVERY == 0:
+                bench.pump(REST_S)  # from the canvas to a button a hand needs longer
                 controller.actions.clear_object(1)
             if bench.idle():
                 bench.layer.contrast_limits = (low, high + HAIR * rounds)
