@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,11 @@ os.environ |= {
 }
 os.environ.setdefault("MEDT_TESTS_TURNS", _HOME.name)  # the same for all workers: that of the process that starts them
 
+# Workers must agree on which tests there are: sets have one order in all of them, and `pytest_itemcollected`.
+os.environ.setdefault("PYTHONHASHSEED", "0")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_NAMES: Counter[str] = Counter()
+
 # What tests share is imported by the programs that they start, too.
 _HELPERS = str(Path(__file__).parent / "helpers")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_HELPERS, os.environ.get("PYTHONPATH"))))
@@ -51,6 +58,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from own_screen import start_screen
 
         start_screen()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave addresses of objects out of the names of cases: in every process they are others."""
+    name = _ADDRESS.sub("", item.nodeid)
+    _NAMES[name] += 1
+    if name != item.nodeid:
+        item._nodeid = name if _NAMES[name] == 1 else f"{name}-{_NAMES[name]}"
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of the test's time limit starts
