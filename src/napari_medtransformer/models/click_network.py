@@ -23,7 +23,7 @@ from napari_medtransformer.models.click_layers import (
     group_norm,
     mask_evidence,
 )
-from napari_medtransformer.models.focus_network import FocusNetwork, drawn_clicks
+from napari_medtransformer.models.focus_network import FocusNetwork, drawn_clicks, drawn_mask
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def prompt_maps(prompts: PromptBatch, size: int) -> Tensor:
     box = box * prompts.has_box[:, None, None]
     clicks = drawn_clicks(prompts.points_yx, prompts.point_labels, centre, (CLICK_RADIUS,))
     has_mask = prompts.has_mask[:, None, None].to(box.dtype)
-    mask = (prompts.mask_logits[:, 0].clamp(-8, 8) / 4).tanh() * has_mask
+    mask = drawn_mask(prompts.mask_logits, prompts.has_mask, 4)
     return torch.stack([box, *(maps[0] for maps in clicks), mask, has_mask.expand_as(box)], dim=1)
 
 
@@ -299,16 +299,23 @@ def click_similarity(unit: Tensor, prompts: PromptBatch, stride: int) -> Tensor:
     similarity; 0 where there is no click of that sign.
     """
     unit = unit.expand(len(prompts.points_yx), -1, -1, -1)
+    nothing = unit.new_zeros(len(unit), *unit.shape[-2:])
+    signs = [prompts.point_labels == sign for sign in (1, 0)]
+    there = [bool(chosen.any()) for chosen in signs]
+    if not any(there):  # spares work on every pixel, as below
+        return torch.stack([nothing, nothing], dim=1)
     size = torch.tensor(unit.shape[-2:], device=unit.device) * stride
     where = (prompts.points_yx + 0.5) / size * 2 - 1
     at = F.grid_sample(unit, where.flip(-1)[:, :, None], mode="bilinear", align_corners=False, padding_mode="border")
     at = F.normalize(at[..., 0], dim=1)
     likeness = torch.einsum("bchw,bcp->bphw", unit, at)
     maps = []
-    for sign in (1, 0):
-        chosen = (prompts.point_labels == sign)[:, :, None, None]
-        best = likeness.masked_fill(~chosen, -2).amax(dim=1)
-        maps.append(torch.where(best > -1.5, best, torch.zeros_like(best)))
+    for chosen, drawn in zip(signs, there, strict=True):
+        if drawn:
+            best = likeness.masked_fill(~chosen[:, :, None, None], -2).amax(dim=1)
+            maps.append(torch.where(best > -1.5, best, nothing))
+        else:
+            maps.append(nothing)
     return torch.stack(maps, dim=1)
 
 

@@ -117,8 +117,7 @@ def focus_maps(batch: FocusBatch) -> Tensor:
     clicks = [*inside, likeness[0], *outside, likeness[1]]
     earlier = []
     for logits, there in ((batch.coarse, batch.has_coarse), (batch.previous, batch.has_previous)):
-        flag = there[:, None, None].to(images.dtype)
-        earlier += [(logits[:, 0].clamp(-8, 8) / 3).tanh() * flag, flag.expand_as(box)]
+        earlier += [drawn_mask(logits, there, 3), there[:, None, None].to(images.dtype).expand_as(box)]
     prior = _prior(batch, box * (ellipse > 0), clicks[1])
     image = images[:, 0]
     views = [image * 2 - 1, image.clamp(max=0.5) * 4 - 1, image.clamp(min=0.5) * 4 - 3]
@@ -151,14 +150,25 @@ def drawn_clicks(
     away = (axis - points_yx[..., None]).square()  # (B, P, 2, n)
     drawn: tuple[list[Tensor], list[Tensor]] = ([], [])
     signs = [labels == sign for sign in (1, 0)]
+    nothing = [None if chosen.any() else away.new_zeros(len(away), len(axis), len(axis)) for chosen in signs]
     for radius in radii:
         # A Gaussian is the product of its profiles: an exponential per row and column, not per pixel.
         profiles = torch.exp(-away / (2 * radius**2))
-        for maps, chosen in zip(drawn, signs, strict=True):
+        for maps, chosen, empty in zip(drawn, signs, nothing, strict=True):
+            if empty is not None:  # spares work on every pixel
+                maps.append(empty)
+                continue
             rows = profiles[:, :, 0] * chosen[..., None]
             blobs = rows[..., :, None] * profiles[:, :, 1, None, :]
             maps.append(blobs[:, 0] if blobs.shape[1] == 1 else blobs.amax(dim=1))
     return drawn
+
+
+def drawn_mask(logits: Tensor, there: Tensor, softness: float) -> Tensor:
+    """Logits (B, 1, S, S) of an earlier mask as a map in (-1, 1), 0 where there (B,) is none: (B, S, S)."""
+    if not there.any():  # spares a tangent of every pixel
+        return torch.zeros_like(logits[:, 0])
+    return (logits[:, 0].clamp(-8, 8) / softness).tanh() * there[:, None, None].to(logits.dtype)
 
 
 def _prior(batch: FocusBatch, boxed: Tensor, clicked: Tensor) -> Tensor:
