@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,10 +37,9 @@ os.environ |= {
 }
 os.environ.setdefault("MEDT_TESTS_TURNS", _HOME.name)  # the same for all workers: that of the process that starts them
 
-# Workers must agree on which tests there are: sets have one order in all of them, and `pytest_itemcollected`.
+# Workers must agree on which tests there are: sets have one order in all of them; see `pytest_generate_tests`, too.
 os.environ.setdefault("PYTHONHASHSEED", "0")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_NAMES: Counter[str] = Counter()
 
 # What tests share is imported by the programs that they start, too.
 _HELPERS = str(Path(__file__).parent / "helpers")
@@ -60,12 +59,18 @@ def pytest_configure(config: pytest.Config) -> None:
         start_screen()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest makes the cases
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Leave addresses of objects out of the names of cases: in every process they are others."""
-    name = _ADDRESS.sub("", item.nodeid)
-    _NAMES[name] += 1
-    if name != item.nodeid:
-        item._nodeid = name if _NAMES[name] == 1 else f"{name}-{_NAMES[name]}"
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        ids = mark.kwargs.get("ids")
+        if callable(ids):
+            mark.kwargs["ids"] = functools.partial(_without_address, ids)
+
+
+def _without_address(name_of: Callable[[object], object], value: object) -> str | None:
+    name = name_of(value)  # None: pytest finds one
+    return None if name is None else _ADDRESS.sub("", str(name))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of the test's time limit starts
