@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import TypeVar
 
-from qtpy.QtWidgets import QMessageBox, QWidget
+import napari
+from qtpy.QtWidgets import QMessageBox, QPushButton, QWidget
 
 from napari_medtransformer.plugin.prompts.commits import Overlap
+
+Answer = TypeVar("Answer")
 
 
 class Closing(Enum):
@@ -17,9 +22,9 @@ class Closing(Enum):
     STAY = "stay"
 
 
-def ask_overlap(name: str, voxels: int, parent: QWidget | None = None) -> Overlap | None:
+def ask_overlap(name: str, voxels: int) -> Overlap | None:
     """What to do with labels that are there already; None to do nothing."""
-    box = QMessageBox(parent)
+    box = QMessageBox(_window())
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle("Commit")
     box.setText(f"{name} already has other labels in {voxels} voxels that the objects cover.")
@@ -28,14 +33,13 @@ def ask_overlap(name: str, voxels: int, parent: QWidget | None = None) -> Overla
     new = box.addButton("Into a new layer", QMessageBox.ButtonRole.ActionRole)
     box.addButton(QMessageBox.StandardButton.Cancel)
     box.setDefaultButton(keep)
-    box.exec()
     answers = {keep: Overlap.KEEP, replace: Overlap.OVERWRITE, new: Overlap.NEW_LAYER}
-    return next((answer for button, answer in answers.items() if box.clickedButton() is button), None)
+    return _answer(box, answers)
 
 
-def ask_closing(names: list[str], kept: bool, parent: QWidget | None = None) -> Closing:
+def ask_closing(names: list[str], kept: bool) -> Closing:
     """What to do with unsaved work on the named images. kept: autosave offers it at the next start."""
-    box = QMessageBox(parent)
+    box = QMessageBox(_window())
     box.setIcon(QMessageBox.Icon.Question)
     box.setWindowTitle("Unsaved work")
     box.setText(f"The prompts and objects on {', '.join(names)} are not saved.")
@@ -44,6 +48,19 @@ def ask_closing(names: list[str], kept: bool, parent: QWidget | None = None) -> 
     leave = box.addButton("Close", QMessageBox.ButtonRole.DestructiveRole)
     box.addButton(QMessageBox.StandardButton.Cancel)
     box.setDefaultButton(save)
-    box.exec()
     answers = {save: Closing.SAVE, leave: Closing.LEAVE}
-    return next((answer for button, answer in answers.items() if box.clickedButton() is button), Closing.STAY)
+    return _answer(box, answers) or Closing.STAY
+
+
+def _answer(box: QMessageBox, answers: Mapping[QPushButton, Answer]) -> Answer | None:
+    box.exec()
+    clicked = box.clickedButton()
+    answer = next((answer for button, answer in answers.items() if clicked is button), None)
+    box.deleteLater()  # else it would stay with the window
+    return answer
+
+
+def _window() -> QWidget | None:
+    """The window that asks: a question without one has neither its theme nor its place."""
+    viewer = napari.current_viewer()
+    return None if viewer is None else viewer.window._qt_window
