@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from napari_medtransformer.openmp import use_large_pages, wait_without_spinning
 
@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         code = _INTERRUPTED
-    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
-    if code == _INTERRUPTED and others:
-        # Python would wait for threads that are still in the middle of a network's layer
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if code == _INTERRUPTED:
+        # Python would wait for threads in the middle of a network's layer, and then take its modules apart for a second
+        with suppress(OSError):  # whoever read it has left
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
