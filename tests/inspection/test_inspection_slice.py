@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from token_blocks import native_slices
 
 from napari_medtransformer.errors import PointOutsideVolume, UnknownSite
 from napari_medtransformer.inspection import inspect_slice
 from napari_medtransformer.inspection.ablation import dice, head_effects
+from napari_medtransformer.inspection.place import place_in_volume
 from napari_medtransformer.models import load_model
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.progress import Partial, run_to_end
@@ -64,7 +66,9 @@ def test_shares_of_labels_add_up_and_follow_the_pixels(model, volume, make):
     labels[3, 12:, :9] = 300
     placed = {
         "row": lambda: inspection.heatmap("encoder.1", (3, 6, 8)),
-        "mean": lambda: inspection.mean_heatmap("encoder.1", labels == 7),
+        "mean": lambda: place_in_volume(
+            inspection.probe.mean_row("encoder.1", labels[3] == 7), inspection.plane, volume
+        ),
         "rollout": lambda: inspection.rollout((3, 6, 8)),
         "received": lambda: inspection.received("encoder.1"),
     }[make]()
@@ -77,7 +81,7 @@ def test_shares_of_labels_add_up_and_follow_the_pixels(model, volume, make):
     grid = placed.heatmap.grid
     expected = np.zeros((placed.heads, 3))
     for token in range(grid.n_tokens):
-        block = labels[3][grid.native_slices(token)]
+        block = labels[3][native_slices(grid, token)]
         for i, value in enumerate((0, 7, 300)):
             if block.size:
                 expected[:, i] += placed.heatmap.values.reshape(placed.heads, -1)[:, token] * (block == value).mean()
@@ -90,8 +94,8 @@ def test_prompts_bring_the_decoder_sites_and_a_mask(model, volume):
     assert without.prediction is None
     assert not any(site.name.startswith("decoder") for site in without.sites)
     assert given.prediction.logits.shape[1:] == (20, 30)
-    token = given.token_heatmap("decoder.0.prompt-to-image", 4)
-    assert np.allclose(token.values.sum((1, 2, 3)), 1, atol=1e-5)
+    token = given.probe.heatmap("decoder.0.prompt-to-image", 4)
+    assert np.allclose(token.values.sum((1, 2)), 1, atol=1e-5)
 
 
 def test_distances_are_in_the_slices_millimetres(model, volume):
@@ -116,7 +120,7 @@ def test_wrong_slices_and_queries_are_refused_in_words(model, volume):
     with pytest.raises(PointOutsideVolume, match="slice 4"):
         inspection.heatmap("encoder.0", (4, 5, 6))
     with pytest.raises(PointOutsideVolume, match="shape"):
-        inspection.mean_heatmap("encoder.0", np.ones((3, 3), bool))
+        inspection.shares(inspection.received("encoder.0"), np.ones((3, 3), int))
 
 
 def test_head_effects_compare_with_the_whole_models_mask(model, volume):

@@ -24,13 +24,13 @@ from napari_medtransformer.inspection.queries import (
     ask,
 )
 from napari_medtransformer.inspection.volume_ablation import labels_without, rank_heads_for_label
-from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps, windows_asking
+from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps
 from napari_medtransformer.inspection.windows import inspect_windows, inspect_windows_steps, starts_holding
 from napari_medtransformer.models import InputContract, LabelInfo, ModelCard
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.compact import CompactConfig, compact_network
 from napari_medtransformer.models.window_model import WindowModel
-from napari_medtransformer.progress import run_to_end
+from napari_medtransformer.progress import Progress, run_to_end
 from napari_medtransformer.segmentation import segment
 from napari_medtransformer.segmentation.window_plan import plan_windows
 from napari_medtransformer.volumes import Volume
@@ -115,15 +115,15 @@ def test_an_organ_and_everything_ask_in_all_windows_of_the_volume(inspection, en
     mask = np.zeros(volume.shape, bool)
     mask[2:18, 3:25, 4:8] = True
     site = inspection.sites[0].name
-    organ = run_to_end(ask_everywhere_steps(inspection, [site], RegionQuery("front", mask)))[0]
-    everything = run_to_end(ask_everywhere_steps(inspection, [site], EverythingQuery()))[0]
+    windows: list[Progress] = []
+    organ = run_to_end(ask_everywhere_steps(inspection, [site], RegionQuery("front", mask)), windows.append)[0]
+    everything = run_to_end(ask_everywhere_steps(inspection, [site], EverythingQuery()), windows.append)[0]
     expected = engine.mean_row(site, mask), engine.received(site)
     for answer, heatmap in zip((organ, everything), expected, strict=True):
         np.testing.assert_allclose(
             answer.solid.on_pixels(smooth=False), heatmap.on_pixels(smooth=False), rtol=1e-4, atol=1e-8
         )
-    assert windows_asking(inspection, EverythingQuery()) == len(inspection.windows.starts)
-    assert windows_asking(inspection, RegionQuery("front", mask)) == len(inspection.windows.starts)
+    assert len(windows) == 2 * len(inspection.windows.starts)
 
 
 def test_entropy_and_distance_are_means_over_the_windows_that_hold_the_voxel(inspection, engine) -> None:

@@ -15,15 +15,7 @@ from safetensors.torch import save_file
 from napari_medtransformer.errors import CannotWrite, DuplicateModel, UnknownModel, UnreadableFile, UnreadableWeights
 from napari_medtransformer.models import find_card, list_models, load_model, register
 from napari_medtransformer.models.card import BUNDLED, ModelCard, WeightsSource
-from napari_medtransformer.models.card_files import (
-    card_as_dict,
-    card_from_dict,
-    forget,
-    is_own,
-    read_card,
-    remember,
-    write_card,
-)
+from napari_medtransformer.models.card_files import card_as_dict, card_from_dict, read_card, write_card
 from napari_medtransformer.models.download import (
     begun_bytes,
     cache_folder,
@@ -32,7 +24,7 @@ from napari_medtransformer.models.download import (
     is_on_disk,
     mirrored,
 )
-from napari_medtransformer.models.own import card_of_file, cards_for_weights, own_card
+from napari_medtransformer.models.own import card_of_file, cards_for_weights, forget, is_own, own_card, remember
 from napari_medtransformer.models.settings import Settings, read_settings, settings_path, write_settings
 from napari_medtransformer.progress import run_to_end
 

@@ -19,7 +19,7 @@ Query = Sequence[float] | int
 
 def token_of_query(grid: TokenGrid, query: Query) -> int:
     """The token of a grid that a query is. Raises QueryOutOfGrid."""
-    if isinstance(query, (int, np.integer)):
+    if isinstance(query, (int, np.integer)) and abs(int(query)) < 2**63:
         return int(grid.check_tokens(torch.tensor([int(query)]))[0])
     return grid.token_of(in_image(grid, query))
 
@@ -28,7 +28,7 @@ def in_image(grid: TokenGrid, query: Sequence[float]) -> list[float]:
     """The query as a coordinate of the image; a slice coordinate before that of a 2D image is left out."""
     try:
         native = [float(x) for x in query]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise QueryOutOfGrid(
             f"a query is a token's number or coordinates (y, x) or (z, y, x), not {in_words(query)}."
         ) from error

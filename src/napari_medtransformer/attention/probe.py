@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -40,6 +40,7 @@ from napari_medtransformer.attention.sites import AttentionSite, SiteSpec, Token
 from napari_medtransformer.attention.summaries import entropy_and_distance
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel, in_words
+from napari_medtransformer.given import one_of, whole
 
 
 class ProbedModel(Protocol):
@@ -84,7 +85,7 @@ class AttentionProbe:
     that slid over a volume, answers about a voxel or a region come from all the windows that hold it, stitched.
 
     Leaving the block restores everything it touched. Raises UnknownSite for a name the model does not have and, when
-    the block ends, NothingCaptured if none of the sites ran, UnsupportedModel for what has no network.
+    the block ends, NothingCaptured if none of the sites ran, UnsupportedModel for what has no network, InvalidOption.
     """
 
     def __init__(
@@ -101,8 +102,13 @@ class AttentionProbe:
         if not isinstance(network, nn.Module):
             raise UnsupportedModel(f"{in_words(model)} has no network to look into; load a model.")
         self._network = network
-        self._keep_on, self._keep = keep_on, keep
+        self._keep_on = one_of(keep_on, ("device", "cpu"), "where queries and keys are kept")
+        self._keep = one_of(keep, ("all", "last"), "which calls are kept")
+        if memory_bytes is not None:
+            memory_bytes = whole(memory_bytes, "the memory of a probe in bytes", least=0)
         self._memory_bytes, self._store = memory_bytes, CallStore(memory_bytes)
+        if sites is not None and not isinstance(sites, Sequence | Set):
+            raise UnknownSite(f"sites are a list of names, not {in_words(sites)}.")
         given = [site for site in sites or () if isinstance(site, SiteSpec)]
         declared = given if self._model is None else self._model.attention_sites()
         self._specs = {spec.name: spec for spec in declared}
@@ -202,6 +208,7 @@ class AttentionProbe:
         """
         name = name_of(site)
         recorded = self._recorded(site)
+        call, image = whole(call, "a call", NothingCaptured), whole(image, "an image", NothingCaptured)
         if not -len(recorded) <= call < len(recorded):
             raise NothingCaptured(f"site {name!r} was called {len(recorded)} times; there is no call {call}.")
         attended, placements = recorded[call].call, recorded[call].placements

@@ -137,14 +137,6 @@ class TokenGrid:
         index = self.grid_index(token)
         return tuple(t + s * i for i, s, t in zip(index, self.scale, self.translate))
 
-    def native_slices(self, token: int) -> tuple[slice, ...]:
-        """The block of native pixels whose centres lie in the token; empty if it lies in the padding."""
-        slices = []
-        for index, table in zip(self.grid_index(token), self.pixel_tokens):
-            start, stop = np.searchsorted(table, [index, index + 1])
-            slices.append(slice(int(start), int(stop)))
-        return tuple(slices)
-
     def holds(self, native: Sequence[float]) -> bool:
         """Whether a native coordinate lies in the image and in the window that was encoded."""
         try:

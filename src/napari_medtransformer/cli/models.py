@@ -150,8 +150,7 @@ def add(
     """Add a model of your own from a file; every session then has it."""
     from napari_medtransformer import models
     from napari_medtransformer.cli.messages import say, say_json
-    from napari_medtransformer.models.card_files import remember
-    from napari_medtransformer.models.own import card_of_file
+    from napari_medtransformer.models.own import card_of_file, remember
 
     base = models.find_card(like) if like else None
     card = card_of_file(path, models.list_models(), base=base, name=name)
@@ -166,7 +165,7 @@ def add(
 def remove(name: Name) -> None:
     """Take a model that you added out of the list; its file stays."""
     from napari_medtransformer.cli.messages import say
-    from napari_medtransformer.models.card_files import forget
+    from napari_medtransformer.models.own import forget
 
     forget(name)
     say(f"{name} is no longer listed; its file was left where it is")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_medtransformer.attention.ablation import Heads, ablated_heads
-from napari_medtransformer.errors import UnknownSite
-from napari_medtransformer.inspection.inspect import SliceInspection
+from napari_medtransformer.errors import InvalidOption, UnknownSite, in_words
+from napari_medtransformer.given import record
+from napari_medtransformer.inspection.inspect import SliceInspection, check_prompts
 from napari_medtransformer.inspection.place import SlicePlane
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
@@ -53,6 +54,12 @@ def masks_without(
     heads: site → head numbers or "all", of any number of sites. prompts: object → its prompts, in pixels of the slice.
     Encoder heads cost an encoding, decoder heads only decodings. Raises UnknownSite and QueryOutOfGrid.
     """
+    record(inspection, SliceInspection, "a SliceInspection, as inspect_slice gives one")
+    for what, given in (("heads", heads), ("prompts", prompts)):
+        if not isinstance(given, Mapping):
+            raise InvalidOption(f"{what} are a mapping, not {in_words(given)}.")
+    for each in prompts.values():
+        check_prompts(each)
     chosen = {site: numbers for site, numbers in heads.items() if numbers}
     in_encoder = {spec.name for spec in inspection.model.attention_sites() if spec.kind in ("global", "window")}
     return masks_under(
@@ -122,7 +129,9 @@ def head_effects(
 def rank_heads(
     inspection: SliceInspection, prompts: Prompts, sites: Sequence[str] | None = None
 ) -> Steps[list[HeadEffect]]:
-    """The same on a slice that is inspected already."""
+    """The same on a slice that is inspected already. Raises UnknownSite, InvalidPrompt, InvalidOption."""
+    record(inspection, SliceInspection, "a SliceInspection, as inspect_slice gives one")
+    check_prompts(prompts)
     _check_sites(inspection.model, sites)
     yield from _effects(inspection.model, inspection.image, inspection.spacing_mm, inspection.embedding, prompts, sites)
 

@@ -9,8 +9,10 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from napari_medtransformer.errors import InvalidOption
 from napari_medtransformer.inspection.maps import on_picture
-from napari_medtransformer.inspection.queries import Answer
+from napari_medtransformer.inspection.queries import Answer, answers_of
+from napari_medtransformer.volumes.numbers import numbers
 
 # Maps of different token grids are compared on one picture of so many pixels per side.
 COMMON_SIDE = 64
@@ -39,9 +41,10 @@ class HeadSimilarity:
 
 
 def compare_maps(first: np.ndarray, second: np.ndarray) -> Comparison:
-    """Two maps ≥ 0 of one shape as shares, their difference and agreement. Raises ValueError for unlike shapes."""
+    """Two maps ≥ 0 of one shape as shares, their difference and agreement. Raises InvalidOption for unlike shapes."""
+    first, second = (numbers(one, "a map", InvalidOption) for one in (first, second))
     if first.shape != second.shape:
-        raise ValueError(f"maps of {first.shape} and {second.shape} pixels; draw both on one slice first")
+        raise InvalidOption(f"maps of {first.shape} and {second.shape} pixels; draw both on one slice first.")
     a, b = _shares(first), _shares(second)
     return Comparison(
         a, b, a - b, float(_correlations(np.stack([a.ravel(), b.ravel()]))[0, 1]), float(np.minimum(a, b).sum())
@@ -51,11 +54,12 @@ def compare_maps(first: np.ndarray, second: np.ndarray) -> Comparison:
 def head_similarity(answers: Sequence[Answer]) -> HeadSimilarity:
     """Correlation of every head's map with every other's, alike ones side by side (average linkage on 1 − r).
 
-    answers: of several sites to one query, on one slice. Raises ValueError for fewer than two heads.
+    answers: of several sites to one query, on one slice. Raises InvalidOption for fewer than two heads.
     """
+    answers = answers_of(answers)
     names = [(answer.site, head) for answer in answers for head in range(answer.heatmap.heads)]
     if len(names) < 2:
-        raise ValueError("one head alone is like itself; give two or more")
+        raise InvalidOption("one head alone is like itself; give two or more.")
     maps = [on_picture(answer.heatmap, (COMMON_SIDE, COMMON_SIDE)) for answer in answers]
     correlation = _correlations(np.concatenate(maps).reshape(len(names), -1))
     order = clustered_order(correlation)

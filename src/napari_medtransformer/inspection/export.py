@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.files import replacing
+from napari_medtransformer.errors import CannotWrite, InvalidOption, in_words
+from napari_medtransformer.files import file_to_write, replacing
+from napari_medtransformer.given import flag, one_of
+from napari_medtransformer.given import path as path_of
 from napari_medtransformer.inspection.figure import draw_heads
-from napari_medtransformer.inspection.queries import ROLLOUT, Answer, Inspection, one_map
+from napari_medtransformer.inspection.queries import (
+    MAXIMUM,
+    MEAN,
+    ROLLOUT,
+    Answer,
+    Inspection,
+    check_answer,
+    check_inspection,
+    one_map,
+)
 from napari_medtransformer.inspection.shares import shares_by_label, shares_table
+from napari_medtransformer.volumes.numbers import numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +41,9 @@ def answer_figure(
 
     names: of the maps, None for all heads. smooth: interpolated between tokens, else every token as its tile.
     """
-    shown = list(names or answer.heads)
+    check_inspection(inspection)
+    shown = _shown(check_answer(answer), names)
+    smooth = flag(smooth, "whether maps are smooth")
     maps = np.stack([answer.on_pixels(name, smooth=smooth) for name in shown])
     plane, volume = inspection.plane, inspection.volume
     rows, columns = plane.axes
@@ -43,6 +57,17 @@ def answer_figure(
         letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
         upside_down=plane.upside_down,
     )
+
+
+def _shown(answer: Answer, names: Sequence[str] | None) -> list[str]:
+    """The names of the maps that are wanted, all heads for None. Raises InvalidOption."""
+    if names is None:
+        return list(answer.heads)
+    known = (*answer.heads, MEAN, MAXIMUM)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidOption(f"names of maps are a list of {', '.join(known)}, not {in_words(names)}.")
+    chosen = [one_of(name, known, "a map") for name in names]
+    return chosen or list(answer.heads)
 
 
 def map_title(answer: Answer, name: str) -> str:
@@ -82,7 +107,8 @@ def answer_volume(inspection: Inspection, answer: Answer, names: Sequence[str] |
     """(maps, z, y, x) float32: an answer's maps on every voxel, zero off the slice, or off the windows of a model that
     sees three axes; fit for write_heatmap.
     """
-    shown = list(names or answer.heads)
+    check_inspection(inspection)
+    shown = _shown(check_answer(answer), names)
     if answer.solid is not None:
         return np.concatenate([one_map(answer.solid, name).on_pixels(smooth=False) for name in shown])
     full = np.zeros((len(shown), *inspection.volume.shape), np.float32)
@@ -99,8 +125,12 @@ def answer_shares(
 
     labels: (z, y, x) integers, or (rows, columns) where the model sees the slice alone. names: label → name.
     """
+    check_inspection(inspection)
+    check_answer(answer)
+    if not isinstance(names, Mapping):
+        raise InvalidOption(f"names of labels are a mapping from numbers, not {in_words(names)}.")
     table: list[list[str]] = []
-    seen = np.asarray(labels) if answer.solid is not None else inspection.on_slice(labels)
+    seen = numbers(labels, "labels", InvalidOption) if answer.solid is not None else inspection.on_slice(labels)
     for name in answer.names[: answer.heatmap.heads + (answer.heatmap.heads > 1)]:
         rows = shares_table(shares_by_label(one_map(answer.whole, name), seen), names, site=answer.site, heads=[name])
         table += rows if not table else rows[1:]
@@ -109,11 +139,15 @@ def answer_shares(
 
 def write_table(table: Sequence[Sequence[str]], path: str | Path) -> Path:
     """Write rows of text as CSV, whole or not at all. Raises CannotWrite."""
-    target = Path(path)
+    target = path_of(path, "a table", CannotWrite)
     if target.suffix.lower() != ".csv":
         raise CannotWrite(f"{target.name} is no table; use a name that ends in .csv.")
+    file_to_write(target)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
+    try:
+        csv.writer(text, lineterminator="\n").writerows(table)
+    except (TypeError, csv.Error) as error:
+        raise CannotWrite(f"a table is rows of texts, not {in_words(table)}.") from error
     with replacing(target) as stream:
         stream.write(text.getvalue().encode())
     return target

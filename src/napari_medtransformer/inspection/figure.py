@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medtransformer.errors import CannotWrite
+from napari_medtransformer.errors import CannotWrite, in_words
 from napari_medtransformer.files import file_to_write, replacing
 from napari_medtransformer.given import path as path_of
+from napari_medtransformer.given import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,8 +113,11 @@ def figure_path(path: str | Path) -> Path:
 def write_figure(figure: Figure, path: str | Path, *, dots_per_inch: int = 200) -> Path:
     """Write a figure as PNG, SVG or PDF by its suffix, whole or not at all. Raises CannotWrite."""
     target = figure_path(path)
+    if not callable(getattr(figure, "savefig", None)):
+        raise CannotWrite(f"a figure of matplotlib was expected, not {in_words(figure)}.")
+    dots = whole(dots_per_inch, "dots per inch", least=1)
     with replacing(target) as stream:
-        figure.savefig(stream, format=target.suffix.lower()[1:], dpi=dots_per_inch)
+        figure.savefig(stream, format=target.suffix.lower()[1:], dpi=dots)
     return target
 
 

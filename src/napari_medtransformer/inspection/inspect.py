@@ -8,16 +8,19 @@ from functools import cached_property
 
 import numpy as np
 
+from napari_medtransformer.attention.asking import name_of
 from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.probe import AttentionProbe, SiteSummary
 from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.sites import AttentionSite
-from napari_medtransformer.errors import NothingCaptured, PointOutsideVolume
+from napari_medtransformer.errors import InvalidPrompt, NothingCaptured, PointOutsideVolume, UnsupportedModel, in_words
+from napari_medtransformer.given import reals, record
 from napari_medtransformer.inspection.place import PlacedHeatmap, SlicePlane, place_in_volume
 from napari_medtransformer.inspection.shares import LabelShares, shares_by_label
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts, PromptToken
 from napari_medtransformer.volumes.intensity import apply_window
-from napari_medtransformer.volumes.volume import Volume
+from napari_medtransformer.volumes.numbers import numbers
+from napari_medtransformer.volumes.volume import Volume, check_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class SliceInspection:
 
     def probe_of(self, site: str | AttentionSite) -> AttentionProbe:
         """The probe that saw a site: that of the last prompts, if they reached it, else the encoder's."""
-        name = site if isinstance(site, str) else site.name
+        name = name_of(site)
         later = self.decoded
         return later if later is not None and name in {known.name for known in later.sites} else self.probe
 
@@ -74,12 +77,13 @@ class SliceInspection:
 
     def captured(self, site: str | AttentionSite) -> CapturedSite:
         """A site with the queries and keys it had. Raises UnknownSite, or NothingCaptured if it did not run."""
-        name = site if isinstance(site, str) else site.name
+        name = name_of(site)
         # the probe says what is wrong with a name
         return self._captured[name] if name in self._captured else self.probe.captured(name)
 
     def with_prompts(self, prompts: Prompts) -> SliceInspection:
         """The same slice with these prompts decoded, under a probe of their own; it is not encoded again."""
+        check_prompts(prompts)
         decoded: AttentionProbe | None
         try:
             with AttentionProbe(self.model) as decoded:
@@ -98,14 +102,6 @@ class SliceInspection:
         """What every head of a site attends to from a voxel."""
         return self._placed(self.probe_of(site).heatmap(site, self.plane.in_slice(query_zyx)))
 
-    def token_heatmap(self, site: str | AttentionSite, token: int) -> PlacedHeatmap:
-        """What every head of a site attends to from a query token, such as a prompt token of the decoder."""
-        return self._placed(self.probe_of(site).heatmap(site, token))
-
-    def mean_heatmap(self, site: str | AttentionSite, mask: np.ndarray) -> PlacedHeatmap:
-        """What a region attends to. mask: bool, (z, y, x) of the volume or (rows, columns) of the slice."""
-        return self._placed(self.probe_of(site).mean_row(site, self.on_slice(mask)))
-
     def received(self, site: str | AttentionSite) -> PlacedHeatmap:
         """What every token receives from the whole slice."""
         return self._placed(self.probe_of(site).received(site))
@@ -116,6 +112,7 @@ class SliceInspection:
 
     def shares(self, heatmap: PlacedHeatmap, labels: np.ndarray) -> LabelShares:
         """How a heatmap's attention is shared out among labels. labels: (z, y, x) or (rows, columns) integers."""
+        record(heatmap, PlacedHeatmap, "a PlacedHeatmap of this inspection")
         return shares_by_label(heatmap.heatmap, self.on_slice(labels))
 
     def summary(self) -> list[SiteSummary]:
@@ -124,7 +121,7 @@ class SliceInspection:
 
     def on_slice(self, array: np.ndarray) -> np.ndarray:
         """An array of the volume or of the slice, as one of the slice. Raises PointOutsideVolume for another shape."""
-        array = np.asarray(array)
+        array = numbers(array, "an array on the slice or the volume", PointOutsideVolume)
         if array.shape == self.volume.shape:
             return self.plane.of(array)
         if array.shape == self.plane.of(self.volume.data).shape:
@@ -136,6 +133,11 @@ class SliceInspection:
 
     def _placed(self, heatmap: Heatmap) -> PlacedHeatmap:
         return place_in_volume(heatmap, self.plane, self.volume)
+
+
+def check_prompts(prompts: Prompts) -> Prompts:
+    """`prompts`, if a model can be given them. Raises InvalidPrompt."""
+    return record(prompts, Prompts, "Prompts in pixels of the slice", InvalidPrompt)
 
 
 def inspect_slice(
@@ -152,10 +154,18 @@ def inspect_slice(
 
     window: (low, high) of the intensities the model sees, None for the volume's own. prompts: in pixels of the slice.
     sites: names of the sites to keep, None for all. Raises PointOutsideVolume for a slice the volume does not have,
-    UnknownSite, and NothingCaptured if only decoder sites were asked for without prompts.
+    UnknownSite, NothingCaptured if only decoder sites were asked for without prompts, UnsupportedModel,
+    UnsupportedVolume, InvalidPrompt and InvalidOption for what is of another type.
     """
+    if not isinstance(model, PromptableModel):
+        raise UnsupportedModel(f"{in_words(model)} is no model that answers clicks on slices; load one.")
+    check_volume(volume)
+    if prompts is not None:
+        check_prompts(prompts)
     plane = SlicePlane(axis, index, volume.shape)
-    limits = (volume.window.low, volume.window.high) if window is None else (window[0], window[1])
+    given = (volume.window.low, volume.window.high) if window is None else window
+    low, high = reals(given, 2, "a window's low and high")
+    limits = low, high
     image = apply_window(plane.of(volume.data), limits)
     rows, columns = plane.axes
     with AttentionProbe(model, sites) as probe:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from napari_medtransformer.attention.sites import AttentionSite
+from napari_medtransformer.errors import InvalidOption
+from napari_medtransformer.given import one_of
 from napari_medtransformer.inspection.queries import (
     Answer,
     Inspection,
     PrefixQuery,
     PromptQuery,
     Query,
+    answers_of,
     ask,
+    check_inspection,
     drawable_sites,
 )
 from napari_medtransformer.inspection.shares import share_inside
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
+from napari_medtransformer.volumes.numbers import numbers
 
 Quantity = Literal["entropy", "distance", "share", "peak"]
 UNITS: dict[Quantity, str] = {"entropy": "nats", "distance": "mm", "share": "% on the organ", "peak": "% on one token"}
@@ -44,6 +49,7 @@ class HeadMatrix:
 
 def matrix_steps(inspection: Inspection, query: Query) -> Steps[list[Answer]]:
     """The answer of every site that can answer a query, each as a Partial, then all; can be stopped between sites."""
+    check_inspection(inspection)
     sites = [site for site in drawable_sites(inspection) if _can_answer(inspection, site, query)]
     answers: list[Answer] = []
     for done, site in enumerate(sites):
@@ -66,10 +72,14 @@ def head_matrix(answers: Sequence[Answer], quantity: Quantity, mask: np.ndarray 
     """One number of every head. quantity: entropy (nats) and mean distance (mm) of what asked; share of the attention
     that lies inside `mask`, bool along the axes of the answers' `whole`, and the largest share on one token, both in %.
 
-    Raises ValueError for a share without a mask.
+    Raises InvalidOption, also for a share without a mask.
     """
+    answers = answers_of(answers)
+    one_of(quantity, get_args(Quantity), "a quantity")
+    if mask is not None:
+        mask = numbers(mask, "the mask of an organ", InvalidOption)
     if quantity == "share" and mask is None:
-        raise ValueError("a share needs the mask of an organ")
+        raise InvalidOption("a share needs the mask of an organ; give mask.")
     most = max((answer.heatmap.heads for answer in answers), default=0)
     values = np.full((len(answers), most), np.nan, np.float32)
     for row, answer in enumerate(answers):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_medtransformer.attention.heatmap import Heatmap
-from napari_medtransformer.errors import PointOutsideVolume
+from napari_medtransformer.errors import InvalidOption, PointOutsideVolume
+from napari_medtransformer.given import reals, whole, wholes
 from napari_medtransformer.volumes.volume import Volume
 
 
@@ -23,7 +24,11 @@ class SlicePlane:
     shape_zyx: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        if self.axis not in (0, 1, 2) or not 0 <= self.index < self.shape_zyx[self.axis]:
+        shape = wholes(self.shape_zyx, "a volume's voxels along z, y and x", PointOutsideVolume)
+        axis = whole(self.axis, "the axis across a slice", PointOutsideVolume)
+        object.__setattr__(self, "axis", axis)
+        object.__setattr__(self, "index", whole(self.index, "a slice's index", PointOutsideVolume))
+        if len(shape) != 3 or axis not in (0, 1, 2) or not 0 <= self.index < self.shape_zyx[self.axis]:
             raise PointOutsideVolume(
                 f"there is no slice {self.index} along axis {self.axis} in a volume of {self.shape_zyx} (z, y, x) "
                 "voxels; count slices from 0, axes 0, 1 and 2."
@@ -48,6 +53,8 @@ class SlicePlane:
 
     def in_slice(self, zyx: tuple[float, float, float]) -> tuple[float, float]:
         """A volume coordinate as (row, column) of this slice. Raises PointOutsideVolume if it is on another."""
+        z, y, x = reals(zyx, 3, "a volume's coordinates (z, y, x)", PointOutsideVolume)
+        zyx = z, y, x
         if not self.index - 0.5 <= zyx[self.axis] < self.index + 0.5:
             raise PointOutsideVolume(
                 f"{tuple(zyx)} lies on slice {zyx[self.axis]:g} along axis {self.axis}; this is slice {self.index}."
@@ -100,9 +107,9 @@ class PlacedHeatmap:
 
 
 def place_in_volume(heatmap: Heatmap, plane: SlicePlane, volume: Volume) -> PlacedHeatmap:
-    """A slice's heatmap with its place in the volume's world of millimetres. Raises ValueError without a place."""
+    """A slice's heatmap with its place in the volume's world of millimetres. Raises InvalidOption without a place."""
     if not heatmap.grid.has_place or heatmap.native_shape != plane.of(volume.data).shape:
-        raise ValueError(f"{heatmap.site}: a heatmap over {heatmap.native_shape} pixels does not lie on {plane}")
+        raise InvalidOption(f"{heatmap.site}: a heatmap over {heatmap.native_shape} pixels does not lie on {plane}.")
     scale, translate = [1.0] * 3, [float(plane.index)] * 3
     for axis, size, start in zip(plane.axes, heatmap.scale, heatmap.translate, strict=True):
         scale[axis], translate[axis] = size, start

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from napari_medtransformer.attention.asking import name_of
 from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.quantities import CapturedSite, mean_row, received, to_keys
 from napari_medtransformer.attention.rollout import input_grid, rollout_vector
 from napari_medtransformer.attention.row_numbers import distance_from, entropy_and_distance_of
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.attention.token_grid import TokenGrid
-from napari_medtransformer.errors import QueryOutOfGrid, UnknownSite
+from napari_medtransformer.errors import InvalidOption, QueryOutOfGrid, UnknownSite, in_words
+from napari_medtransformer.given import reals, record, text, whole
 from napari_medtransformer.inspection.cuts import cut_heatmap
 from napari_medtransformer.inspection.inspect import SliceInspection
 from napari_medtransformer.inspection.place import SlicePlane
 from napari_medtransformer.inspection.windows import VolumeInspection
 from napari_medtransformer.models.base import PromptToken
+from napari_medtransformer.volumes.numbers import numbers
 
 MEAN, MAXIMUM = "mean", "maximum"
 """Names of the two summaries of all heads; a single head is named by its number."""
@@ -29,9 +33,13 @@ ROLLOUT = "rollout"
 
 @dataclass(frozen=True)
 class VoxelQuery:
-    """A voxel asks. zyx: volume coordinates on the inspected slice."""
+    """A voxel asks. zyx: volume coordinates on the inspected slice. Raises QueryOutOfGrid for what are none."""
 
     zyx: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        zyx = reals(self.zyx, 3, "a voxel's coordinates (z, y, x)", QueryOutOfGrid)
+        object.__setattr__(self, "zyx", zyx)
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,19 @@ class PromptQuery:
     index: int
     token: PromptToken
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", whole(self.index, "a token's number", QueryOutOfGrid, least=0))
+        record(self.token, PromptToken, "a PromptToken, one of an inspection's tokens", QueryOutOfGrid)
+
 
 @dataclass(frozen=True)
 class PrefixQuery:
     """A token without a place that comes before the image's, such as CLS or a register, asks."""
 
     index: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", whole(self.index, "a token's number", QueryOutOfGrid, least=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +70,10 @@ class RegionQuery:
 
     name: str
     mask: np.ndarray
+
+    def __post_init__(self) -> None:
+        text(self.name, "a region's name", QueryOutOfGrid)
+        object.__setattr__(self, "mask", numbers(self.mask, "a region's mask", QueryOutOfGrid))
 
 
 @dataclass(frozen=True)
@@ -126,11 +145,16 @@ class Answer:
 
 
 def over_heads(values: np.ndarray, name: str) -> np.ndarray:
-    """One head of (heads, …), or the mean or maximum of all."""
-    if name == MEAN:
+    """One head of (heads, …), or the mean or maximum of all. Raises InvalidOption for another name."""
+    known = isinstance(name, str)
+    if known and name == MEAN:
         return np.asarray(values.mean(axis=0))
-    if name == MAXIMUM:
+    if known and name == MAXIMUM:
         return np.asarray(values.max(axis=0))
+    if not known or not name.isdecimal() or int(name) >= len(values):
+        raise InvalidOption(
+            f"a map is that of a head, 0 to {len(values) - 1}, {MEAN} or {MAXIMUM}, not {in_words(name)}."
+        )
     return np.asarray(values[int(name)])
 
 
@@ -155,7 +179,8 @@ def encoder_sites(inspection: Inspection) -> list[AttentionSite]:
 
 
 def prompt_queries(inspection: SliceInspection) -> list[PromptQuery]:
-    """The decoder's tokens of the inspected prompts, in its order; empty places are left out."""
+    """The decoder's tokens of the inspected prompts, in its order; empty places are left out. Raises InvalidOption."""
+    record(inspection, SliceInspection, "a SliceInspection, as inspect_slice gives one")
     return [PromptQuery(i, t) for i, t in enumerate(inspection.tokens) if not t.name.startswith("no ")]
 
 
@@ -168,6 +193,26 @@ def default_prompt_query(inspection: SliceInspection) -> PromptQuery:
     return (points or queries)[-1]
 
 
+def check_inspection(inspection: Inspection) -> None:
+    """Raises InvalidOption for what was not made by inspect_slice or inspect_windows."""
+    if not isinstance(inspection, Inspection):
+        raise InvalidOption(
+            f"an inspection, as inspect_slice and inspect_windows give one, was expected, not {in_words(inspection)}."
+        )
+
+
+def check_answer(answer: Answer) -> Answer:
+    """`answer`, if it is one. Raises InvalidOption."""
+    return record(answer, Answer, "an Answer, as ask gives one")
+
+
+def answers_of(answers: Sequence[Answer]) -> list[Answer]:
+    """Several answers as a list. Raises InvalidOption."""
+    if not isinstance(answers, Iterable):
+        raise InvalidOption(f"a list of answers was expected, not {in_words(answers)}.")
+    return [check_answer(answer) for answer in answers]
+
+
 def ask(inspection: Inspection, site: str, query: Query) -> Answer:
     """What every head of a site answers to a query; site "rollout": all of the encoder's sites together.
 
@@ -177,6 +222,12 @@ def ask(inspection: Inspection, site: str, query: Query) -> Answer:
     Of windows of a volume, see `volume_queries.ask_in_volume`. Raises QueryOutOfGrid, PointOutsideVolume and
     UnknownSite.
     """
+    check_inspection(inspection)
+    site = name_of(site)
+    if not isinstance(query, Query):
+        raise QueryOutOfGrid(
+            f"a VoxelQuery, RegionQuery, PromptQuery, PrefixQuery or EverythingQuery asks, not {in_words(query)}."
+        )
     if isinstance(inspection, VolumeInspection):
         from napari_medtransformer.inspection.volume_queries import ask_in_volume
 

@@ -14,7 +14,8 @@ from napari_medtransformer.attention.relevance import HeadOutputs, recorded_outp
 from napari_medtransformer.attention.rollout import input_grid
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import InvalidPrompt, UnsupportedModel
-from napari_medtransformer.inspection.inspect import SliceInspection
+from napari_medtransformer.given import record
+from napari_medtransformer.inspection.inspect import SliceInspection, check_prompts
 from napari_medtransformer.inspection.queries import encoder_sites
 from napari_medtransformer.inspection.windows import Start, VolumeInspection
 from napari_medtransformer.models.base import Prompts
@@ -29,6 +30,8 @@ def mask_relevance(inspection: SliceInspection, prompts: Prompts) -> Heatmap:
     one backward pass. Raises UnsupportedModel for a model without gradients, InvalidPrompt for an empty mask.
     Chefer et al. 2021.
     """
+    record(inspection, SliceInspection, "a SliceInspection, as inspect_slice gives one")
+    check_prompts(prompts)
     names = [site.name for site in encoder_sites(inspection)]
     model = inspection.model
     with (

@@ -71,11 +71,6 @@ def ask_everywhere_steps(inspection: VolumeInspection, sites: Sequence[str], que
     yield Result([asking.answer(site, parts[site]) for site in sites])
 
 
-def windows_asking(inspection: VolumeInspection, query: Query) -> int:
-    """How many windows `ask_everywhere_steps` runs."""
-    return len(Asking(query, inspection).starts(inspection.windows))
-
-
 class Asking:
     """One query, put to one window after another."""
 

@@ -1,17 +1,15 @@
-"""Cards as JSON: files beside weights, and the models that a user keeps in the settings."""
+"""Cards as JSON, in files beside weights."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from napari_medtransformer.errors import DuplicateModel, UnknownModel, UnreadableFile
+from napari_medtransformer.errors import UnreadableFile
 from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
-from napari_medtransformer.models.settings import read_settings, write_settings
 
 
 def card_as_dict(card: ModelCard) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def card_from_dict(values: dict[str, Any], folder: Path | None = None) -> ModelC
         return ModelCard(**given)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnreadableFile(
-            f"this is no model card: {error}. A card is written beside weights when they are trained."
+            f"this is no model card: {str(error).rstrip('.')}. A card is written beside weights when they are trained."
         ) from error
 
 
@@ -77,36 +75,3 @@ def read_card(path: Path) -> ModelCard:
             raise UnreadableFile(f"the card {path} names no weights, and none lie beside it, such as {beside[0].name}.")
         card = replace(card, weights=found)
     return card
-
-
-def remember(card: ModelCard) -> None:
-    """Add a model to the user's settings, so that it is there in every session; one of theirs of that name is replaced.
-
-    Raises DuplicateModel where another than theirs has the name, and CannotWrite.
-    """
-    from napari_medtransformer.models.registry import list_models
-
-    other = next((one for one in list_models() if one.name == card.name and not is_own(one)), None)
-    if other is not None:
-        raise DuplicateModel(f"{card.name!r} is the name of {other.title!r} already; choose another.")
-    settings = read_settings()
-    others = tuple(values for values in settings.added if values.get("name") != card.name)
-    write_settings(replace(settings, added=(*others, card_as_dict(card))))
-
-
-def forget(name: str) -> None:
-    """Take a model of the user's own out of the settings; its file stays. Raises UnknownModel, CannotWrite."""
-    settings = read_settings()
-    others = tuple(values for values in settings.added if values.get("name") != name)
-    if len(others) == len(settings.added):
-        raise UnknownModel(f"{name!r} was not added from a file; only such models can be taken away.")
-    write_settings(replace(settings, added=others))
-
-
-def is_own(card: ModelCard) -> bool:
-    """Whether the user added this model from a file."""
-    for values in read_settings().added:
-        with suppress(UnreadableFile):
-            if values.get("name") == card.name and card_from_dict(values) == card:
-                return True
-    return False

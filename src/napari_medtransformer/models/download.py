@@ -67,6 +67,18 @@ def is_on_disk(card: ModelCard) -> bool:
     return isinstance(card.weights, str) or (isinstance(card.weights, Path) and card.weights.is_file())
 
 
+def is_checked(card: ModelCard) -> bool:
+    """Whether a card's weights are here and were checked as they are: `fetch_weights` would not hash them again."""
+    source = card.weights
+    if not isinstance(source, WeightsSource):
+        return is_on_disk(card)
+    path = weights_path(source)
+    try:
+        return _is_stamped(source, path, _state_of(path))
+    except OSError:
+        return False
+
+
 def begun_bytes(card: ModelCard) -> int:
     """How much of a card's weights has come in a download that was broken off, 0 for none."""
     if not isinstance(card.weights, WeightsSource):
@@ -151,18 +163,16 @@ def _fetch(source: WeightsSource, url: str, path: Path, patience: Patience) -> I
 
 def _verify(source: WeightsSource, path: Path) -> Iterator[Progress]:
     """Check the file's sha256 against the card's, or against the hash pinned at its first use; once per file state."""
-    stamp = path.with_name(path.name + ".sha256")
-    status = path.stat()
-    state = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-    pinned = _read_stamp(stamp)
-    expected = source.sha256 or pinned.get("sha256")
-    if expected is not None and pinned == {**state, "sha256": expected}:
+    state = _state_of(path)
+    if _is_stamped(source, path, state):
         return
+    stamp = _stamp(path)
+    expected = source.sha256 or _read_stamp(stamp).get("sha256")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-            yield Progress(file.tell(), status.st_size, f"checking {path.name}")
+            yield Progress(file.tell(), state["bytes"], f"checking {path.name}")
     found = digest.hexdigest()
     if expected is not None and found != expected:
         raise UnreadableWeights(
@@ -171,6 +181,23 @@ def _verify(source: WeightsSource, path: Path) -> Iterator[Progress]:
         )
     with suppress(CannotWrite):  # a cache on read-only media is checked each time instead
         write_text(stamp, json.dumps({**state, "sha256": found}))
+
+
+def _stamp(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _state_of(path: Path) -> dict[str, int]:
+    """What changes when a file is written anew."""
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _is_stamped(source: WeightsSource, path: Path, state: dict[str, int]) -> bool:
+    """Whether the file was checked in this state, against the card's hash if it has one."""
+    pinned = _read_stamp(_stamp(path))
+    expected = source.sha256 or pinned.get("sha256")
+    return expected is not None and pinned == {**state, "sha256": expected}
 
 
 def _read_stamp(stamp: Path) -> dict[str, Any]:

@@ -1,15 +1,18 @@
-"""Models from a user's files: which architecture a checkpoint has, and a card for it."""
+"""Models from a user's files: which architecture a checkpoint has, a card for it, and those kept in the settings."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from napari_medtransformer.errors import UnreadableWeights
+from napari_medtransformer.errors import DuplicateModel, UnknownModel, UnreadableFile, UnreadableWeights
 from napari_medtransformer.models.card import ModelCard, WeightsSource
-from napari_medtransformer.models.card_files import read_card
+from napari_medtransformer.models.card_files import card_as_dict, card_from_dict, read_card
+from napari_medtransformer.models.registry import list_models, load_model
+from napari_medtransformer.models.settings import read_settings, write_settings
 
 _NOT_OURS = "that of the file's publisher"
 
@@ -41,8 +44,6 @@ def card_of_file(path: Path, cards: Sequence[ModelCard], *, base: ModelCard | No
 
 def check_card(card: ModelCard) -> None:
     """Whether a card's weights fit its architecture: builds the network once. Raises UnreadableWeights."""
-    from napari_medtransformer.models.registry import load_model
-
     load_model(card, device="cpu", dtype="float32")
 
 
@@ -86,6 +87,37 @@ def own_card(path: Path, base: ModelCard, taken: Sequence[str], name: str = "") 
         description=f"Weights from {path.name}, added by you, in the architecture of {base.title}.",
         training="",
     )
+
+
+def remember(card: ModelCard) -> None:
+    """Add a model to the user's settings, so that it is there in every session; one of theirs of that name is replaced.
+
+    Raises DuplicateModel where another than theirs has the name, and CannotWrite.
+    """
+    other = next((one for one in list_models() if one.name == card.name and not is_own(one)), None)
+    if other is not None:
+        raise DuplicateModel(f"{card.name!r} is the name of {other.title!r} already; choose another.")
+    settings = read_settings()
+    others = tuple(values for values in settings.added if values.get("name") != card.name)
+    write_settings(replace(settings, added=(*others, card_as_dict(card))))
+
+
+def forget(name: str) -> None:
+    """Take a model of the user's own out of the settings; its file stays. Raises UnknownModel, CannotWrite."""
+    settings = read_settings()
+    others = tuple(values for values in settings.added if values.get("name") != name)
+    if len(others) == len(settings.added):
+        raise UnknownModel(f"{name!r} was not added from a file; only such models can be taken away.")
+    write_settings(replace(settings, added=others))
+
+
+def is_own(card: ModelCard) -> bool:
+    """Whether the user added this model from a file."""
+    for values in read_settings().added:
+        with suppress(UnreadableFile):
+            if values.get("name") == card.name and card_from_dict(values) == card:
+                return True
+    return False
 
 
 def _free_name(wanted: str, taken: Sequence[str]) -> str:

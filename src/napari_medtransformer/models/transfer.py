@@ -119,6 +119,7 @@ class Transfer:
         with self._writing:
             self._check_stopped()
             self.part.replace(output_file)
+            self.message = f"checking {self.path.name}"
             self.tag.unlink(missing_ok=True)
 
     def _check_stopped(self) -> None:

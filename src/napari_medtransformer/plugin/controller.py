@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from napari.layers import Image, Layer
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_medtransformer.errors import MedTransformerError
@@ -18,6 +18,7 @@ from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.models.intensity_window import ModelWindow
 from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
+from napari_medtransformer.plugin.open_volumes import OpenVolumes
 from napari_medtransformer.plugin.prompts.actions import SessionActions
 from napari_medtransformer.plugin.prompts.canvas import CanvasTools
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
@@ -94,8 +95,7 @@ class SessionController(QObject):
         self.model_window = ModelWindow(self)
         self.layer_fault = ""
         self._refused: weakref.ref[Image] | None = None
-        self._workspaces: dict[tuple[Layer, int], Workspace] = {}
-        self._current: Workspace | None = None
+        self._volumes = OpenVolumes()
         self._closed = False
         self._users = 0
         self._docks: weakref.WeakSet[QObject] = weakref.WeakSet()
@@ -120,7 +120,7 @@ class SessionController(QObject):
         self.view.detach()
         self.hover.close()
         self.remote.close()
-        for workspace in self._workspaces.values():
+        for workspace in self._volumes:
             self.recovery.let_go(workspace, discard=not workspace.unsaved)
         self.recovery.close()
         self.showing.close()
@@ -148,11 +148,11 @@ class SessionController(QObject):
     @property
     def workspace(self) -> Workspace | None:
         """The volume that is worked on."""
-        return self._current
+        return self._volumes.current
 
     @property
     def layer(self) -> Image | None:
-        return None if self._current is None else self._current.layer
+        return None if self.workspace is None else self.workspace.layer
 
     @property
     def refused(self) -> Image | None:
@@ -161,7 +161,7 @@ class SessionController(QObject):
 
     @property
     def session(self) -> PromptSession | None:
-        return None if self._current is None else self._current.session
+        return None if self.workspace is None else self.workspace.session
 
     @property
     def model(self) -> Any:
@@ -179,7 +179,7 @@ class SessionController(QObject):
         return obstacle_to_clicks(self)
 
     def _on_model(self) -> None:
-        for workspace in list(self._workspaces.values()):
+        for workspace in self._volumes:
             self._start_session(workspace)
         self.remote.start()
         self.view.show()
@@ -192,41 +192,41 @@ class SessionController(QObject):
         self._leave()
         self._refused = None
         if layer is None:
-            self._current, self.layer_fault = None, ""
+            self._volumes.current, self.layer_fault = None, ""
         else:
             try:
-                self._current, self.layer_fault = self._workspace_of(layer, self._shown_frame(layer)), ""
+                self._volumes.current, self.layer_fault = self._workspace_of(layer, self._shown_frame(layer)), ""
             except MedTransformerError as error:
-                self._current, self.layer_fault, self._refused = None, str(error), weakref.ref(layer)
+                self._volumes.current, self.layer_fault, self._refused = None, str(error), weakref.ref(layer)
                 report(error)
         self._show_layer()
 
     def turn_to(self, workspace: Workspace) -> bool:
         """Work on a volume that was worked on before, because its layers were touched; whether it is there to be."""
-        if workspace is not self._current and workspace in self._workspaces.values():
+        if workspace is not self.workspace and workspace in self._volumes:
             self.set_layer(workspace.layer)
-        return workspace is self._current
+        return workspace is self.workspace
 
     def follow_slice(self) -> None:
         """Another slice is shown; of a layer (frame, z, y, x), perhaps another volume."""
         self.hover.clear()
         self.gestures.drop_polygon()
-        current = self._current
+        current = self.workspace
         if current is not None and frames_of(current.layer) > 1:
             frame = self._shown_frame(current.layer)
             if frame != current.frame:
                 self._leave()
-                self._current = self._workspace_of(current.layer, frame)
+                self._volumes.current = self._workspace_of(current.layer, frame)
                 self._show_layer()
                 return
         self.changed.emit()
 
     def _workspace_of(self, layer: Image, frame: int) -> Workspace:
         """The workspace of a layer's volume, made at the first call. Raises UnsupportedVolume."""
-        workspace = self._workspaces.get((layer, frame))
+        workspace = self._volumes.of(layer, frame)
         if workspace is None:
             workspace = Workspace(self.viewer, layer, self.prompting, frame)
-            self._workspaces[layer, frame] = workspace
+            self._volumes.add(workspace)
             if workspace.assumed and frame == self._shown_frame(layer):
                 tell(workspace.assumed)
             if self.model is not None:
@@ -238,8 +238,7 @@ class SessionController(QObject):
         """Put the current volume's things aside."""
         self.hover.clear()
         self.gestures.drop_polygon()
-        if self._current is not None and frames_of(self._current.layer) > 1:
-            self._current.set_visible(False)
+        self._volumes.leave()
 
     def _shown_frame(self, layer: Layer) -> int:
         return planes.shown_frame(self.viewer, layer)
@@ -251,7 +250,7 @@ class SessionController(QObject):
 
     def adopt(self, session: PromptSession) -> None:
         """Work with a session that was loaded from a file."""
-        workspace = self._current
+        workspace = self.workspace
         workspace.show_session(session)
         self.model_window.show(session.window)
         self.keep_current_object()
@@ -324,7 +323,7 @@ class SessionController(QObject):
     def clicked(self, point: SlicePoint | None, *, other_sign: bool = False) -> None:
         """A click on the canvas: a prompt of the tool, and in any case the voxel to explain."""
         if point is None:
-            if self._current is not None and self.viewer.dims.ndisplay == 2 and self.tool is not Tool.PAN:
+            if self.workspace is not None and self.viewer.dims.ndisplay == 2 and self.tool is not Tool.PAN:
                 warn("That click lies outside the image; nothing was added.")
             return
         self.hover.clear()
@@ -332,7 +331,7 @@ class SessionController(QObject):
             self.gestures.click(point, other_sign)
         elif not self._clicks_only_ask:
             positive = self.positive != other_sign
-            self.prompting.add(PointPrompt(point.position_zyx, positive, self._current.current_object, point.axis))
+            self.prompting.add(PointPrompt(point.position_zyx, positive, self.workspace.current_object, point.axis))
         self.queried.emit(point, False)
 
     @property
@@ -362,26 +361,25 @@ class SessionController(QObject):
         where = self.view.shown_slice()
         if where is None or self.session is None:
             return None
-        return SliceKey(self._current.current_object, *where)
+        return SliceKey(self.workspace.current_object, *where)
 
     def prompts_on(self, point: SlicePoint) -> tuple[Prompt, ...]:
         """The current object's prompts on the slice of a point, oldest first."""
-        return self.prompting.on_slice(SliceKey(self._current.current_object, point.axis, point.voxel[point.axis]))
+        return self.prompting.on_slice(SliceKey(self.workspace.current_object, point.axis, point.voxel[point.axis]))
 
     def keep_current_object(self) -> None:
         """After undo or loading, the current object may be gone: take the last there is."""
         ids = [o.object_id for o in self.session.objects]
-        if ids and self._current.current_object not in ids:
-            self._current.current_object = ids[-1]
+        if ids and self.workspace.current_object not in ids:
+            self.workspace.current_object = ids[-1]
 
     def sessions(self) -> list[PromptSession]:
         """Of every volume that was worked on."""
-        return [w.session for w in self._workspaces.values() if w.session is not None]
+        return self._volumes.sessions()
 
     def unsaved(self) -> list[Workspace]:
         """The volumes with work that no file holds."""
-        viewer = self.viewer
-        return [w for w in self._workspaces.values() if w.unsaved and viewer is not None and w.layer in viewer.layers]
+        return self._volumes.unsaved(self.viewer)
 
     def after_change(self) -> None:
         """Show everything as it is now; call it after the session was changed."""
@@ -392,11 +390,6 @@ class SessionController(QObject):
         layer = event.value
         if layer is self.layer:
             self.set_layer(None)
-        for key in [key for key in self._workspaces if key[0] is layer]:
-            workspace = self._workspaces.pop(key)
+        for workspace in self._volumes.forget(layer):
             self.recovery.let_go(workspace, discard=not workspace.unsaved)
-            # Later: more layers may be about to be taken out. A bound method alone would not keep its workspace alive.
-            QTimer.singleShot(0, lambda gone=workspace: gone.hand_over())
-        for workspace in self._workspaces.values():
-            workspace.forget(layer)
         self.attention.layers.forget(layer)

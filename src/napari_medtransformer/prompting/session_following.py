@@ -42,7 +42,7 @@ class FollowSteps(SessionCore):
     def prefetch_around(self, axis: int, index: int, reach: int | None = None) -> Iterator[Progress]:
         """Encode the slice at `index`, then its neighbours outwards, as far as `reach` slices or memory holds them."""
         count = self.volume.shape[_axis(axis)]
-        index = whole(index, "a slice's index", InvalidPrompt, least=0, most=count - 1)
+        index = whole(index, "a slice's index", InvalidPrompt)
         reach = count if reach is None else whole(reach, "how many slices around are encoded", InvalidPrompt, least=0)
         order = nearest_first(index, count, reach)
         for step in self.prefetch(axis, order):

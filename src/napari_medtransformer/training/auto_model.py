@@ -234,4 +234,4 @@ def _card(wanted: AutoTraining, plan: AutoPlan, weights: Path, cases: int) -> Mo
             training=f"{cases} labelled volumes of {wanted.folder.resolve().name}, every fifth other one held out.",
         )
     except ValueError as error:
-        raise UnsupportedModel(f"no card can be written: {error}.") from error
+        raise UnsupportedModel(f"no card can be written: {str(error).rstrip('.')}.") from error

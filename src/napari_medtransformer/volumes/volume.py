@@ -62,12 +62,6 @@ class FileGrid:
         """(4, 4), canonical (z, y, x, 1) to RAS mm."""
         return _frozen(geometry.canonical_affine(self.affine_ijk, self.shape, self.order))
 
-    @property
-    def canonical_shape(self) -> tuple[int, int, int]:
-        """Voxels along z, y, x."""
-        z, y, x = (self.shape[axis] for axis in self.order.permutation)
-        return z, y, x
-
     def to_canonical(self, array_ijk: np.ndarray) -> np.ndarray:
         """An array (i, j, k, ...) in file order as (z, y, x, ...); a view."""
         return geometry.canonical_view(array_ijk, self.order)

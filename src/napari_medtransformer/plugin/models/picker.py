@@ -9,10 +9,9 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDialog, QFileDialog, QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard, WeightsSource
-from napari_medtransformer.models.card_files import forget, is_own, remember
 from napari_medtransformer.models.download import begun_bytes, is_on_disk
 from napari_medtransformer.models.memory import device_memory
-from napari_medtransformer.models.own import card_of_file
+from napari_medtransformer.models.own import card_of_file, forget, is_own, remember
 from napari_medtransformer.models.registry import list_models
 from napari_medtransformer.models.words import size_in_words
 from napari_medtransformer.plugin.models.details import DEVICE_NAMES, ModelDetails
@@ -111,10 +110,6 @@ class ModelPicker(QDialog):
             on_done=self._added,
             on_error=self._not_added,
         )
-
-    def close_queue(self) -> None:
-        """Stop the picker's worker; for the end of the viewer."""
-        self._queue.close()
 
     # ------------------------------------------------------------------ building
 

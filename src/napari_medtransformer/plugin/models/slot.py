@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_medtransformer.models.card import ModelCard, WeightsSource
-from napari_medtransformer.models.download import is_on_disk
+from napari_medtransformer.models.download import is_checked, is_on_disk, weights_path
 from napari_medtransformer.models.registry import find_card, list_models, load_model
 from napari_medtransformer.models.settings import read_settings
 from napari_medtransformer.models.words import size_in_words
@@ -72,14 +72,15 @@ class ModelSlot(QObject):
 
     @property
     def fetching(self) -> str:
-        """How far the download is that is waited for, in words; empty if none is."""
+        """How far the download, or the check of a file that is here, is that is waited for, in words; empty if none."""
         progress = self.downloads.progress(self._fetching) if self._fetching else None
         if progress is None or self.card is None:
             return ""
+        doing = "Checking" if is_on_disk(self.card) else "Fetching"
         if not progress.total:
-            return f"Fetching {self.card.name}: {progress.message or 'connecting'}…"
+            return f"{doing} {self.card.name}: {progress.message or 'connecting'}…"
         come = f"{size_in_words(progress.done)} of {size_in_words(progress.total)}"
-        return f"Fetching {self.card.name}: {come}. Models… in the dock can cancel it."
+        return f"{doing} {self.card.name}: {come}. Models… in the dock can cancel it."
 
     def load(self, name: str, *, weights: str | Path | None = None) -> None:
         """Load a model by name; weights as for `load_model`. An unknown name is a notification."""
@@ -117,7 +118,7 @@ class ModelSlot(QObject):
         if self._job is not None:
             self._job.cancel()
             self._job = None
-        if self._weights is None and isinstance(card.weights, WeightsSource) and not is_on_disk(card):
+        if self._weights is None and isinstance(card.weights, WeightsSource) and not is_checked(card):
             self._fetching = card.name
             self.downloads.start(card)
             self.changed.emit()
@@ -126,13 +127,15 @@ class ModelSlot(QObject):
 
     def _load(self) -> None:
         card, weights, device, dtype = self.card, self._weights, self.device, self.dtype
+        # Checked just now, or before: where the cache is read-only nothing says so, and it would be hashed once more.
+        file = weights_path(card.weights) if weights is None and isinstance(card.weights, WeightsSource) else weights
 
         def load() -> PromptableModel:
             # napari's layers import it when the first one is made; better now, in the worker, than at the first click.
             import_module("pandas")
             key = (card, str(weights), device, dtype)
             return self._kept().get(
-                key, lambda: load_model(card, weights, device, dtype=dtype, on_smaller=self._smaller.emit)
+                key, lambda: load_model(card, file, device, dtype=dtype, on_smaller=self._smaller.emit)
             )
 
         self._job = self._queue.submit(
@@ -157,7 +160,8 @@ class ModelSlot(QObject):
     def _on_download(self, name: str) -> None:
         if name == self._fetching:
             if self.downloads.progress(name) is None:  # cancelled: those that end otherwise are told before
-                self._fetching, self.fault = "", f"The download of {name} was cancelled; choose a model."
+                self._fetching = ""
+                self.fault = f"{name} was cancelled before its weights were here and checked; choose a model."
             self.changed.emit()
 
     def _on_fetched(self, name: str) -> None:
