@@ -19,7 +19,9 @@ Query = Sequence[float] | int
 
 def token_of_query(grid: TokenGrid, query: Query) -> int:
     """The token of a grid that a query is. Raises QueryOutOfGrid."""
-    if isinstance(query, (int, np.integer)) and abs(int(query)) < 2**63:
+    if isinstance(query, (int, np.integer)):
+        if abs(int(query)) >= 2**63:  # beyond what a tensor holds
+            raise QueryOutOfGrid(f"there is no token {in_words(query)}; the grid has {grid.n_tokens}.")
         return int(grid.check_tokens(torch.tensor([int(query)]))[0])
     return grid.token_of(in_image(grid, query))
 
