@@ -121,6 +121,7 @@ def test_leaving_in_the_middle_of_a_long_layer_does_not_wait_for_it(noise, compi
     steps = nmt.segment_steps(model, noise, batch=1, compile=compiled)
     assert isinstance(next(steps), Progress)
     assert layer.begun.wait(60)
+    assert ("compiling" in next(steps).message) == compiled  # a heartbeat: nothing else can come from a held layer
     runner = next(thread for thread in threading.enumerate() if thread.name.startswith("segment"))
     begun = time.perf_counter()
     steps.close()

@@ -182,12 +182,15 @@ class Run:
 
     def _wait(self, future: Future[Tensor], done: int) -> Iterator[Progress]:
         """Until the network is through, yielding often enough to be left at any time."""
+        message = f"window {done + 1} of {self.windows}"
+        if self._chosen.compile and done == 0:
+            message = "compiling for the first window, which may take minutes"
         while True:
             try:
                 future.exception(timeout=_BEAT_SECONDS)
                 return
             except NotYet:
-                yield Progress(done, self.windows, f"window {done + 1} of {self.windows}")
+                yield Progress(done, self.windows, message)
 
     def _air(self, sums: OverlapAdd) -> Tensor:
         """What a window of air adds: nothing. (values + weights, *window)."""
