@@ -110,7 +110,7 @@ class ObjectsList(QTreeWidget):
         """A name was typed, or given up: show what has come meanwhile."""
         super().closeEditor(editor, hint)
         if self._postponed is not None:
-            self.show_objects(*self._postponed)
+            self.show_objects(*self._postponed[:4])  # the last is the theme's colour
 
     def _on_current(self, item: QTreeWidgetItem | None) -> None:
         if item is not None:
