@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_medtransformer.cluster import connect, normal_address, pack_array, unpack_array
-from napari_medtransformer.errors import ClusterLost, ClusterUnreachable
+from napari_medtransformer.errors import ClusterLost, ClusterUnreachable, InvalidOption
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,14 @@ def test_other_versions_are_refused_with_both_numbers(
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ClusterUnreachable, match="no scheduler's address"):
         normal_address(text)
+
+
+@pytest.mark.parametrize("given", [None, 5, b"tcp://box:8786", ["tcp://box:8786"], np.ones((2, 2))])
+def test_what_is_of_another_type_is_no_address_and_no_timeout(given: object) -> None:
+    with pytest.raises(ClusterUnreachable, match="a scheduler's address is a text, not"):
+        normal_address(given)
+    with pytest.raises(InvalidOption, match="a timeout in seconds is a finite number above 0, not"):
+        connect("tcp://127.0.0.1:9", -5 if isinstance(given, int) else given)
 
 
 def test_an_address_may_leave_out_its_protocol() -> None:

@@ -23,6 +23,8 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_medtransformer.errors import ClusterLost, ClusterUnreachable
+from napari_medtransformer.given import real
+from napari_medtransformer.given import text as text_of
 
 ClusterState = Literal["connected", "reconnecting", "local"]
 """connected: work runs there. reconnecting: the connection dropped or no worker is left. local: given up or closed."""
@@ -100,16 +102,16 @@ def connect(address: str, timeout: float = 10.0) -> Cluster:
     """A cluster whose scheduler listens at `address`, such as "tcp://gpu-box:8786", within `timeout` seconds.
 
     Raises ClusterUnreachable if distributed is not installed, nobody answers, no worker is there, or scheduler,
-    workers and this program have versions that do not fit.
+    workers and this program have versions that do not fit; InvalidOption for a timeout that is none.
     """
-    cluster = Cluster(normal_address(address), timeout)
+    cluster = Cluster(normal_address(address), real(timeout, "a timeout in seconds", above=0))
     cluster.open()
     return cluster
 
 
 def normal_address(address: str) -> str:
     """A scheduler's address with its protocol. Raises ClusterUnreachable for what cannot be one."""
-    text = address.strip().rstrip("/")
+    text = text_of(address, "a scheduler's address", ClusterUnreachable).strip().rstrip("/")
     if "://" not in text:
         text = f"tcp://{text}"
     host, _, port = text.partition("://")[2].rpartition(":")
