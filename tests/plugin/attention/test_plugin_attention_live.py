@@ -99,6 +99,24 @@ def test_one_map_is_computed_for_each_frame_however_fast_the_hand_is(followed, m
     assert len(maps) <= len(frames) + 1
 
 
+def test_a_map_that_is_sent_without_slicing_is_drawn_as_after_slicing(followed, monkeypatch) -> None:
+    desk, move = followed
+    state = desk.controller.attention
+    heat, canvas, sliced = state.layers.heat, desk.viewer.window._qt_viewer.canvas, []
+    before = canvas.layer_to_visual[heat].node._data.copy()
+    slice_again = type(heat).set_view_slice
+    monkeypatch.setattr(type(heat), "set_view_slice", lambda self: (sliced.append(self), slice_again(self))[1])
+    mark = state.answer.mark_yx
+    move(20)
+    desk.qtbot.waitUntil(lambda: state.answer.mark_yx != mark)
+    assert heat not in sliced
+    sent = canvas.layer_to_visual[heat].node._data.copy()
+    assert not np.array_equal(sent, before)
+    heat.refresh()
+    assert heat in sliced
+    np.testing.assert_array_equal(canvas.layer_to_visual[heat].node._data, sent)
+
+
 def test_the_mark_is_hidden_while_the_hand_moves_and_lies_under_it_when_it_rests(followed, liver) -> None:
     desk, move = followed
     state = desk.controller.attention
