@@ -80,7 +80,8 @@ class PredictionLoop(QObject):
         session, asked = self._controller().session, list(self._asked)
         if session is None or not asked or (self.seconds or 0) > SOON_S:
             return False
-        return session.is_encoded(asked[-1].axis, asked[-1].index)
+        key = asked[-1]
+        return not key.in_3d and session.is_encoded(key.axis, key.index)
 
     def follow(self, session: PromptSession, requests: Iterable[Any]) -> None:
         """Something was prompted, moved or removed: predict it, unless prediction is on demand. None is passed over."""
