@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from common_user import common_user
 
 from napari_medtransformer import cli, models
 from napari_medtransformer.cli.app import run
@@ -89,14 +89,13 @@ def test_it_is_refused_before_the_work(
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="whoever may write everywhere is refused nowhere")
-def test_a_folder_that_takes_no_files_is_told_before_the_work(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    closed.chmod(0o500)
-    for check, path in ((file_to_write, closed / "a.nii.gz"), (folder_to_write, closed)):
-        with pytest.raises(CannotWrite, match="no permission to write in"):
-            check(path)
+def test_a_folder_that_takes_no_files_is_told_before_the_work() -> None:
+    with common_user() as folder:
+        folder_to_write(folder)
+        folder.chmod(0o500)
+        for check, path in ((file_to_write, folder / "a.nii.gz"), (folder_to_write, folder)):
+            with pytest.raises(CannotWrite, match="no permission to write in"):
+                check(path)
 
 
 def test_a_folder_to_write_is_made_or_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from common_user import common_user
 from safetensors.torch import save_file
 
 from napari_medtransformer.errors import CannotWrite, DuplicateModel, UnknownModel, UnreadableFile, UnreadableWeights
@@ -75,9 +76,19 @@ def test_damaged_settings_are_left_alone_with_a_warning() -> None:
     settings_path().parent.mkdir()
     for text in ("{", "[]", '{"mirror": "ftp://a"}', '{"kept_gb": "many"}'):
         settings_path().write_text(text)
-        with pytest.warns(UserWarning, match="damaged"):
+        with pytest.warns(UserWarning, match="cannot be read"):
             assert read_settings() == Settings()
         assert settings_path().read_text() == text
+
+
+def test_settings_in_a_closed_folder_are_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    with common_user() as folder:
+        monkeypatch.setenv("MEDT_SETTINGS", str(folder / "closed" / "settings.json"))
+        write_settings(Settings(offline=True))
+        (folder / "closed").chmod(0)
+        with pytest.warns(UserWarning, match="cannot be read"):
+            assert read_settings() == Settings()
+        (folder / "closed").chmod(0o700)
 
 
 def test_variables_come_before_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

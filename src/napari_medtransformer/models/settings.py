@@ -51,17 +51,17 @@ def settings_path() -> Path:
 
 
 def read_settings() -> Settings:
-    """The user's settings; the defaults where there are none yet. A damaged file is left alone, with a warning."""
+    """The user's settings, or the defaults. A damaged or closed file is left alone, with a warning."""
     path = settings_path()
-    if not path.is_file():
-        return Settings()
     try:
+        if not path.is_file():
+            return Settings()
         read = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Settings)}
         values = {name: value for name, value in read.items() if name in known}
         return Settings(**{**values, "added": tuple(values.get("added", ()))})
     except (OSError, ValueError, TypeError, AttributeError, InvalidOption) as error:
-        warnings.warn(f"the settings in {path} are damaged and left out: {error}", stacklevel=2)
+        warnings.warn(f"the settings in {path} cannot be read and are left out: {error}", stacklevel=2)
         return Settings()
 
 

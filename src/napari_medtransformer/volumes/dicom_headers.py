@@ -112,8 +112,12 @@ def dicom_files(folder: Path) -> list[Path]:
         seen += len(names)
         if seen > _MOST_FILES:
             raise UnreadableFile(f"{folder} holds more than {_MOST_FILES} files. Choose the folder of one study.")
-        paths = (Path(parent, name) for name in sorted(names))
-        found.extend(path for path in paths if path.is_file() and is_dicom(path))
+        for path in (Path(parent, name) for name in sorted(names)):
+            if path.is_file():
+                if not os.access(path, os.R_OK):  # it may be a slice, and the series would be one short
+                    raise UnreadableFile(f"{path} cannot be opened: no permission to read it. Ask whoever owns it.")
+                if is_dicom(path):
+                    found.append(path)
     return found
 
 

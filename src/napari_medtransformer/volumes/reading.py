@@ -117,6 +117,9 @@ def existing(path: str | os.PathLike[str]) -> Path:
         raise UnreadableFile(f"{file} cannot be opened: {reason}.") from error
     if not (file.is_file() or file.is_dir()):
         raise UnreadableFile(f"{file} is neither a file nor a folder. Choose an image file or a DICOM folder.")
+    needed = os.R_OK | os.X_OK if file.is_dir() else os.R_OK
+    if not os.access(file, needed):  # decoders would say that it is of no format they know
+        raise UnreadableFile(f"{file} cannot be opened: no permission to read it. Ask whoever owns it.")
     return file
 
 

@@ -104,6 +104,16 @@ def test_an_organ_asks_and_another_is_looked_at(asked, liver) -> None:
     assert "attention query" not in desk.viewer.layers  # an organ is no one place
 
 
+def test_an_object_that_is_looked_at_is_called_by_its_new_name(asked) -> None:
+    desk, dock, _ = asked
+    dock.look.target.choose("object 1 (marked here)")
+    assert "on object 1" in dock.look.numbers.text()
+    desk.controller.actions.rename_object(1, "my liver")
+    desk.wait()
+    assert dock.look.target.currentText() == "my liver (marked here)"
+    assert "on my liver" in dock.look.numbers.text()
+
+
 def test_a_pinned_voxel_goes_on_asking_while_others_are_clicked(asked, liver) -> None:
     desk, dock, state = asked
     dock.look.pin.setChecked(True)

@@ -200,9 +200,9 @@ def test_preferences_are_kept_and_damaged_ones_left_alone(own_folders) -> None:
     write_preferences(chosen)
     assert read_preferences() == chosen
     preferences_path().write_text('{"memory_mb": Infinity}')
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="cannot be read"):
         assert read_preferences() == Preferences()
     preferences_path().write_text("{ not json")
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="cannot be read"):
         assert read_preferences() == Preferences()
     assert preferences_path().read_text() == "{ not json"

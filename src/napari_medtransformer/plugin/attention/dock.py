@@ -56,7 +56,8 @@ class AttentionDock(QWidget):
         layout.addWidget(self.tabs, 1)
         self.state.changed.connect(self._refresh)
         self.state.matrix_changed.connect(self._refresh_matrix)
-        self.controller.changed.connect(self._refresh_message)
+        self._names: list[str] = []
+        self.controller.changed.connect(self._on_session)
         # whoever opens this dock alone has an image to look at and a model to look into
         self.look.layer_choice.follow(viewer, self.controller)
         if self.controller.models.card is None:
@@ -83,8 +84,13 @@ class AttentionDock(QWidget):
     def _refresh(self) -> None:
         self.page.refresh()
 
-    def _refresh_message(self) -> None:
-        if self.page is self.look:
+    def _on_session(self) -> None:
+        session = self.controller.session
+        names = [] if session is None else [each.name for each in session.objects]
+        if names != self._names:  # organs are chosen and told by them
+            self._names = names
+            self._refresh()
+        elif self.page is self.look:
             self.look.refresh_message()
 
     def _refresh_matrix(self) -> None:

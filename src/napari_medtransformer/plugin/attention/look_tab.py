@@ -212,9 +212,9 @@ class LookTab(QWidget):
     def refresh(self) -> None:
         """Show the newest answer."""
         state = self.state
+        self._show_choices()  # organs may have new names, which the message tells
         self.refresh_message()
         self.query.setText(query_line(state))
-        self._show_choices()
         self._show_sites()
         if not state.obstacle and not self.shows_matrix:
             self.heads.show_tiles(tiles(state), state.head)

@@ -42,16 +42,16 @@ def preferences_path() -> Path:
 
 
 def read_preferences() -> Preferences:
-    """The user's preferences, or the defaults; a damaged file is left alone, with a warning."""
+    """The user's preferences, or the defaults; a damaged or closed file is left alone, with a warning."""
     path = preferences_path()
-    if not path.is_file():
-        return Preferences()
     try:
+        if not path.is_file():
+            return Preferences()
         read = json.loads(path.read_text(encoding="utf-8"))
         kinds = {field.name: type(getattr(Preferences(), field.name)) for field in fields(Preferences)}
         return Preferences(**{name: kinds[name](value) for name, value in read.items() if name in kinds})
     except (OSError, ValueError, OverflowError, TypeError, AttributeError) as error:
-        warnings.warn(f"the preferences in {path} are damaged and left out: {error}", stacklevel=2)
+        warnings.warn(f"the preferences in {path} cannot be read and are left out: {error}", stacklevel=2)
         return Preferences()
 
 
