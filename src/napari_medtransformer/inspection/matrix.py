@@ -55,6 +55,7 @@ def matrix_steps(inspection: Inspection, query: Query) -> Steps[list[Answer]]:
     for done, site in enumerate(sites):
         yield Progress(done, len(sites), site.name)
         answers.append(ask(inspection, site.name, query))
+        answers[-1].numbers.found()  # here, where it can be stopped between sites, and not where a table is drawn
         yield Partial(answers[-1])
     yield Result(answers)
 

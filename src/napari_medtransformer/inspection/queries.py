@@ -19,6 +19,7 @@ from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import InvalidOption, QueryOutOfGrid, UnknownSite, in_words
 from napari_medtransformer.given import reals, record, text, whole
 from napari_medtransformer.inspection.cuts import cut_heatmap
+from napari_medtransformer.inspection.head_numbers import EntropyAndDistance, HeadNumbers
 from napari_medtransformer.inspection.inspect import SliceInspection
 from napari_medtransformer.inspection.place import SlicePlane
 from napari_medtransformer.inspection.windows import VolumeInspection
@@ -91,8 +92,8 @@ class Answer:
     """The answer to a query at a site, from every head.
 
     asked: who asked, in words. mark_yx: where that is on the slice, None for a region or a token without a place.
-    heatmap: (heads, *grid) over the image. entropy_nats, distance_mm: (heads,), mean over what asked; nan where there
-    is no such number. is_row: whether the values are shares of a row, which sum to 1 with padding and prefix tokens.
+    heatmap: (heads, *grid) over the image. numbers: entropy and distance of the heads. is_row: whether the values are
+    shares of a row, which sum to 1 with padding and prefix tokens.
 
     Where the model sees three axes, heatmap is the slice `plane` of `solid`, (heads, z, y, x). lines: tokens on the
     slice with the attention windows of one sliding window, None where `heatmap.grid` has them.
@@ -104,12 +105,21 @@ class Answer:
     asked: str
     mark_yx: tuple[float, float] | None
     heatmap: Heatmap
-    entropy_nats: np.ndarray
-    distance_mm: np.ndarray
+    numbers: HeadNumbers
     is_row: bool = True
     solid: Heatmap | None = None
     plane: SlicePlane | None = None
     lines: TokenGrid | None = None
+
+    @property
+    def entropy_nats(self) -> np.ndarray:
+        """(heads,) float32, the mean over what asked; nan where there is no such number. Found when first asked for."""
+        return self.numbers.found().entropy_nats
+
+    @property
+    def distance_mm(self) -> np.ndarray:
+        """(heads,) float32, mean distance of what is attended to, the mean over what asked; else as `entropy_nats`."""
+        return self.numbers.found().distance_mm
 
     @property
     def whole(self) -> Heatmap:
@@ -278,8 +288,12 @@ def _prompt_row(inspection: SliceInspection, captured: CapturedSite, query: Prom
     # a prompt has no token centre; it measures from where it was given
     spacing, grid = inspection.spacing_mm, captured.site.key_grid
     place = [c * mm for c, mm in zip(query.token.yx, spacing, strict=True)]
-    distance = distance_from(place, found[0][:, grid.prefix :].cpu(), grid.centres_mm(spacing))
-    return replace(answer, distance_mm=distance.numpy())
+
+    def measured() -> EntropyAndDistance:
+        distance = distance_from(place, found[0][:, grid.prefix :].cpu(), grid.centres_mm(spacing))
+        return EntropyAndDistance(answer.entropy_nats, distance.numpy())
+
+    return replace(answer, numbers=HeadNumbers(measured))
 
 
 def _prompt_column(inspection: SliceInspection, captured: CapturedSite, query: PromptQuery) -> Answer:
@@ -287,8 +301,8 @@ def _prompt_column(inspection: SliceInspection, captured: CapturedSite, query: P
     column = torch.zeros((captured.call.heads, captured.site.query_grid.n_tokens))
     for rows, queries, _ in captured.blocks():
         column[:, queries] = rows[..., query.index].cpu()
-    grid, nowhere = captured.site.query_grid, torch.full((captured.call.heads,), float("nan"))
-    heatmap = Heatmap.over(grid, column, torch.zeros(len(nowhere)), site=captured.site.name, query=query.index)
+    grid, heads = captured.site.query_grid, captured.call.heads
+    heatmap = Heatmap.over(grid, column, torch.zeros(heads), site=captured.site.name, query=query.index)
     return Answer(
         site=captured.site.name,
         kind=captured.site.kind,
@@ -296,8 +310,7 @@ def _prompt_column(inspection: SliceInspection, captured: CapturedSite, query: P
         asked=f"voxels, to {query.token.name}",
         mark_yx=query.token.yx,
         heatmap=heatmap,
-        entropy_nats=nowhere.numpy(),
-        distance_mm=nowhere.numpy(),
+        numbers=HeadNumbers(lambda: EntropyAndDistance.unknown(heads)),
         is_row=False,
     )
 
@@ -315,8 +328,8 @@ def _rollout(inspection: SliceInspection, query: Query) -> Answer:
         start[tokens] = weights
     values = rollout_vector(layers, start)[None].cpu()
     heatmap = Heatmap.over(input_grid(layers[0]), values, 1 - values.sum(dim=1), site=ROLLOUT, query=mark)
-    nowhere = np.full(1, np.nan, np.float32)
-    return Answer(ROLLOUT, ROLLOUT, query, asked_words(query), mark, heatmap, nowhere, nowhere)
+    of_heads = HeadNumbers(lambda: EntropyAndDistance.unknown(heatmap.heads))
+    return Answer(ROLLOUT, ROLLOUT, query, asked_words(query), mark, heatmap, of_heads)
 
 
 def _asking(
@@ -353,10 +366,12 @@ def _answer(
     asking: tuple[Tensor, Tensor],
     mark: tuple[float, float] | None,
 ) -> Answer:
-    entropy, distance = entropy_and_distance_of(captured, asking[0], inspection.spacing_mm, asking[1])
-    site = captured.site
+    site, spacing = captured.site, inspection.spacing_mm
     heatmap = Heatmap.over(site.key_grid, *found, site=site.name, query=mark)
-    return Answer(site.name, site.kind, query, asked_words(query), mark, heatmap, entropy.numpy(), distance.numpy())
+    of_heads = HeadNumbers(
+        lambda: EntropyAndDistance.of(*entropy_and_distance_of(captured, asking[0], spacing, asking[1]))
+    )
+    return Answer(site.name, site.kind, query, asked_words(query), mark, heatmap, of_heads)
 
 
 def asked_words(query: Query) -> str:

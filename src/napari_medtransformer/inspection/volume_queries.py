@@ -17,6 +17,7 @@ from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import QueryOutOfGrid, UnknownSite
 from napari_medtransformer.inspection.cuts import cut_grid, cut_heatmap
+from napari_medtransformer.inspection.head_numbers import EntropyAndDistance, HeadNumbers
 from napari_medtransformer.inspection.place import SlicePlane
 from napari_medtransformer.inspection.queries import (
     ROLLOUT,
@@ -146,7 +147,7 @@ class Asking:
         shared = torch.from_numpy(sizes / sizes.sum()).float()
         entropy, distance = (shared @ torch.stack([part.numbers[n] for part in parts]) for n in (0, 1))
         nearest = self._nearest(parts).site
-        numbers = entropy.numpy(), distance.numpy()
+        numbers = EntropyAndDistance.of(entropy, distance)
         return in_volume(
             self._inspection, site, nearest.kind, self._query, whole, numbers, lines=nearest.query_grid,
             is_row=not everything,
@@ -203,14 +204,14 @@ def in_volume(
     kind: str,
     query: Query,
     whole: Heatmap,
-    numbers: tuple[np.ndarray, np.ndarray],
+    numbers: EntropyAndDistance,
     *,
     lines: TokenGrid,
     is_row: bool = True,
 ) -> Answer:
     """An answer over all that a model sees: on the inspected slice and, where it sees three axes, the whole beside it.
 
-    numbers: entropy (nats) and distance (mm) per head. lines: the tokens of one window, for its attention windows.
+    lines: the tokens of one window, for its attention windows.
     """
     plane: SlicePlane = inspection.plane
     mark = None
@@ -224,8 +225,7 @@ def in_volume(
         asked=asked_words(query),
         mark_yx=mark,
         heatmap=cut_heatmap(whole, plane.axis, plane.index) if solid else whole,
-        entropy_nats=np.asarray(numbers[0]),
-        distance_mm=np.asarray(numbers[1]),
+        numbers=HeadNumbers(lambda: numbers),
         is_row=is_row,
         solid=whole if solid else None,
         plane=plane,
@@ -248,6 +248,5 @@ def _rollout(
     if not maps:
         raise QueryOutOfGrid("what asks has no voxel in the windows that were run; choose another voxel or label.")
     whole = stitch_heatmaps(maps, sizes)
-    nowhere = np.full(1, np.nan, np.float32)
-    lines = input_grid(passes[0][0])
-    return in_volume(inspection, ROLLOUT, ROLLOUT, query, whole, (nowhere, nowhere), lines=lines)
+    unknown, lines = EntropyAndDistance.unknown(whole.heads), input_grid(passes[0][0])
+    return in_volume(inspection, ROLLOUT, ROLLOUT, query, whole, unknown, lines=lines)

@@ -223,7 +223,11 @@ def sites_of(inspection: Inspection) -> tuple[SiteEntry, ...]:
 def pictures_of(
     inspection: Inspection, answer: Answer, side: int, colour_map: str, percentile: float
 ) -> dict[str, np.ndarray]:
-    """A thumbnail of every map of an answer, in true proportions, at most `side` pixels long."""
+    """A thumbnail of every map of an answer, in true proportions, at most `side` pixels long.
+
+    Entropy and distance of its heads, which stand beside them, are found as well, so that the window need not.
+    """
+    answer.numbers.found()
     grey = grey_picture(inspection, side)
     maps = np.concatenate([on_picture(one_map(answer.heatmap, name), grey.shape) for name in answer.names])
     turned = inspection.plane.upside_down
