@@ -124,3 +124,17 @@ def test_the_label_of_what_runs_is_told_and_taken_back(qtbot, queue) -> None:
     queue.submit(lambda: None, label="")
     qtbot.waitUntil(lambda: queue.pending == 0)
     assert told == ["Predicting…", ""]
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_only_a_lasting_thread_stays_when_nothing_is_left(qtbot, lasting: bool) -> None:
+    queue, threads = WorkQueue(lasting=lasting), []
+    for _ in range(2):
+        queue.submit(lambda: threads.append(threading.current_thread()), label="")
+        qtbot.waitUntil(lambda: queue.pending == 0)
+        if not lasting:
+            qtbot.waitUntil(lambda: not threads[-1].is_alive())
+    assert [thread.is_alive() for thread in threads] == [lasting, lasting]
+    assert (threads[0] is threads[1]) == lasting
+    queue.close()
+    queue.wait()

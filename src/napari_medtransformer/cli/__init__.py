@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from napari_medtransformer.openmp import use_large_pages, wait_without_spinning
+from napari_medtransformer.openmp import use_large_pages, wait_briefly
 
 __all__ = ["main"]
 
-wait_without_spinning()
+wait_briefly()
 use_large_pages()
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it

@@ -71,7 +71,7 @@ class SessionController(QObject):
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = weakref.ref(viewer)
-        self.queue = WorkQueue()
+        self.queue = WorkQueue(lasting=True)
         self.showing = Showing(self)
         self.showing.busy_changed.connect(self.changed)
         self.queue.busy_changed.connect(self.showing.work)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
+from napari_medtransformer.openmp import keep_to
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.frames import Frames
 from napari_medtransformer.plugin.notify import report
@@ -128,17 +129,17 @@ class ViewFollower(QObject):
                 controller.prediction.watch_ahead(axis, order[at], done, blocks)
                 hands_on = time.perf_counter() - self._touched < HANDS_ON_S
                 sparing = hands_on and at > 0 and not controller.prediction.asking
-                torch.set_num_threads(max(1, threads - 1) if sparing else threads)
+                keep_to(max(1, threads - 1) if sparing else threads)
                 if at > 0 and not controller.prediction.asking:
                     self.frames.rest()
 
             try:
                 for step in watched_steps(session.model, slices, watch):
                     at = min(step.done, len(order) - 1)
-                    torch.set_num_threads(threads)  # for what is urgent and done in between
+                    keep_to(threads)  # for what is urgent and done in between
                     yield step
             finally:
-                torch.set_num_threads(threads)
+                keep_to(threads)
 
         job = controller.queue.submit_steps(
             steps,

@@ -35,6 +35,9 @@ class Job:
 class WorkQueue(QObject):
     """Runs jobs one after another in one thread of its own, and their handlers in the window's thread.
 
+    lasting: whether that thread stays when nothing is left. Else it ends, and torch's team of threads with it: several
+    teams at once make all of them slower (see `openmp`).
+
     Urgent jobs, such as answering a click, go before the others, and between two steps of a generator that runs.
     Handlers of a cancelled job, and of any job after `close`, are not called; `on_end` always is, unless closed.
     """
@@ -42,9 +45,10 @@ class WorkQueue(QObject):
     busy_changed = Signal(str)  # the label of the job that runs; empty when none with a label is left
     _report = Signal(object, object)
 
-    def __init__(self) -> None:
+    def __init__(self, *, lasting: bool = False) -> None:
         super().__init__()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="medtransformer")
+        self._lasting = lasting
+        self._executor: ThreadPoolExecutor | None = None
         self._newest: dict[str, Job] = {}
         self._open: list[Job] = []
         self._urgent: deque[Callable[[], None]] = deque()
@@ -103,11 +107,13 @@ class WorkQueue(QObject):
         self._urgent.clear()
         self._waiting.clear()
         self._newest.clear()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
     def wait(self) -> None:
         """Block until what runs has ended; for the end of the program, after `close`."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _enqueue(
         self,
@@ -126,6 +132,8 @@ class WorkQueue(QObject):
             self._newest[job.key] = job
         self._open.append(job)
         (self._waiting if line is None else line).append(lambda: self._run(job, work, on_error, on_end))
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="medtransformer")
         self._executor.submit(self._run_next)
 
     def _run_next(self) -> None:
@@ -191,3 +199,6 @@ class WorkQueue(QObject):
             self.busy_changed.emit("")
         if on_end is not None:
             on_end()
+        if not self._open and not self._lasting and self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._executor = None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from napari_medtransformer.errors import CannotWrite, MedTransformerError
+from napari_medtransformer.openmp import without_team
 from napari_medtransformer.prompting.journal import Journal, Moment, read_journal
 from napari_medtransformer.prompting.storage import SessionFacts
 
@@ -67,7 +68,7 @@ class Autosave:
         self._writing = False
         self._closed = False
         self._leave = session.subscribe(self._changed)
-        self._thread = threading.Thread(target=self._work, name="autosave", daemon=True)
+        self._thread = threading.Thread(target=self._work_alone, name="autosave", daemon=True)
         self._thread.start()
         if session.objects:
             self._changed(session)
@@ -104,6 +105,10 @@ class Autosave:
         with self._wake:
             self._waiting = lambda: Moment(facts(), state, predictions)
             self._wake.notify_all()
+
+    def _work_alone(self) -> None:
+        with without_team():  # hashing a model asks torch for a little
+            self._work()
 
     def _work(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_medtransformer.openmp import without_team
 from napari_medtransformer.plugin.attention.drawing import HeatDrawing
 from napari_medtransformer.plugin.attention.heat_layer import HeatLayers, HeatStyle, SliceHeat
 from napari_medtransformer.plugin.attention.matrix import MatrixOfHeads
@@ -296,7 +297,9 @@ class AttentionState(QObject):
         wish = wish_of(self, pictured=False) if self.awake else None
         if isinstance(wish, head_maps.SliceWish):
             with reported():
-                self._show(head_maps.look(wish))
+                with without_team():
+                    seen = head_maps.look(wish)
+                self._show(seen)
 
     def _on_inspected(self) -> None:
         """Another model is looked into; what was asked is asked again."""
