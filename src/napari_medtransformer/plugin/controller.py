@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QWidget
 from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.attention.state import AttentionState
+from napari_medtransformer.plugin.collecting import Collecting
 from napari_medtransformer.plugin.docking import tab_where_tight
 from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.models.intensity_window import ModelWindow
@@ -103,6 +104,7 @@ class SessionController(QObject):
         self._canvas.allow_double_click_zoom(False)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.view = ViewFollower(viewer, self)
+        self._collecting = Collecting(viewer, self.models)
 
     def attach(self, dock: QWidget) -> None:
         """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
@@ -117,6 +119,7 @@ class SessionController(QObject):
         if self._closed:
             return
         self._closed = True
+        self._collecting.detach()
         self.view.detach()
         self.hover.close()
         self.remote.close()
