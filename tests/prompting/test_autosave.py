@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_medtransformer.errors import InvalidSession
 from napari_medtransformer.models.base import PromptableModel
@@ -244,3 +245,25 @@ def test_a_fault_while_writing_is_told_and_nobody_waits_for_it(
     autosave.close()
     assert time.monotonic() - started < 15
     assert "something nobody thought of" in told[0]
+
+
+def test_writing_asks_torch_for_no_team_of_threads(session: PromptSession, tmp_path: Path, monkeypatch) -> None:
+    # A second team keeps all of them from looking out for work: each later click would take half as long again.
+    before, counts, facts_later = torch.get_num_threads(), [], session.facts_later
+    torch.set_num_threads(3)
+    try:
+
+        def counted():
+            facts = facts_later()
+            return lambda: (counts.append(torch.get_num_threads()), facts())[1]
+
+        monkeypatch.setattr(session, "facts_later", counted)
+        autosave = Autosave(session, tmp_path)
+        session.add_point((5, 8, 10))
+        assert autosave.flush()
+        autosave.close(discard=True)
+        assert counts
+        assert set(counts) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
