@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 
@@ -29,6 +31,25 @@ def test_functions_run_in_another_thread_and_handlers_in_this_one(qtbot, queue) 
     )
     qtbot.waitUntil(lambda: queue.pending == 0)
     assert threads["done"] == threading.get_ident() != threads["work"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness per thread")
+def test_the_worker_and_the_threads_it_starts_give_way_to_the_window(qtbot, queue) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def both() -> tuple[int, int]:
+        found: list[int] = []
+        started = threading.Thread(target=lambda: found.append(niceness()))
+        started.start()
+        started.join()
+        return niceness(), found[0]
+
+    before, found = niceness(), []
+    queue.submit(both, label="work", on_done=found.append)
+    qtbot.waitUntil(lambda: queue.pending == 0)
+    assert found == [(min(before + 10, 19),) * 2]
+    assert niceness() == before
 
 
 def test_of_waiting_jobs_with_one_key_only_the_newest_runs(qtbot, queue) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +16,21 @@ from qtpy.QtCore import QObject, Qt, Signal
 from napari_medtransformer.progress import Partial, Progress, Result
 
 Handler = Callable[[Any], None]
+
+_NICER = 10
+"""So much nicer is the worker: beside a thread of the window it gets about a tenth of a core that both want."""
+
+
+def _give_way() -> None:
+    """Let the window's thread, and those of a software renderer, go before the calling one and all that it starts.
+
+    Where a network takes all cores, a frame else waits its turn, and with it the answer that it is to show. Linux
+    only: elsewhere threads have no niceness of their own, or do not hand it to the team of threads they start.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(nice + _NICER, 19))
 
 
 @dataclass(eq=False)
@@ -133,7 +150,7 @@ class WorkQueue(QObject):
         self._open.append(job)
         (self._waiting if line is None else line).append(lambda: self._run(job, work, on_error, on_end))
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="medtransformer")
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="medtransformer", initializer=_give_way)
         self._executor.submit(self._run_next)
 
     def _run_next(self) -> None:
