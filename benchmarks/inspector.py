@@ -151,8 +151,9 @@ def memory() -> dict[str, Any]:
     """What is resident beyond a plain encoding while every site of SAM ViT-B at 1024² is asked, from Python."""
     from napari_medtransformer.attention.probe import AttentionProbe
     from napari_medtransformer.inspection import inspect_slice
+    from napari_medtransformer.inspection.answering import ask
     from napari_medtransformer.inspection.full import full_matrix_says
-    from napari_medtransformer.inspection.queries import ROLLOUT, VoxelQuery, ask, drawable_sites
+    from napari_medtransformer.inspection.queries import ROLLOUT, VoxelQuery, drawable_sites
     from napari_medtransformer.models import load_model
     from napari_medtransformer.models.base import Prompts
     from napari_medtransformer.volumes import Volume

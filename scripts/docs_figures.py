@@ -17,6 +17,7 @@ from napari_medtransformer.attention.ablation import ablated_heads
 from napari_medtransformer.attention.positions import PositionTable, RelativeBias, find_positional_encodings
 from napari_medtransformer.inspection import inspect_slice
 from napari_medtransformer.inspection.ablation import ObjectEffect, masks_under, masks_without, rank_heads
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.export import answer_figure
 from napari_medtransformer.inspection.figure import write_figure
 from napari_medtransformer.inspection.gallery import draw_change, draw_matrix, draw_positions, draw_relative_bias
@@ -24,7 +25,7 @@ from napari_medtransformer.inspection.inspect import SliceInspection
 from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
 from napari_medtransformer.inspection.position_views import CHANNELS, HERE, MOSAIC, position_view
 from napari_medtransformer.inspection.positions import encodings_of, masks_with_altered_positions
-from napari_medtransformer.inspection.queries import ROLLOUT, RegionQuery, VoxelQuery, ask, default_prompt_query
+from napari_medtransformer.inspection.queries import ROLLOUT, RegionQuery, VoxelQuery, default_prompt_query
 from napari_medtransformer.models import list_models, load_model
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.progress import run_to_end

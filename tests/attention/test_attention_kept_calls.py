@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from napari_medtransformer.attention.calls import AttentionCall
 from napari_medtransformer.attention.kept_calls import CallStore, KeptCall
 from napari_medtransformer.attention.probe import AttentionProbe
-from napari_medtransformer.attention.quantities import AttentionCall
 
 IMAGE = np.random.default_rng(0).random((50, 77), dtype=np.float32)
 

@@ -35,12 +35,12 @@ def use_every_answer(model, image, query, region, tokens):
 def test_no_tensor_of_tokens_by_tokens_is_ever_made(monkeypatch):
     from small_models import small_sam
 
-    from napari_medtransformer.attention import fused, quantities, scoring
+    from napari_medtransformer.attention import captured, fused, scoring
 
     # 32 × 32 tokens of 4 pixels; the blocks are made as small in proportion
     tokens = 32 * 32
     monkeypatch.setattr(fused, "BLOCK_ELEMENTS", tokens * 128)
-    monkeypatch.setattr(quantities, "BLOCK_ELEMENTS", tokens * 128)
+    monkeypatch.setattr(captured, "BLOCK_ELEMENTS", tokens * 128)
     monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", tokens * 128)
     monkeypatch.setattr(scoring, "THREAD_ELEMENTS", 1)
     model = small_sam(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=4, window_size=6)

@@ -7,9 +7,12 @@ import torch
 
 from napari_medtransformer.attention import scoring
 from napari_medtransformer.attention.bias import DecomposedBias, DenseBias, KeyTermsBias, WindowBias
+from napari_medtransformer.attention.calls import AttentionCall
+from napari_medtransformer.attention.captured import CapturedSite
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.quantities import AttentionCall, CapturedSite, mean_row, received
-from napari_medtransformer.attention.sites import AttentionSite, TokenLayout
+from napari_medtransformer.attention.quantities import mean_row, received
+from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.attention.summaries import entropy_and_distance
 from napari_medtransformer.attention.token_grid import TokenGrid
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_blocks import native_slices
 
+from napari_medtransformer.attention.layout import FREE_TOKENS, TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import FREE_TOKENS, TokenLayout
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import QueryOutOfGrid
 

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from napari_medtransformer.attention.heatmap import stitch_heatmaps
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.probe import AttentionProbe
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid
 from napari_medtransformer.models.base import Prompts

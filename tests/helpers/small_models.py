@@ -21,7 +21,8 @@ from transformers import (
     UperNetConfig,
 )
 
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.layout import TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models import InputContract, LabelInfo, ModelCard, find_card
 from napari_medtransformer.models.initial import draw_weights
 from napari_medtransformer.models.sam import SamAdapter, random_sam

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from napari_medtransformer.attention.ablation import ablated_heads
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import TokenLayout
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import CannotWrite
 from napari_medtransformer.inspection import inspect_slice
 from napari_medtransformer.inspection.ablation import masks_without, rank_heads
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.export import answer_figure, answer_shares, answer_volume, write_table
 from napari_medtransformer.inspection.gallery import draw_change, draw_matrix
 from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
 from napari_medtransformer.inspection.outline import token_lines, top_mass_contour, top_mass_level, window_lines
-from napari_medtransformer.inspection.queries import ROLLOUT, RegionQuery, VoxelQuery, ask
+from napari_medtransformer.inspection.queries import ROLLOUT, RegionQuery, VoxelQuery
 from napari_medtransformer.inspection.shares import share_inside, shares_by_label
 from napari_medtransformer.models import load_model
 from napari_medtransformer.models.base import Prompts

@@ -11,9 +11,10 @@ from PIL import Image
 
 from napari_medtransformer.errors import CannotWrite
 from napari_medtransformer.inspection import inspect_slice
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.export import answer_figure
 from napari_medtransformer.inspection.figure import draw_heads, figure_path, scale_bar_mm, write_figure
-from napari_medtransformer.inspection.queries import VoxelQuery, ask
+from napari_medtransformer.inspection.queries import VoxelQuery
 from napari_medtransformer.models import load_model
 from napari_medtransformer.volumes import read_volume
 from napari_medtransformer.volumes.sample_data import sample_path

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from napari_medtransformer.errors import QueryOutOfGrid, UnknownSite, UnsupportedModel
 from napari_medtransformer.inspection import inspect_slice
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.compare import clustered_order, compare_maps, head_similarity, most_alike
 from napari_medtransformer.inspection.full import full_matrix, full_matrix_bytes, full_matrix_says, picture_of_matrix
 from napari_medtransformer.inspection.maps import on_picture
@@ -22,7 +23,6 @@ from napari_medtransformer.inspection.queries import (
     PromptQuery,
     RegionQuery,
     VoxelQuery,
-    ask,
     default_prompt_query,
     drawable_sites,
     prompt_queries,

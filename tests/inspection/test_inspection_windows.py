@@ -11,18 +11,12 @@ from napari_medtransformer.attention.positions import PositionTable
 from napari_medtransformer.errors import PointOutsideVolume, QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.inspection import AttentionProbe
 from napari_medtransformer.inspection.ablation import dice
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.cuts import cut_heatmap
 from napari_medtransformer.inspection.export import answer_shares, answer_volume
 from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
 from napari_medtransformer.inspection.position_views import AROUND, position_view, shown_encodings, views_of
-from napari_medtransformer.inspection.queries import (
-    ROLLOUT,
-    EverythingQuery,
-    PromptQuery,
-    RegionQuery,
-    VoxelQuery,
-    ask,
-)
+from napari_medtransformer.inspection.queries import ROLLOUT, EverythingQuery, PromptQuery, RegionQuery, VoxelQuery
 from napari_medtransformer.inspection.volume_ablation import labels_without, rank_heads_for_label
 from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps
 from napari_medtransformer.inspection.windows import inspect_windows, inspect_windows_steps, starts_holding

@@ -8,10 +8,11 @@ import torch
 from small_models import sam_config, small_detr
 from torch import nn
 
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.attention.sampled import sampled_attention
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.models.transformers_attention import attention_sites
 

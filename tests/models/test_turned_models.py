@@ -16,8 +16,9 @@ from napari_medtransformer.attention.ablation import ablated_heads
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.attention.turn import Turn
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.positions import encodings_of
-from napari_medtransformer.inspection.queries import ROLLOUT, EverythingQuery, RegionQuery, VoxelQuery, ask
+from napari_medtransformer.inspection.queries import ROLLOUT, EverythingQuery, RegionQuery, VoxelQuery
 from napari_medtransformer.inspection.relevance import label_relevance
 from napari_medtransformer.inspection.volume_ablation import labels_without
 from napari_medtransformer.inspection.volume_queries import ask_everywhere_steps

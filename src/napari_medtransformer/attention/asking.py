@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.sites import AttentionSite, SiteSpec
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import QueryOutOfGrid, UnknownSite, in_words

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from napari_medtransformer.attention.calls import AttentionCall
 from napari_medtransformer.attention.kept_calls import KeptCall
+from napari_medtransformer.attention.layout import FREE_TOKENS, TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.quantities import AttentionCall
-from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteKind, SiteSpec
 
 
 def guess_spec(module: str, call: AttentionCall | KeptCall, placement: InputPlacement | None) -> SiteSpec:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from napari_medtransformer.attention.sites import TokenLayout
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.token_grid import TokenGrid
 
 

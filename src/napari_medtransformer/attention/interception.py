@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, KeyTermsBias, WindowBias
+from napari_medtransformer.attention.calls import AttentionCall
 from napari_medtransformer.attention.fused import attend, kernel_name
 from napari_medtransformer.attention.policy import sdpa_kernel_name
-from napari_medtransformer.attention.quantities import AttentionCall
 
 _SDPA = inspect.Signature(
     [

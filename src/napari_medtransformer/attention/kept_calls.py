@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.bias import Bias
-from napari_medtransformer.attention.quantities import AttentionCall
+from napari_medtransformer.attention.calls import AttentionCall
 
 # of the processor's memory, what queries and keys of one probe take: a block of SAM ViT-B at 1024², windowed or global
 MEMORY_BYTES = 32_000_000

@@ -23,20 +23,16 @@ from napari_medtransformer.attention.asking import (
     token_of_query,
 )
 from napari_medtransformer.attention.automatic import guess_spec
+from napari_medtransformer.attention.calls import AttentionCall
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.heatmap import Heatmap, stitch_heatmaps
 from napari_medtransformer.attention.interception import AttentionMode, ModulePath, eager_if_compiled
 from napari_medtransformer.attention.kept_calls import MEMORY_BYTES, CallStore, KeptCall
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.quantities import (
-    AttentionCall,
-    CapturedSite,
-    max_entropy,
-    mean_row,
-    received,
-    to_keys,
-)
+from napari_medtransformer.attention.quantities import max_entropy, mean_row, received, to_keys
 from napari_medtransformer.attention.rollout import input_grid, rollout_vector
-from napari_medtransformer.attention.sites import AttentionSite, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import AttentionSite, SiteSpec
 from napari_medtransformer.attention.summaries import entropy_and_distance
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import NothingCaptured, QueryOutOfGrid, UnknownSite, UnsupportedModel, in_words

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.fused import attend
 from napari_medtransformer.attention.interception import ModulePath
 from napari_medtransformer.attention.probe import ProbedModel
-from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.rollout import input_grid, spread
 from napari_medtransformer.errors import UnsupportedModel
 

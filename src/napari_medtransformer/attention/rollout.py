@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_medtransformer.attention.quantities import CapturedSite, head_mean_product
+from napari_medtransformer.attention.captured import CapturedSite
+from napari_medtransformer.attention.quantities import head_mean_product
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import UnsupportedModel
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.captured import CapturedSite
 
 
 def entropy_and_distance_of(

@@ -6,15 +6,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, outer_sum_into
-
-if TYPE_CHECKING:
-    from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.captured import CapturedSite
 
 # scores held at a time on a processor, 2 MB in float32: fewer stay in a core's own cache, but make products of so few
 # rows that multiplying them costs more than that saves (two Zen 4 cores, 4096 keys: 128 rows 2.7 s, 32 rows 3.7 s)

@@ -13,7 +13,7 @@ from napari_medtransformer.attention.scoring import Part, Scores, exact
 from napari_medtransformer.errors import InvalidOption, in_words
 
 if TYPE_CHECKING:
-    from napari_medtransformer.attention.quantities import CapturedSite
+    from napari_medtransformer.attention.captured import CapturedSite
 
 
 def _checked(spacing: Sequence[float], axes: int) -> tuple[float, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import TokenLayout
 from napari_medtransformer.errors import QueryOutOfGrid
 
 

@@ -164,6 +164,7 @@ def write_extras(
     extras: Extras, inspection: Inspection, query_zyx: tuple[float, float, float], site: AttentionSite | None
 ) -> dict[str, Any]:
     """Write what was asked for; what `--json` tells about it. site: None for all, in the table of shares."""
+    from napari_medtransformer.inspection.answering import ask
     from napari_medtransformer.inspection.export import answer_figure, answer_shares, write_table
     from napari_medtransformer.inspection.figure import write_figure
     from napari_medtransformer.inspection.gallery import draw_matrix, draw_positions
@@ -175,7 +176,7 @@ def write_extras(
         shown_encodings,
         views_of,
     )
-    from napari_medtransformer.inspection.queries import ROLLOUT, ask
+    from napari_medtransformer.inspection.queries import ROLLOUT
 
     told: dict[str, Any] = {}
     query = _query(extras, inspection, query_zyx)

@@ -45,7 +45,8 @@ def inspect_automatic(
     model: AutomaticModel, volume: Volume, query_zyx: tuple[float, float, float], axis: int, sites: Sequence[str] | None
 ) -> tuple[VolumeInspection, list[HeadReport]]:
     """Run the windows that hold the voxel, and tell what every head of every site does there."""
-    from napari_medtransformer.inspection.queries import VoxelQuery, ask
+    from napari_medtransformer.inspection.answering import ask
+    from napari_medtransformer.inspection.queries import VoxelQuery
     from napari_medtransformer.inspection.windows import inspect_windows
     from napari_medtransformer.segmentation.window_plan import plan_windows
 
@@ -98,9 +99,10 @@ def write_automatic(
     """
     from napari_medtransformer.cli.inspect_more import write_extras
     from napari_medtransformer.cli.inspect_table import write_table
+    from napari_medtransformer.inspection.answering import ask
     from napari_medtransformer.inspection.export import answer_figure, answer_volume
     from napari_medtransformer.inspection.figure import write_figure
-    from napari_medtransformer.inspection.queries import VoxelQuery, ask
+    from napari_medtransformer.inspection.queries import VoxelQuery
     from napari_medtransformer.volumes import write_heatmap
 
     answer = ask(inspection, site, VoxelQuery(query_zyx))

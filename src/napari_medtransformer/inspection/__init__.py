@@ -4,6 +4,7 @@ from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.probe import AttentionProbe, SiteSummary
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.inspection.ablation import masks_without, rank_heads
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.compare import compare_maps, head_similarity
 from napari_medtransformer.inspection.export import answer_figure, answer_shares, answer_volume, write_table
 from napari_medtransformer.inspection.figure import write_figure
@@ -18,7 +19,6 @@ from napari_medtransformer.inspection.queries import (
     PromptQuery,
     RegionQuery,
     VoxelQuery,
-    ask,
     prompt_queries,
 )
 from napari_medtransformer.inspection.relevance import label_relevance, mask_relevance

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from napari_medtransformer.attention.heatmap import Heatmap
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import TokenLayout
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.inspection.maps import axis_weights
 

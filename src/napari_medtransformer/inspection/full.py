@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from napari_medtransformer.attention.quantities import CapturedSite
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.errors import QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.volumes.guard import physical_memory, size
 

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from napari_medtransformer.attention.asking import name_of
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.probe import AttentionProbe, SiteSummary
-from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.errors import InvalidPrompt, NothingCaptured, PointOutsideVolume, UnsupportedModel, in_words
 from napari_medtransformer.given import reals, record

@@ -11,6 +11,7 @@ import numpy as np
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.errors import InvalidOption
 from napari_medtransformer.given import one_of
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.queries import (
     Answer,
     Inspection,
@@ -18,7 +19,6 @@ from napari_medtransformer.inspection.queries import (
     PromptQuery,
     Query,
     answers_of,
-    ask,
     check_inspection,
     drawable_sites,
 )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.heatmap import Heatmap, stitch_heatmaps
 from napari_medtransformer.attention.probe import AttentionProbe
-from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.relevance import HeadOutputs, recorded_outputs, relevance_vector
 from napari_medtransformer.attention.rollout import input_grid
 from napari_medtransformer.attention.token_grid import TokenGrid

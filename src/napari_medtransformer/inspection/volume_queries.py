@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.heatmap import Heatmap, stitch_heatmaps
-from napari_medtransformer.attention.quantities import CapturedSite, mean_row, received, to_keys
+from napari_medtransformer.attention.quantities import mean_row, received, to_keys
 from napari_medtransformer.attention.rollout import input_grid, rollout_vector
 from napari_medtransformer.attention.row_numbers import entropy_and_distance_of
 from napari_medtransformer.attention.sites import AttentionSite

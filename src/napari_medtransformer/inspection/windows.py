@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_medtransformer.attention.captured import CapturedSite
 from napari_medtransformer.attention.kept_calls import MEMORY_BYTES
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.probe import AttentionProbe
-from napari_medtransformer.attention.quantities import CapturedSite
 from napari_medtransformer.attention.sites import AttentionSite
 from napari_medtransformer.errors import PointOutsideVolume
 from napari_medtransformer.inspection.place import SlicePlane

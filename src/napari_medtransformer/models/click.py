@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_medtransformer.attention.layout import FREE_TOKENS, TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.policy import cpu_has
-from napari_medtransformer.attention.sites import FREE_TOKENS, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models.base import (
     ImageEmbedding,
     MaskPrediction,

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, KeyTermsBias, WindowBias
 from napari_medtransformer.attention.fused import attend
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.relative import relative_table
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.errors import UnsupportedModel
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamHQModel, SamModel, SamVisionConfig
 
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.layout import TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.card import ModelCard, architecture_of
 from napari_medtransformer.models.initial import draw_weights, empty

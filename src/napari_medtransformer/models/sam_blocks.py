@@ -12,8 +12,9 @@ from transformers.models.sam_hq.modeling_sam_hq import SamHQMLPBlock
 
 from napari_medtransformer.attention.bias import DecomposedBias
 from napari_medtransformer.attention.fused import attend
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.relative import relative_table
-from napari_medtransformer.attention.sites import SiteKind, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteKind, SiteSpec
 from napari_medtransformer.models.initial import Network
 
 # tokens that go through a perceptron at a time on a processor: what is between its layers stays in the cache

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_medtransformer.attention.layout import FREE_TOKENS, TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteKind, SiteSpec
 from napari_medtransformer.models.base import (
     ImageEmbedding,
     MaskPrediction,

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import SiteKind, SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteKind, SiteSpec
 from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.models.base import PromptToken
 from napari_medtransformer.models.card import ModelCard

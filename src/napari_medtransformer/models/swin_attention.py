@@ -10,7 +10,8 @@ from transformers.models.swin.modeling_swin import SwinAttention
 
 from napari_medtransformer.attention.bias import WindowBias
 from napari_medtransformer.attention.fused import attend
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.layout import TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models.initial import Network
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from napari_medtransformer.attention.sites import FREE_TOKENS, SiteKind, SiteSpec, TokenLayout
+from napari_medtransformer.attention.layout import FREE_TOKENS, TokenLayout
+from napari_medtransformer.attention.sites import SiteKind, SiteSpec
 from napari_medtransformer.errors import UnsupportedModel
 from napari_medtransformer.models.sam_family import decoder_sites
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
 
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.plugin.adding import insert_quietly
+from napari_medtransformer.plugin.label_colours import label_colours
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
@@ -74,18 +74,22 @@ class Workspace:
             objects = {prompt.object_id for prompt in self.waiting} | {self.current_object}
             self.prompts.sync(shown, {i: self.colour(i) for i in objects})
             return
-        colours = {o.object_id: self.colour(o.object_id) for o in self.session.objects}
-        colours.setdefault(self.current_object, self.colour(self.current_object))
-        if self.masks is None and self.session.state.slices:
-            masks = self._make_masks()
-            self.add_layer(masks, below_prompts=True)
-            self.masks = masks
+        if self.session.state.slices:
+            self.show_masks()
         if self.masks is not None:
-            self._colour_masks(colours)
+            self._colour_masks()
             if self._painted != self.session.painted:
                 self.masks.refresh(extent=False, thumbnail=False)
                 self._painted = self.session.painted
-        self.prompts.sync(self.session.prompts, colours, selected)
+        self.prompts.sync(self.session.prompts, self._colours(), selected)
+
+    def show_masks(self) -> None:
+        """Let there be a layer of the objects' masks."""
+        if self.masks is None:
+            masks = self._make_masks()
+            self.add_layer(masks, below_prompts=True)
+            self.masks = masks
+            self._colour_masks()
 
     def use_model(
         self,
@@ -152,7 +156,7 @@ class Workspace:
             metadata={VOLUME_KEY: self.volume},
             **same_place(self.layer),
         )
-        layer.colormap = _colormap({o.object_id: self.colour(o.object_id) for o in self.session.objects})
+        layer.colormap = label_colours({o.object_id: self.colour(o.object_id) for o in self.session.objects})
         return layer
 
     def forget(self, layer: Layer) -> None:
@@ -162,14 +166,16 @@ class Workspace:
         self.prompts.forget(layer)
 
     def hand_over(self) -> None:
-        """The image is gone: its prompts go too, and what was found is left as a labels layer of the user's own."""
+        """The image is gone: its prompts go too, and what was found, if any, is left as labels of the user's own."""
         viewer = self._viewer()
         if viewer is None:
             return
         for layer in self.prompts.layers:
             if layer in viewer.layers:
                 viewer.layers.remove(layer)
-        if self.masks is not None and self.masks in viewer.layers:
+        if self.session is not None and not self.session.state.slices:
+            self._drop_masks()
+        elif self.masks is not None and self.masks in viewer.layers:
             self.masks.data = np.array(self.masks.data)
             self.masks.editable = True
             self.masks.keymap = {}  # napari's own keys again, as of any layer to paint on
@@ -193,16 +199,17 @@ class Workspace:
             viewer.layers.remove(self.masks)
         self.masks = None
 
-    def _colour_masks(self, colours: dict[int, str]) -> None:
+    def _colours(self) -> dict[int, str]:
+        """Of the objects, and of the one that the next prompt will make."""
+        return {i: self.colour(i) for i in (*(o.object_id for o in self.session.objects), self.current_object)}
+
+    def _colour_masks(self) -> None:
+        colours = self._colours()
         names = {o.object_id: o.name for o in self.session.objects}
         state = tuple(sorted(colours.items())), tuple(sorted(names.items()))
         if self.masks.metadata.get("medt_shown") == state:
             return
-        self.masks.colormap = _colormap(colours)
+        self.masks.colormap = label_colours(colours)
         ids = [0, *sorted(names)]
         self.masks.features = {"index": ids, "name": ["background", *(names[i] for i in ids[1:])]}
         self.masks.metadata["medt_shown"] = state
-
-
-def _colormap(colours: dict[int, str]) -> DirectLabelColormap:
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})

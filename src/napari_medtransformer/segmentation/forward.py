@@ -68,7 +68,7 @@ class Forward:
         network = self._model.network
         with ExitStack() as stack:
             if self._compiled:
-                network.compile()
+                network.compile(dynamic=False)  # its windows are of one size; a program for any size takes far longer
                 stack.callback(setattr, network, "_compiled_call_impl", None)
             else:
                 for module in network.modules():

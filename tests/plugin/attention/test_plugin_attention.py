@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from napari_medtransformer.inspection import AttentionProbe, inspect_slice
-from napari_medtransformer.inspection.queries import VoxelQuery, ask
+from napari_medtransformer.inspection.answering import ask
+from napari_medtransformer.inspection.queries import VoxelQuery
 from napari_medtransformer.inspection.shares import shares_by_label
 from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.attention.pictures import fitting_size, resampled, thumbnail

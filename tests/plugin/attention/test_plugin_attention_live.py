@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from napari_medtransformer.inspection.queries import VoxelQuery, ask
+from napari_medtransformer.inspection.answering import ask
+from napari_medtransformer.inspection.queries import VoxelQuery
 from napari_medtransformer.plugin.attention import head_maps, pace
 from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.attention.head_maps import PICTURE, pictures_of

@@ -234,14 +234,13 @@ def test_the_preview_follows_the_cursor_and_changes_nothing(open_desk, torso, li
     desk.show(liver)
     desk.qtbot.waitUntil(lambda: controller.session.is_encoded(0, liver[0]), timeout=180_000)
     desk.hover(layer, liver)
-    desk.qtbot.waitUntil(lambda: controller.workspace.prompts.shapes is not None, timeout=180_000)
-    desk.qtbot.waitUntil(lambda: controller.workspace.prompts.shapes.nshapes > 0, timeout=180_000)
+    desk.qtbot.waitUntil(lambda: bool(controller.workspace.prompts.sketched), timeout=180_000)
     assert controller.session.prompts == {}
     assert not controller.session.live_labels.any()
-    outline = controller.workspace.prompts.shapes.data[0]
+    outline = controller.workspace.prompts.sketched[0].line_zyx
     assert outline[:, 1].min() < liver[1] < outline[:, 1].max()
     controller.hover.set_on(False)
-    assert controller.workspace.prompts.shapes.nshapes == 0
+    assert not controller.workspace.prompts.sketched
 
 
 def test_each_frame_of_a_4d_image_has_a_session_of_its_own(open_desk, torso, liver) -> None:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_medtransformer.attention.layout import TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
-from napari_medtransformer.attention.sites import SiteSpec, TokenLayout
+from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.models.base import ImageEmbedding, MaskPrediction, PromptableModel, Prompts
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.resizing import pad, resize

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.attention.heat_layer import HEAT_NAME
 from napari_medtransformer.plugin.attention.pictures import ABOVE, BELOW
+from napari_medtransformer.plugin.label_colours import label_colours
 from napari_medtransformer.plugin.layer_volume import place_of_slice
 from napari_medtransformer.plugin.widgets.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.workspace import Workspace
@@ -34,9 +34,8 @@ class ChangeLayer:
         image = workspace.layer
         place = place_of_slice(image, axis, index)
         data = labels if image.ndim == 2 else np.expand_dims(labels, axis)
-        colours = {None: "transparent", 0: "transparent", 1: STAYED, 2: (*ABOVE, 1.0), 3: (*BELOW, 1.0)}
         self.layer = Labels(data, name=CHANGE_NAME, opacity=0.7, metadata={HEATMAP_KEY: True}, **place)
-        self.layer.colormap = DirectLabelColormap(color_dict=colours)
+        self.layer.colormap = label_colours({1: STAYED, 2: (*ABOVE, 1.0), 3: (*BELOW, 1.0)})
         self.layer.features = {"index": [0, 1, 2, 3], "name": ["", "stayed", "lost", "gained"]}
         self.layer.editable = False
         workspace.add_layer(self.layer, below_prompts=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_medtransformer.inspection import SliceInspection, inspect_slice
+from napari_medtransformer.inspection.answering import ask
 from napari_medtransformer.inspection.maps import on_picture
 from napari_medtransformer.inspection.matrix import head_matrix, matrix_steps
 from napari_medtransformer.inspection.queries import (
@@ -20,7 +21,6 @@ from napari_medtransformer.inspection.queries import (
     Inspection,
     Query,
     RegionQuery,
-    ask,
     drawable_sites,
     encoder_sites,
     one_map,

@@ -91,8 +91,8 @@ class ModelSlot(QObject):
 
     def use(self, model: PromptableModel) -> None:
         """Take a model that is loaded already."""
+        self._give_up()
         self.card, self.fault = model.card, ""
-        self._fetching = ""
         self._done(model)
 
     def set_device(self, device: str) -> None:
@@ -114,16 +114,21 @@ class ModelSlot(QObject):
 
     def _start(self) -> None:
         card = self.card
-        self.model, self.fault, self._fetching = None, "", ""
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
+        self._give_up()
+        self.model, self.fault = None, ""
         if self._weights is None and isinstance(card.weights, WeightsSource) and not is_checked(card):
             self._fetching = card.name
             self.downloads.start(card)
             self.changed.emit()
         else:
             self._load()
+
+    def _give_up(self) -> None:
+        """Whatever is on its way shall not come."""
+        self._fetching = ""
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
 
     def _load(self) -> None:
         card, weights, device, dtype = self.card, self._weights, self.device, self.dtype

@@ -13,6 +13,7 @@ from napari_medtransformer.plugin.models.row import ModelRow
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL, answers_prompts
 from napari_medtransformer.plugin.planes import PLANES, plane_of
 from napari_medtransformer.plugin.prompts.closing import CloseGuard
+from napari_medtransformer.plugin.prompts.layers_ahead import LayersAhead
 from napari_medtransformer.plugin.prompts.objects_section import ObjectsSection
 from napari_medtransformer.plugin.prompts.recovery_banner import RecoveryBanner
 from napari_medtransformer.plugin.prompts.section import PromptSection
@@ -68,6 +69,7 @@ class PromptDock(QWidget):
         self._refresh_timer.setSingleShot(True)
         self._refresh_timer.timeout.connect(self.refresh)
         self.controller.changed.connect(self._refresh_soon)
+        self._layers_ahead = LayersAhead(self.controller)
         self.controller.view.prefetched.connect(self._show_prefetch)
         self.controller.prediction.encoding.connect(self._show_encoding)
         self.layer_choice.follow(viewer, self.controller)

@@ -14,6 +14,7 @@ from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
+from napari_medtransformer.plugin.prompts.sketches import STROKE_ALPHA, sketches_over
 from napari_medtransformer.plugin.prompts.tools import Sketch
 from napari_medtransformer.plugin.widgets.style import NEGATIVE, POSITIVE
 from napari_medtransformer.prompting.drawing import in_volume, prompt_outlines
@@ -29,7 +30,6 @@ NAMED_MS = 15
 """What a point is called is written down this long after it was shown: after it was drawn, and with the dock's news."""
 _SELECTED = "#ffffff"
 _CLEAR = "#00000000"
-_STROKE_ALPHA = "73"  # of a painted stroke, so that the anatomy is seen through it
 
 
 class PromptLayers:
@@ -55,7 +55,6 @@ class PromptLayers:
         self._point_ids: list[int] = []
         self._shown_points: tuple[Any, ...] = ()
         self._shown_lines: tuple[Any, ...] = ()
-        self._lines = 0  # shapes of prompts; those of sketches come after them
         self._sketches: dict[str, tuple[Sketch, ...]] = {}
         self.points: Points | None = None
         self.shapes: Shapes | None = None
@@ -69,9 +68,9 @@ class PromptLayers:
         """A layer was taken out of the viewer."""
         if layer is self.points:
             self.points, self._shown_points = None, ()
+            self._sketches.clear()  # they lay on it
         elif layer is self.shapes:
-            self.shapes, self._shown_lines, self._lines = None, (), 0
-            self._sketches.clear()
+            self.shapes, self._shown_lines = None, ()
 
     def sync(
         self, prompts: Mapping[int, Prompt], colours: Mapping[int, str], selected: frozenset[int] = frozenset()
@@ -86,31 +85,37 @@ class PromptLayers:
             if shown_points != self._shown_points:
                 self._show_points(points, selected)
                 self._shown_points = shown_points
-            if (lines or self._lines) and shown_lines != self._shown_lines:
+            had_lines = self._shown_lines and self._shown_lines[0]
+            if (lines or had_lines) and shown_lines != self._shown_lines:
                 self._show_lines(lines, colours, selected)
                 self._shown_lines = shown_lines
         finally:
             self._syncing = False
+
+    @property
+    def sketched(self) -> tuple[Sketch, ...]:
+        """Lines on the canvas that are no prompts."""
+        return tuple(one for group in self._sketches.values() for one in group)
 
     def sketch(self, sketches: tuple[Sketch, ...], name: str = "drawing") -> None:
         """Show lines that are no prompts, in the place of those shown before under that name; none takes them away."""
         if sketches == self._sketches.get(name, ()):
             return
         self._sketches[name] = sketches
-        if self.shapes is None and not sketches:
-            return
-        layer = self._shapes_layer()
-        with layer.block_thumbnail_update():
-            layer.remove(list(range(self._lines, layer.nshapes)))
-            self._add_sketches(layer)
+        if self.points is not None or sketches:
+            sketches_over(self.show_points(), self._line_width).sketches = self.sketched
 
-    def _show_points(self, points: Mapping[int, PointPrompt], selected: frozenset[int]) -> None:
+    def show_points(self) -> Points:
+        """The layer of points, made if there is none."""
         if self.points is None:
-            if not points:
-                return
             self.points = self._make_points()
             self._add(self.points)
-        layer = self.points
+        return self.points
+
+    def _show_points(self, points: Mapping[int, PointPrompt], selected: frozenset[int]) -> None:
+        if self.points is None and not points:
+            return
+        layer = self.show_points()
         self._point_ids = list(points)
         size = marker_size(self._image)
         looks = [_point_look(prompt) for prompt in points.values()]
@@ -145,7 +150,7 @@ class PromptLayers:
             layer.events.features()  # for nobody, it would only have the list of layers painted once more
 
     def _show_lines(self, lines: Mapping[int, Prompt], colours: Mapping[int, str], selected: frozenset[int]) -> None:
-        layer = self._shapes_layer()
+        layer = self.show_shapes()
         outlines: list[np.ndarray] = []
         edges: list[str] = []
         faces: list[str] = []
@@ -168,27 +173,15 @@ class PromptLayers:
             layer.data = []
             if outlines:
                 layer.add(outlines, shape_type=kinds, edge_width=widths, edge_color=edges, face_color=faces)
-            self._lines = len(outlines)
             layer.features = {
                 "prompt": [number for number, _ in owners],
                 "object": [prompt.key.object_id for _, prompt in owners],
                 "kind": [_kind(prompt) for _, prompt in owners],
                 "sign": [_sign(prompt) for _, prompt in owners],
             }
-            self._add_sketches(layer)
 
-    def _add_sketches(self, layer: Shapes) -> None:
-        for sketch in (one for group in self._sketches.values() for one in group):
-            line = np.asarray(sketch.line_zyx)[:, -layer.ndim :]
-            layer.add(
-                [_closed(line) if sketch.closed else line],
-                shape_type="path",
-                edge_width=max(self._line_width, sketch.width if not sketch.closed else 0.0),
-                edge_color=sketch.colour + (_STROKE_ALPHA if sketch.width > 1 else ""),
-                face_color=_CLEAR,
-            )
-
-    def _shapes_layer(self) -> Shapes:
+    def show_shapes(self) -> Shapes:
+        """The layer of lines, made if there is none."""
         if self.shapes is None:
             self.shapes = Shapes(
                 ndim=min(self._image.ndim, 3), name="prompt shapes", opacity=1, **same_place(self._image)
@@ -266,7 +259,7 @@ def _line_colours(prompt: Prompt, colours: Mapping[int, str]) -> tuple[str, str]
     if isinstance(prompt, BoxPrompt | MaskPrompt):
         return colours.get(prompt.object_id, "#ffffff"), _CLEAR
     sign = POSITIVE if prompt.positive else NEGATIVE
-    return sign, sign + _STROKE_ALPHA if isinstance(prompt, ScribblePrompt) else _CLEAR
+    return sign, sign + STROKE_ALPHA if isinstance(prompt, ScribblePrompt) else _CLEAR
 
 
 def _kind(prompt: Prompt) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
 
+from napari_medtransformer.plugin.label_colours import LabelColours, label_colours
 from napari_medtransformer.plugin.layer_volume import labels_of_layer, same_place
 from napari_medtransformer.plugin.layers import VOLUME_KEY
 from napari_medtransformer.plugin.widgets.layer_choice import HEATMAP_KEY
@@ -32,11 +32,10 @@ def structures_layer(labels: np.ndarray, image: Image, volume: Volume, name: str
     )
 
 
-def colours_of(names: Iterable[Label], hidden: Iterable[int] = ()) -> DirectLabelColormap:
+def colours_of(names: Iterable[Label], hidden: Iterable[int] = ()) -> LabelColours:
     """The structures' colours; the hidden ones and all other labels are transparent."""
     without = set(hidden)
-    colours = {label.number: (*label.color, 0.0 if label.number in without else 1.0) for label in names}
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+    return label_colours({label.number: (*label.color, 0.0 if label.number in without else 1.0) for label in names})
 
 
 def heat_layer(values: np.ndarray, image: Image, volume: Volume, name: str, highest: float) -> Image:
