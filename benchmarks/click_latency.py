@@ -17,6 +17,9 @@ size × size pixels, and to take a click that does nothing. No plugin can be fas
 and a plain thread runs the model's encoder again and again, on one core less than there are, as the plugin does while
 somebody clicks, or on all of them; `gaps_alone` those without such a thread.
 
+`first_click` is the first one in the window, which also makes what is made only once. `box_dragged` are the gaps while
+a box is drawn, a move of the mouse every 50 ms.
+
 In `event_loop`, slices are encoded ahead during every click: when all are, the contrast is moved by a hair, and they
 are encoded anew. `cores_taken_by_others` says how idle the machine was.
 
@@ -53,6 +56,7 @@ PER_CLICK_S = 0.25
 """How often bare napari repaints while its gaps are measured: about as often as clicks come."""
 CLEARED_EVERY = 10
 """So many clicks are given to one object."""
+DRAG_MOVES = 20
 HAIR = 0.01
 """By so much the contrast is moved when every slice is encoded, so that all are encoded anew."""
 
@@ -181,6 +185,30 @@ class Bench(Hand):
         if not jump:
             self.point(z, y, x)
         return self.timed(lambda: self.press(z, y, x), lambda: self.answered_at)
+
+    def drag_box(self, z: int, size: int) -> dict[str, Any]:
+        """The gaps while a box is drawn; it is taken back then."""
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        from napari_medtransformer.plugin.prompts.tools import Tool
+
+        native, left, none = self.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+        start, stop = self.pixel(z, 0.3 * size, 0.3 * size), self.pixel(z, 0.6 * size, 0.6 * size)
+        self.controller.set_tool(Tool.BOX)
+        self.pump(1.0)
+        QTest.mousePress(native, left, none, start)
+        with beating() as heart:
+            for i in range(DRAG_MOVES):
+                QTest.mouseMove(native, start + (stop - start) * ((i + 1) / DRAG_MOVES))
+                self.pump(0.05)
+        QTest.mouseRelease(native, left, none, stop)
+        self.until(self.idle)
+        self.controller.undo()
+        self.controller.set_tool(Tool.POINT)
+        self.pump(0.5)
+        told = heart.told()
+        return {key: told[key] for key in ("longest", "most_own_cpu_in_a_gap", "gaps_over_50", "gaps")}
 
 
 def place(random: np.random.Generator, size: int) -> tuple[float, float]:
@@ -313,9 +341,14 @@ def measure(clicks: int, size: int) -> dict[str, Any]:
     z0 = bench.shape[0] // 2
     bench.show(z0)
     bench.until(lambda: bench.idle() and controller.session.is_encoded(0, z0))
-    for _ in range(2):  # layers and shaders are made
-        bench.click(z0, *place(random, size))
+    bench.pump(1.0)  # a hand needs longer from the dock to the image
+    with beating() as heart:  # the rest of what is made only once
+        first = told([bench.click(z0, *place(random, size))])
         bench.pump(0.5)
+    found["first_click"] = {"drawn": first["drawn"], "longest_gap": heart.told()["longest"]}
+    bench.click(z0, *place(random, size))
+    bench.pump(0.5)
+    found["box_dragged"] = bench.drag_box(z0, size)
     for name, jump in (("click_on_encoded_slice", False), ("click_where_the_pointer_was_not", True)):
         encoded = []
         for i in range(24):

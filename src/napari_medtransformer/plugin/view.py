@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
-from napari_medtransformer.openmp import keep_to
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.frames import Frames
 from napari_medtransformer.plugin.notify import report
@@ -118,10 +117,8 @@ class ViewFollower(QObject):
             What nobody waits for also leaves a core to the window while somebody works in it, and all of them while
             it draws.
             """
-            import torch
-
             order = nearest_first(index, session.volume.shape[axis], reach)
-            slices, at, threads = session.prefetch_around(axis, index, reach), 0, torch.get_num_threads()
+            slices, at = session.prefetch_around(axis, index, reach), 0
 
             def watch(done: int, blocks: int) -> None:
                 if any(job.cancelled.is_set() for job in own):
@@ -129,17 +126,13 @@ class ViewFollower(QObject):
                 controller.prediction.watch_ahead(axis, order[at], done, blocks)
                 hands_on = time.perf_counter() - self._touched < HANDS_ON_S
                 sparing = hands_on and at > 0 and not controller.prediction.asking
-                keep_to(max(1, threads - 1) if sparing else threads)
+                controller.queue.share_cores(spare=1 if sparing else 0)
                 if at > 0 and not controller.prediction.asking:
                     self.frames.rest()
 
-            try:
-                for step in watched_steps(session.model, slices, watch):
-                    at = min(step.done, len(order) - 1)
-                    keep_to(threads)  # for what is urgent and done in between
-                    yield step
-            finally:
-                keep_to(threads)
+            for step in watched_steps(session.model, slices, watch):
+                at = min(step.done, len(order) - 1)
+                yield step
 
         job = controller.queue.submit_steps(
             steps,

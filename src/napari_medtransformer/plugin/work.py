@@ -13,6 +13,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal
 
+from napari_medtransformer.plugin.cores import FreeCores
 from napari_medtransformer.progress import Partial, Progress, Result
 
 Handler = Callable[[Any], None]
@@ -53,7 +54,8 @@ class WorkQueue(QObject):
     """Runs jobs one after another in one thread of its own, and their handlers in the window's thread.
 
     lasting: whether that thread stays when nothing is left. Else it ends, and torch's team of threads with it: several
-    teams at once make all of them slower (see `openmp`).
+    teams at once make all of them slower (see `openmp`). In one that stays, that team is no larger than the cores that
+    other programs leave (see `cores`).
 
     Urgent jobs, such as answering a click, go before the others, and between two steps of a generator that runs.
     Handlers of a cancelled job, and of any job after `close`, are not called; `on_end` always is, unless closed.
@@ -64,7 +66,7 @@ class WorkQueue(QObject):
 
     def __init__(self, *, lasting: bool = False) -> None:
         super().__init__()
-        self._lasting = lasting
+        self._cores = FreeCores(self) if lasting else None
         self._executor: ThreadPoolExecutor | None = None
         self._newest: dict[str, Job] = {}
         self._open: list[Job] = []
@@ -78,6 +80,11 @@ class WorkQueue(QObject):
     def pending(self) -> int:
         """Jobs that wait or run."""
         return len(self._open)
+
+    def share_cores(self, spare: int = 0) -> None:
+        """In the worker: size torch's team by what is free now, but for some cores to spare."""
+        if self._cores is not None:
+            self._cores.share(spare)
 
     def submit(
         self,
@@ -118,6 +125,8 @@ class WorkQueue(QObject):
     def close(self) -> None:
         """Cancel everything; what runs ends by itself and nobody hears of it."""
         self._closed = True
+        if self._cores is not None:
+            self._cores.stop()
         for job in self._open:
             job.cancel()
         self._open.clear()
@@ -165,6 +174,7 @@ class WorkQueue(QObject):
         if not job.cancelled.is_set():
             if job.label:
                 self._tell(None, lambda: self.busy_changed.emit(job.label))
+            self.share_cores()
             try:
                 work()
             except Exception as error:  # whatever it is, it is shown in the window's thread, never lost in this one
@@ -216,6 +226,6 @@ class WorkQueue(QObject):
             self.busy_changed.emit("")
         if on_end is not None:
             on_end()
-        if not self._open and not self._lasting and self._executor is not None:
+        if not self._open and self._cores is None and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
