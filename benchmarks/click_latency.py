@@ -348,7 +348,6 @@ def measure(clicks: int, size: int) -> dict[str, Any]:
     found["first_click"] = {"drawn": first["drawn"], "longest_gap": heart.told()["longest"]}
     bench.click(z0, *place(random, size))
     bench.pump(0.5)
-    found["box_dragged"] = bench.drag_box(z0, size)
     for name, jump in (("click_on_encoded_slice", False), ("click_where_the_pointer_was_not", True)):
         encoded = []
         for i in range(24):
@@ -369,6 +368,9 @@ def measure(clicks: int, size: int) -> dict[str, Any]:
     ahead, heart, rounds = clicks_while_encoding(bench, clicks, random)
     found["clicks_while_slices_are_encoded"] = told(ahead)
     found["event_loop"] = heart.told() | {"rounds_of_encoding": rounds}
+    bench.show(z0)
+    bench.until(bench.idle)
+    found["box_dragged"] = bench.drag_box(z0, size)
     bench.viewer.close()
     return found
 

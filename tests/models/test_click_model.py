@@ -11,7 +11,7 @@ from torch import Tensor
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models import click, click_layers
 from napari_medtransformer.models.base import Prompts
-from napari_medtransformer.models.click import ClickModel
+from napari_medtransformer.models.click import ClickModel, build
 from napari_medtransformer.models.click_layers import Attention
 from napari_medtransformer.models.click_network import (
     CLICK_RADIUS,
@@ -168,3 +168,13 @@ def test_a_decoder_multiplies_in_bfloat16_where_the_processor_does(
     assert seen == [dtype]
     assert answer.logits.dtype == np.float32
     assert click_layers.convolution_dtype() == torch.float32
+
+
+def test_no_candidate_for_a_box_falls_short_of_its_sides() -> None:
+    model = build(find_card("medt-click-tiny"), None, seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    image = np.random.default_rng(0).random((90, 120), np.float32)
+    answer = model.decode(model.encode(image), Prompts(*NO_POINTS, box=(20.0, 30.0, 52.0, 78.0)))
+    assert len(answer.logits) > 1
+    for logits in answer.logits:
+        inside = logits[20:52, 30:78] > 0
+        assert all(rim.any() for rim in (inside[:2], inside[-2:], inside[:, :3], inside[:, -3:]))

@@ -13,7 +13,13 @@ from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.models.base import Prompts
 from napari_medtransformer.models.focus_crops import Shown, crop, crop_window, crops, paste
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork, focus_maps
-from napari_medtransformer.models.second_look import expected_of_both, expected_overlap, heed_clicks, second_look
+from napari_medtransformer.models.second_look import (
+    expected_of_both,
+    expected_overlap,
+    heed_box,
+    heed_clicks,
+    second_look,
+)
 
 NO_POINTS = (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
 SHAPES = [(128, 128), (512, 512), (300, 200), (50, 75), (100, 257)]
@@ -166,6 +172,54 @@ def test_heeded_clicks_change_no_bit() -> None:
     logits, clicks = torch.randn(64, 64), Prompts(np.array([[5.0, 6.0]], np.float32), np.array([1]))
     logits[5, 6] = 0.01
     assert torch.equal(heed_clicks(logits, torch.rand(64, 64), clicks, 3.0), logits)
+
+
+BOX = (10.0, 20.0, 42.0, 52.0)
+
+
+def touched(mask: torch.Tensor) -> list[bool]:
+    """Whether a mask comes within a sixteenth of the upper, lower, left and right side of BOX."""
+    inside = mask[10:42, 20:52]
+    return [bool(rim.any()) for rim in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:])]
+
+
+@pytest.mark.parametrize("level", [-9.0, -1.0, -0.01])
+def test_a_box_is_never_answered_by_less_than_reaches_its_sides(level: float) -> None:
+    down, across = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    faint = level - ((down - 25.5).square() + (across - 35.5).square()) / 100  # a disc that nothing is sure of
+    heeded = heed_box(faint, Prompts(*NO_POINTS, box=BOX))
+    mask = heeded > 0
+    assert touched(mask) == [True] * 4
+    assert not mask[:10].any()
+    assert not mask[:, 52:].any()
+    assert 0.5 < mask[10:42, 20:52].float().mean() < 0.95  # the disc, not the box
+    order = torch.argsort(faint[10:42, 20:52].flatten(), stable=True)
+    assert (heeded[10:42, 20:52].flatten()[order].diff() >= 0).all()
+
+
+def test_a_mask_that_reaches_its_box_keeps_every_bit() -> None:
+    logits = torch.full((64, 64), -3.0)
+    logits[11:41, 21:51] = 2.0
+    assert torch.equal(heed_box(logits, Prompts(*NO_POINTS, box=BOX)), logits)
+    assert torch.equal(heed_box(-logits.abs(), Prompts(*NO_POINTS)), -logits.abs())
+
+
+def test_a_click_outside_may_cut_off_a_side_of_the_box() -> None:
+    logits = torch.full((64, 64), -3.0)
+    outside = Prompts(np.array([[12.0, 30.0]]), np.array([0]), box=BOX)
+    assert torch.equal(heed_box(logits, outside), logits)
+
+
+@pytest.mark.parametrize("box", [(-8.0, -8.0, 6.4, 6.6), (60.2, 61.0, 70.0, 64.0), (5.0, 5.0, 5.3, 5.4)])
+def test_a_box_at_the_edge_of_the_image_is_heeded_too(box: tuple[float, ...]) -> None:
+    heeded = heed_box(torch.full((64, 64), -2.0), Prompts(*NO_POINTS, box=box))
+    assert (heeded > 0).any()
+    assert (heeded > 0).float().mean() < 0.05
+
+
+def test_a_box_beside_the_image_changes_nothing() -> None:
+    logits = torch.full((64, 64), -2.0)
+    assert torch.equal(heed_box(logits, Prompts(*NO_POINTS, box=(-20.0, 3.0, -5.0, 9.0))), logits)
 
 
 def test_the_expected_overlap_is_that_of_masks_drawn_from_the_probabilities() -> None:

@@ -28,7 +28,7 @@ from napari_medtransformer.models.click_following import SecondLooks
 from napari_medtransformer.models.click_layers import convolutions_in
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork, ImageParts, PromptBatch
 from napari_medtransformer.models.resizing import pad, resize
-from napari_medtransformer.models.second_look import expected_of_both, second_look
+from napari_medtransformer.models.second_look import expected_of_both, heed_box, second_look
 from napari_medtransformer.models.weights import fill
 
 _PATCH = 16  # input pixels per token and axis
@@ -122,7 +122,7 @@ class ClickModel(PromptableModel):
         expected = torch.minimum(scores, likely)
         expected[best] = likely
         logits[best] = closer[0]
-        return logits, expected
+        return torch.stack([heed_box(one, prompts) for one in logits]), expected
 
     def _first_look(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
         placement = embedding.placement
