@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -170,8 +172,15 @@ def test_a_decoder_multiplies_in_bfloat16_where_the_processor_does(
     assert click_layers.convolution_dtype() == torch.float32
 
 
-def test_no_candidate_for_a_box_falls_short_of_its_sides() -> None:
+def test_no_candidate_for_a_box_falls_short_of_its_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(find_card("medt-click-tiny"), None, seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    look = model._first_look
+
+    def doubtful(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, scores = look(*given)
+        return logits - logits.amax() - 3, scores
+
+    monkeypatch.setattr(model, "_first_look", doubtful)
     image = np.random.default_rng(0).random((90, 120), np.float32)
     answer = model.decode(model.encode(image), Prompts(*NO_POINTS, box=(20.0, 30.0, 52.0, 78.0)))
     assert len(answer.logits) > 1
