@@ -275,7 +275,7 @@ def test_a_model_that_waits_for_clicks_is_refused(noise) -> None:
 def compile_with(backend, monkeypatch) -> None:
     """torch's tracing with another backend than its C++ compiler, which takes minutes."""
     original = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: original(self, backend=backend))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: original(self, backend=backend, **options))
 
 
 def test_a_compiled_network_says_the_same(noise, monkeypatch) -> None:
