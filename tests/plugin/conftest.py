@@ -114,8 +114,10 @@ class Desk:
         """Press over one voxel, move in steps, release over another."""
         self.stroke(layer, [start, stop])
 
-    def stroke(self, layer: Any, path: Sequence[tuple[float, ...]], *, shift: bool = False) -> None:
-        """Press over the first voxel of a path, move along it in steps, release over the last."""
+    def stroke(
+        self, layer: Any, path: Sequence[tuple[float, ...]], *, shift: bool = False, release: bool = True
+    ) -> None:
+        """Press over the first voxel of a path, move along it in steps, release over the last unless told not to."""
         from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
         from qtpy.QtGui import QMouseEvent
         from qtpy.QtWidgets import QApplication
@@ -132,7 +134,8 @@ class Desk:
                     native, QMouseEvent(QEvent.Type.MouseMove, point, native.mapToGlobal(point), left, left, held)
                 )
                 self.qtbot.wait(12)  # faster than any hand, and moves may be left out
-        self.qtbot.mouseRelease(native, left, held, QPoint(*pixels[-1].astype(int)))
+        if release:
+            self.qtbot.mouseRelease(native, left, held, QPoint(*pixels[-1].astype(int)))
 
     def hover(self, layer: Any, zyx: tuple[float, ...]) -> None:
         """Move the mouse over a voxel without a button."""

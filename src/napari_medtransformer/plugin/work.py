@@ -66,6 +66,7 @@ class WorkQueue(QObject):
 
     def __init__(self, *, lasting: bool = False) -> None:
         super().__init__()
+        self._lasting = lasting
         self._cores = FreeCores(self) if lasting else None
         self._executor: ThreadPoolExecutor | None = None
         self._newest: dict[str, Job] = {}
@@ -226,6 +227,6 @@ class WorkQueue(QObject):
             self.busy_changed.emit("")
         if on_end is not None:
             on_end()
-        if not self._open and self._cores is None and self._executor is not None:
+        if not self._open and not self._lasting and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None

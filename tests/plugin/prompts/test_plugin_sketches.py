@@ -127,23 +127,12 @@ def test_a_box_that_is_drawn_is_seen_and_then_gone(dark: Any) -> None:
     from qtpy.QtCore import QPoint, Qt
 
     dark.controller.set_tool(Tool.BOX)
-    layer, native = dark.controller.layer, dark.canvas.native
-    held: list[bool] = []
-
-    def release(*_: Any, **__: Any) -> None:
-        held.extend([bool(dark.controller.workspace.prompts.sketched)])
-
-    start, stop = (4, 10, 15), (4, 30, 45)
-    dark.qtbot.mouseRelease = lambda *a, **k: release()  # the button stays down
-    dark.drag(layer, start, stop)
-    del dark.qtbot.mouseRelease
-    assert held == [True]
-    dark.qtbot.mouseRelease(
-        native,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
-        QPoint(*dark.pixel_of(layer, stop)),
-    )
+    layer, stop = dark.controller.layer, (4, 30, 45)
+    dark.stroke(layer, [(4, 10, 15), stop], release=False)
+    assert len(dark.controller.workspace.prompts.sketched) == 1
+    assert not dark.controller.session.prompts
+    at = QPoint(*dark.pixel_of(layer, stop))
+    dark.qtbot.mouseRelease(dark.canvas.native, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, at)
     dark.wait()
     assert not dark.controller.workspace.prompts.sketched
     assert len(dark.controller.session.prompts) == 1
