@@ -6,8 +6,9 @@
 
 Every prompt is a rule, so that a run can be repeated: the box is the target's own bounding box; the first click is
 its innermost pixel; each further click is the innermost pixel of the largest wrong region, inside or outside as that
-region asks. Sets: CT (another patient's abdomen, never trained on), hippocampus (validation volumes), MR and brain
-(held-out axial slices), and the sample CT itself (training anatomy: a smoke test).
+region asks. A model that refines is given the mask before each click, as in a session; any other its own logits.
+Sets: CT (another patient's abdomen, never trained on), hippocampus (validation volumes), MR and brain (held-out axial
+slices), and the sample CT itself (training anatomy: a smoke test).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rules import Target, bounding_box, dice, innermost
 from scipy import ndimage
 
 import napari_medtransformer as nmt
+from napari_medtransformer.prompting.refining import refined_logits
 from napari_medtransformer.training.cases import SHARED_SOURCES, CaseSource, LabelledCase, read_case
 from napari_medtransformer.volumes.intensity import apply_window
 
@@ -90,7 +92,7 @@ def correction(mask: np.ndarray, predicted: np.ndarray) -> tuple[tuple[int, int]
 
 @dataclass(frozen=True)
 class Answer:
-    """A mask (H, W), what its method expects of it, and logits to refine where it has any."""
+    """A mask (H, W), what its method expects of it, and logits for the next prompt to refine where it has any."""
 
     mask: np.ndarray
     score: float
@@ -108,7 +110,7 @@ def measure(ask: Ask, target: Target) -> dict[str, float]:
         "box": dice(boxed.mask, mask),
         "box iou": overlap(boxed.mask, mask),
         "box score": boxed.score,
-        "box+click": dice(ask([(first, 1)], box, None).mask, mask),
+        "box+click": dice(ask([(first, 1)], box, boxed.logits).mask, mask),
     }
     clicks: Clicks = [(first, 1)]
     logits, good = None, MOST_CLICKS + 1
@@ -139,7 +141,8 @@ def model_asker(predictor: nmt.ImagePredictor) -> Ask:
     def ask(clicks: Clicks, box: Box | None, logits: np.ndarray | None) -> Answer:
         points, labels = [at for at, _ in clicks], [sign for _, sign in clicks]
         result = predictor.predict(points=points, labels=labels, box=box, mask_logits=logits)
-        return Answer(result.mask, result.score, result.logits)
+        to_refine = refined_logits(result.mask) if predictor.model.refines else result.logits
+        return Answer(result.mask, result.score, to_refine)
 
     return ask
 

@@ -121,6 +121,9 @@ def _follows_the_model(decode: Callable[..., Any]) -> Callable[..., Any]:
 class PromptableModel(EncodingModel):
     """A segmentation transformer that answers prompts on a 2D image."""
 
+    refines = False
+    """Whether a click is answered better with the mask of the clicks before it as one more prompt."""
+
     @abstractmethod
     def placement(self, native_shape: tuple[int, int], pixel_size: tuple[float, float] = (1.0, 1.0)) -> InputPlacement:
         """Where an image of (H, W) native pixels lies in the network's input.

@@ -42,6 +42,8 @@ _OUTSIDE_LOGIT = -8.0  # of a mask prompt on the padding; the network clamps the
 class ClickModel(PromptableModel):
     """A ClickNetwork of any size behind the interface of promptable models."""
 
+    refines = True  # it was trained on corrections of its own masks
+
     def __init__(self, card: ModelCard, network: ClickNetwork, device: torch.device, dtype: torch.dtype) -> None:
         self.card = card
         self.network = network.to(device).eval()

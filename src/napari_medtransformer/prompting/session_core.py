@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_medtransformer.errors import InvalidOption, InvalidPrompt, PointOutsideVolume, in_words
 from napari_medtransformer.given import record, whole
-from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.models.base import PromptableModel, Prompts
 from napari_medtransformer.models.volume_model import VolumePromptableModel
 from napari_medtransformer.prompting.crop_model import CropModel
 from napari_medtransformer.prompting.labels import composed_object, object_on_plane
@@ -202,6 +202,16 @@ class SessionCore:
     def predict(self, request: Request) -> Outcome:
         """Encode the slice if need be and decode the prompts. Changes nothing; may run in any thread."""
         return self._slices.predict(record(request, Request, "a Request, as add_prompt gives one", InvalidPrompt))
+
+    def asked_of_model(self, key: SliceKey) -> Callable[[], Prompts] | None:
+        """What a model of slices is given for an object's present prompts on a slice; None without any, or in 3D.
+
+        A function, as a model that refines is given the mask before the last prompt too, and predicts it where it is
+        not remembered. It may run in any thread.
+        """
+        given = self._timeline.slice(check_key(key)).given(key)
+        slices = self._slices
+        return None if isinstance(slices, CropModel) or not given else lambda: slices.prompts_for_model(key, given)
 
     def accept(self, outcome: Outcome) -> bool:
         """Take in a prediction; False if the slice has other prompts by now, and then nothing visible changes."""

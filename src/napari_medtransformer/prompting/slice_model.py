@@ -19,7 +19,8 @@ from napari_medtransformer.prompting.labels import plane
 from napari_medtransformer.prompting.masks import Packed, PackedMask
 from napari_medtransformer.prompting.model_prompts import honour, model_prompts
 from napari_medtransformer.prompting.predictor import Prediction, checked_window, predict, promptable
-from napari_medtransformer.prompting.prompts import BlockPrompt, Given, Prompt, SliceKey
+from napari_medtransformer.prompting.prompts import BlockPrompt, Given, MaskPrompt, Prompt, SliceKey
+from napari_medtransformer.prompting.refining import Answers, refined_logits, refines
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
 from napari_medtransformer.volumes.intensity import apply_window
@@ -126,6 +127,8 @@ class ModelOnVolume(ABC):
 class SliceModel(ModelOnVolume):
     """A promptable 2D model on slices: windowed, in true proportions, encoded once.
 
+    One that `refines` answers prompt after prompt: a point or a stroke is given with the answer to those before it, so
+    the mask is a function of the prompts and their order, whenever and wherever they are answered.
     embeddings_bytes: how much memory encoded slices may keep. store: where they are kept on disk too, None for nowhere.
     Raises UnsupportedModel for a model that takes no prompts, InvalidPrompt for a window that is none.
     """
@@ -144,6 +147,7 @@ class SliceModel(ModelOnVolume):
         self.embeddings: EmbeddingCache[ImageEmbedding] = EmbeddingCache(embeddings_bytes)
         self.store = store
         self.remote: RemoteModel | None = None
+        self._answers = Answers()
         self._decoding = threading.Lock()
 
     def image(self, axis: int, index: int, part: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
@@ -179,8 +183,13 @@ class SliceModel(ModelOnVolume):
         return replace(prediction, candidates=logits_from_levels(rounded_levels(prediction.candidates)))
 
     def prompts_for_model(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> Prompts:
-        """A slice's prompts as the model takes them (see model_prompts). Raises PointOutsideVolume, InvalidPrompt."""
-        return model_prompts(self.slice_shape(key.axis), prompts)
+        """A slice's prompts as the model takes them (see model_prompts), with the mask that the last one refines.
+
+        Answers that are not remembered are asked for again. Raises PointOutsideVolume, InvalidPrompt.
+        """
+        asked = model_prompts(self.slice_shape(key.axis), prompts)
+        before = self._answer_before(key, prompts)
+        return asked if before is None else replace(asked, mask_logits=refined_logits(before))
 
     def check(self, prompt: Prompt) -> None:
         """Raises PointOutsideVolume or InvalidPrompt for a prompt that its slice cannot take."""
@@ -198,11 +207,38 @@ class SliceModel(ModelOnVolume):
                 "choose a 3D model to change them, or correct the mask with new prompts on slices."
             )
         prompts = tuple(prompt for prompt in request.prompts if not isinstance(prompt, BlockPrompt))
-        decoded = self.decode(key.axis, key.index, self.prompts_for_model(key, prompts), levels)
-        prediction = replace(decoded, candidates=honour(decoded.candidates, prompts))
+        prediction = self._answer(key, prompts, self.prompts_for_model(key, prompts), levels)
         masks = tuple(PackedMask.pack(logits > 0) for logits in prediction.candidates)
         scores = tuple(float(score) for score in prediction.scores)
         return Outcome(request, prediction, PackedPrediction(masks, scores, prediction.chosen))
+
+    def _answer(self, key: SliceKey, prompts: tuple[Prompt, ...], asked: Prompts, levels: bool = False) -> Prediction:
+        """What the model says, as far as the prompts leave it a choice; remembered for the next prompt."""
+        decoded = self.decode(key.axis, key.index, asked, levels)
+        prediction = replace(decoded, candidates=honour(decoded.candidates, prompts))
+        if self.model.refines:
+            self._answers.keep(key, prompts, prediction.mask)
+        return prediction
+
+    def _answer_before(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> np.ndarray | None:
+        """(H, W) bool: the answer to all prompts but the last, if that is what the last one refines."""
+        if not self.model.refines:
+            return None
+        # `first` prompts say what is meant, and each after them refines; a mask alone is no answer of the model.
+        first = next((n for n in range(len(prompts), 1, -1) if not refines(prompts[n - 1])), 1)
+        first += isinstance(prompts[first - 1], MaskPrompt)
+        answer, done = None, first - 1
+        for count in range(len(prompts) - 1, first - 1, -1):
+            answer = self._answers.get(key, prompts[:count])
+            if answer is not None:
+                done = count
+                break
+        for count in range(done + 1, len(prompts)):
+            asked = model_prompts(self.slice_shape(key.axis), prompts[:count])
+            if answer is not None:
+                asked = replace(asked, mask_logits=refined_logits(answer))
+            answer = self._answer(key, prompts[:count], asked).mask
+        return answer
 
     def _encode(self, axis: int, index: int) -> ImageEmbedding:
         image = self.image(axis, index)

@@ -81,14 +81,14 @@ class Wish:
 class SliceWish(Wish):
     """In the model that answers clicks. window: of the intensities it sees. index: of the slice.
 
-    prompts: those of one object there, None without any. same_prompts: whether `known` has them already. pictured:
-    whether there are to be thumbnails.
+    asked: gives the prompts of one object there, None without any. same_prompts: whether `known` has them already.
+    pictured: whether there are to be thumbnails.
     """
 
     model: PromptableModel
     window: tuple[float, float]
     index: int
-    prompts: Prompts | None
+    asked: Callable[[], Prompts] | None
     same_prompts: bool
     pictured: bool
 
@@ -126,7 +126,7 @@ def look(wish: SliceWish) -> Seen:
         inspection = inspect_slice(wish.model, wish.volume, wish.axis, wish.index, window=wish.window)
     if inspection is not wish.known or not wish.same_prompts:
         bare = replace(inspection, prompts=None, prediction=None, decoded=None)
-        inspection = bare if wish.prompts is None else bare.with_prompts(wish.prompts)
+        inspection = bare if wish.asked is None else bare.with_prompts(wish.asked())
     sites = sites_of(inspection)
     names = [site.name for site in sites]
     # The last encoder block answers until the user chooses: it is what the decoder works with.

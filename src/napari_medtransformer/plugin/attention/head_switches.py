@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_medtransformer.plugin.attention.subject import prompts_by_object, subject_of
+from napari_medtransformer.plugin.attention.subject import asked_by_object, subject_of
 from napari_medtransformer.plugin.notify import report, warn
 from napari_medtransformer.plugin.work import Job
 from napari_medtransformer.progress import Progress
@@ -89,8 +89,8 @@ class HeadSwitches(QObject):
     def run(self, change: Callable[..., dict[int, ObjectEffect]], altered: str = "") -> None:
         """Have the worker predict every object of the slice under a change: `change(inspection, prompts)`."""
         state = self._state
-        inspection, prompts = state.inspection, prompts_by_object(state)
-        if inspection is None or not (prompts or state.inspected.is_automatic):
+        inspection, asked = state.inspection, asked_by_object(state)
+        if inspection is None or not (asked or state.inspected.is_automatic):
             warn("There is no object on this slice: click one first, then change the model and see what happens to it.")
             self.off.clear()
             self.changed.emit()
@@ -103,7 +103,7 @@ class HeadSwitches(QObject):
                 self.changed.emit()
 
         state.controller.queue.submit(
-            lambda: change(inspection, prompts),
+            lambda: change(inspection, {number: prompts() for number, prompts in asked.items()}),
             label="Predicting without…",
             key="attention ablation",
             on_done=show,

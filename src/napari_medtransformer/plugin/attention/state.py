@@ -18,7 +18,7 @@ from napari_medtransformer.plugin.attention.model import InspectedModel
 from napari_medtransformer.plugin.attention.organ_menu import OrgansInView
 from napari_medtransformer.plugin.attention.organs import Organ
 from napari_medtransformer.plugin.attention.pace import CursorPace
-from napari_medtransformer.plugin.attention.subject import prompts_by_object
+from napari_medtransformer.plugin.attention.subject import asked_by_object
 from napari_medtransformer.plugin.attention.wishes import submit, wish_of
 from napari_medtransformer.plugin.attention.words import obstacle_of
 from napari_medtransformer.plugin.layer_volume import SlicePoint
@@ -181,7 +181,7 @@ class AttentionState(QObject):
     def choose_asks(self, asks: Asks) -> None:
         """Let something else ask: a voxel, a prompt's token, an organ, everything, or a prefix token."""
         self.asks = asks
-        if asks == "prompt" and not prompts_by_object(self):
+        if asks == "prompt" and not asked_by_object(self):
             warn("There is no prompt on this slice: give a point or a box first.")
             self.asks = "voxel"
         if asks == "organ" and self.asking_organ is None:

@@ -40,35 +40,28 @@ def subject_of(state: AttentionState) -> Subject | None:
         from napari_medtransformer.inspection.volume_ablation import rank_heads_for_label
 
         return Subject(inspection.label, lambda: rank_heads_for_label(inspection), lambda: label_relevance(inspection))
-    workspace, prompts = state.controller.workspace, prompts_by_object(state)
-    if inspection is None or workspace is None or workspace.current_object not in prompts:
+    workspace, asked = state.controller.workspace, asked_by_object(state)
+    if inspection is None or workspace is None or workspace.current_object not in asked:
         warn("The selected object has no prompt on the slice that was asked about: click it there first.")
         return None
     from napari_medtransformer.inspection.ablation import rank_heads
     from napari_medtransformer.inspection.relevance import mask_relevance
 
-    given = prompts[workspace.current_object]
+    prompts = asked[workspace.current_object]
     return Subject(
         object_name(state, workspace.current_object),
-        lambda: rank_heads(inspection, given),
-        lambda: mask_relevance(inspection, given),
+        lambda: rank_heads(inspection, prompts()),
+        lambda: mask_relevance(inspection, prompts()),
     )
 
 
-def prompts_by_object(state: AttentionState) -> dict[int, Prompts]:
-    """The prompts of every object on the slice asked about, as the model takes them."""
-    controller, inspection = state.controller, state.inspection
-    if inspection is None or controller.session is None or state.where is None or state.inspected.is_automatic:
+def asked_by_object(state: AttentionState) -> dict[int, Callable[[], Prompts]]:
+    """For every object with prompts on the slice asked about, what gives them in the worker as the model takes them."""
+    session = state.controller.session
+    if state.inspection is None or session is None or state.where is None or state.inspected.is_automatic:
         return {}
-    from napari_medtransformer.prompting.model_prompts import model_prompts
-
-    shape, found = inspection.image.shape, {}
-    for item in controller.session.objects:
-        key = SliceKey(item.object_id, *state.where)
-        given = [p for p in controller.session.prompts.values() if p.key == key]
-        if given:
-            found[item.object_id] = model_prompts((shape[0], shape[1]), given)
-    return found
+    asked = {o.object_id: session.asked_of_model(SliceKey(o.object_id, *state.where)) for o in session.objects}
+    return {number: prompts for number, prompts in asked.items() if prompts is not None}
 
 
 def object_name(state: AttentionState, object_id: int) -> str:

@@ -19,7 +19,7 @@ def wish_of(state: AttentionState, *, pictured: bool = True) -> Wish | None:
     An automatic model always draws them: its answers take longer than they do.
     """
     from napari_medtransformer.plugin.attention.head_maps import SliceWish, WindowWish
-    from napari_medtransformer.prompting.model_prompts import model_prompts
+    from napari_medtransformer.prompting.prompts import SliceKey
 
     controller, query, seen, style = state.controller, state.query, state.seen, state.style
     if query is None or controller.workspace is None:
@@ -47,7 +47,7 @@ def wish_of(state: AttentionState, *, pictured: bool = True) -> Wish | None:
     prompts = controller.prompts_on(query)
     about = (id(session), axis, index, prompts)
     same_slice = seen is not None and seen.about[:3] == about[:3]
-    shape = tuple(n for a, n in enumerate(volume.shape) if a != axis)
+    key = SliceKey(controller.workspace.current_object, axis, index)
     return SliceWish(
         about=about,
         known=seen.inspection if same_slice else None,
@@ -55,7 +55,7 @@ def wish_of(state: AttentionState, *, pictured: bool = True) -> Wish | None:
         model=controller.model,
         window=session.window,
         index=index,
-        prompts=model_prompts((shape[0], shape[1]), prompts) if prompts else None,
+        asked=session.asked_of_model(key),
         pictured=pictured,
         **common,
     )

@@ -1,0 +1,185 @@
+"""Prompt after prompt on a slice: what the model is given, and that the mask follows from the prompts alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from region_model import RegionModel
+
+from napari_medtransformer.models.base import PromptableModel, Prompts
+from napari_medtransformer.prompting import ImagePredictor, PromptSession
+from napari_medtransformer.prompting import refining as module
+from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.prompts import (
+    BoxPrompt,
+    LassoPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Prompt,
+    ScribblePrompt,
+    SliceKey,
+)
+from napari_medtransformer.prompting.refining import Answers, refined_logits, refines
+from napari_medtransformer.prompting.slice_model import Request, SliceModel
+from napari_medtransformer.volumes import Volume
+
+_KEY = SliceKey(1, 0, 5)
+_INSIDE, _ABOVE, _BESIDE = (5.0, 7.0, 9.0), (5.0, 2.0, 9.0), (5.0, 7.0, 16.0)
+_POINT, _AGAIN, _OUTSIDE = PointPrompt(_INSIDE), PointPrompt(_ABOVE), PointPrompt(_BESIDE, positive=False)
+_BOX = BoxPrompt((5.0, 4.0, 5.0), (5.0, 12.0, 15.0))
+
+
+class Listening(RegionModel):
+    """Remembers what it was asked; every answer has one more row than the mask it is given to refine."""
+
+    def __init__(self, refines: bool = True) -> None:
+        super().__init__()
+        self.refines = refines
+        self.asked: list[Prompts] = []
+
+    def decode(self, embedding: Any, prompts: Prompts) -> Any:
+        self.asked.append(prompts)
+        found = super().decode(embedding, replace(prompts, mask_logits=None) if len(prompts.points_yx) else prompts)
+        if prompts.mask_logits is not None:
+            found.logits[0] = np.where(np.roll(prompts.mask_logits, 1, axis=0) > 0, 4.0, found.logits[0])
+        return found
+
+
+def _to_refine(asked: Prompts) -> np.ndarray:
+    assert asked.mask_logits is not None
+    return asked.mask_logits
+
+
+def _mask(model: SliceModel, *prompts: Prompt) -> np.ndarray:
+    return model.predict(Request(_KEY, prompts)).prediction.mask
+
+
+@pytest.fixture
+def listening() -> Listening:
+    return Listening()
+
+
+@pytest.fixture
+def slices(listening: Listening, blocks: Volume) -> SliceModel:
+    return SliceModel(listening, blocks, None, 10**8)
+
+
+def test_a_click_is_asked_with_the_mask_of_those_before_it(slices: SliceModel, listening: Listening) -> None:
+    first = _mask(slices, _POINT)
+    second = _mask(slices, _POINT, _AGAIN)
+    _mask(slices, _POINT, _AGAIN, _OUTSIDE)
+
+    assert listening.asked[0].mask_logits is None
+    assert np.array_equal(_to_refine(listening.asked[1]), refined_logits(first))
+    assert np.array_equal(_to_refine(listening.asked[2]), refined_logits(second))
+    assert len(listening.asked[2].points_yx) == 3
+
+
+def test_the_mask_follows_from_the_prompts_whether_they_came_one_by_one_or_at_once(
+    listening: Listening, blocks: Volume, slices: SliceModel
+) -> None:
+    prompts = (_POINT, _AGAIN, _OUTSIDE)
+    for count in (1, 2, 3):
+        one_by_one = _mask(slices, *prompts[:count])
+    asked_one_by_one = len(listening.asked)
+
+    at_once = _mask(SliceModel(listening, blocks, None, 10**8), *prompts)
+
+    assert np.array_equal(at_once, one_by_one)
+    assert asked_one_by_one == 3
+    assert len(listening.asked) == 6
+    # without the prompt in the middle it is as if that had never been given
+    assert np.array_equal(
+        _mask(slices, _POINT, _OUTSIDE), _mask(SliceModel(listening, blocks, None, 10**8), _POINT, _OUTSIDE)
+    )
+
+
+def test_a_real_network_answers_as_a_predictor_that_is_given_the_mask_before(
+    click_model: PromptableModel, blocks: Volume
+) -> None:
+    session = PromptSession(click_model, blocks)
+    session.add_point(_INSIDE)
+    first = session.slice_mask(_KEY)
+    session.add_point(_ABOVE, positive=False)
+
+    predictor = ImagePredictor(click_model)
+    predictor._embedding, predictor._shape = session._slices.embedding(0, 5), (20, 26)  # type: ignore[union-attr]
+    expected = predictor.predict([(7, 9), (2, 9)], [1, 0], mask_logits=refined_logits(first)).mask
+    expected[7, 9], expected[2, 9] = True, False  # what was clicked is so, whatever the network says
+    assert np.array_equal(session.slice_mask(_KEY), expected)
+    assert not np.array_equal(expected, predictor.predict([(7, 9), (2, 9)], [1, 0]).mask)
+
+
+def test_a_box_a_lasso_or_a_mask_says_anew_what_is_meant(slices: SliceModel, listening: Listening) -> None:
+    boxed = _mask(slices, _POINT, _BOX)
+    alone = listening.asked[-1]
+    assert alone.mask_logits is None
+    assert alone.box is not None
+    asked = len(listening.asked)
+
+    _mask(slices, _POINT, _BOX, _OUTSIDE)
+
+    assert len(listening.asked) == asked + 1
+    assert np.array_equal(_to_refine(listening.asked[-1]), refined_logits(boxed))
+    lasso = LassoPrompt(((5, 4, 5), (5, 4, 15), (5, 12, 15), (5, 12, 5)))
+    _mask(slices, _POINT, lasso)
+    assert _to_refine(listening.asked[-1]).max() == 6
+    assert [refines(one) for one in (_POINT, _BOX, lasso)] == [True, False, False]
+    assert refines(LassoPrompt(lasso.vertices_zyx, positive=False))
+    stroke = np.zeros((20, 26), bool)
+    stroke[3, 3:8] = True
+    assert refines(ScribblePrompt(PackedMask.pack(stroke), 5, True, 1, 0))
+
+
+def test_the_first_prompt_on_a_mask_is_given_the_mask_and_the_next_its_answer(
+    slices: SliceModel, listening: Listening
+) -> None:
+    shape = np.zeros((20, 26), bool)
+    shape[4:12, 5:10] = True
+    base = MaskPrompt(PackedMask.pack(shape), 5, 1, 0)
+
+    corrected = _mask(slices, base, _AGAIN)
+    _mask(slices, base, _AGAIN, _OUTSIDE)
+
+    assert [len(one.points_yx) for one in listening.asked] == [1, 2]
+    assert np.array_equal(_to_refine(listening.asked[0]) > 0, shape)
+    assert _to_refine(listening.asked[0]).max() == 6
+    assert np.array_equal(_to_refine(listening.asked[1]), refined_logits(corrected))
+
+
+def test_other_models_are_asked_with_all_prompts_and_nothing_else(blocks: Volume) -> None:
+    model = Listening(refines=False)
+    slices = SliceModel(model, blocks, None, 10**8)
+    _mask(slices, _POINT)
+    _mask(slices, _POINT, _AGAIN)
+    assert [one.mask_logits for one in model.asked] == [None, None]
+
+
+def test_what_the_model_was_given_is_told_as_it_was(listening: Listening, blocks: Volume) -> None:
+    session = PromptSession(listening, blocks)
+    assert session.asked_of_model(_KEY) is None
+    session.add_point(_INSIDE)
+    session.add_point(_ABOVE)
+    asked = session.asked_of_model(_KEY)
+    last = listening.asked[-1]
+    session.add_point(_BESIDE, positive=False)  # it stays what it was when it was fetched
+
+    assert asked is not None
+    told = asked()
+    assert np.array_equal(told.points_yx, last.points_yx)
+    assert np.array_equal(_to_refine(told), _to_refine(last))
+
+
+def test_only_the_latest_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 2)
+    answers, mask = Answers(), np.eye(4, dtype=bool)
+    for prompts in ((_POINT,), (_AGAIN,), (_POINT,), (_OUTSIDE,)):
+        answers.keep(_KEY, prompts, mask)
+    assert answers.get(_KEY, (_AGAIN,)) is None
+    assert answers.get(SliceKey(1, 0, 6), (_POINT,)) is None
+    found = answers.get(_KEY, (_POINT,))
+    assert found is not None
+    assert np.array_equal(found, mask)
