@@ -183,3 +183,55 @@ def test_only_the_latest_answers_are_remembered(monkeypatch: pytest.MonkeyPatch)
     found = answers.get(_KEY, (_POINT,))
     assert found is not None
     assert np.array_equal(found, mask)
+
+
+def test_a_click_after_another_mask_was_chosen_refines_that_one(listening: Listening, blocks: Volume) -> None:
+    session = PromptSession(listening, blocks)
+    session.add_point(_INSIDE)
+    session.choose_candidate(_KEY, 1)
+    chosen = session.slice_mask(_KEY)
+    second = session.add_point(_ABOVE)
+    assert np.array_equal(_to_refine(listening.asked[-1]) > 0, chosen)
+    session.add_point(_BESIDE, positive=False)
+    answer = session.slice_mask(_KEY)
+
+    session.undo()
+    session.undo()
+    assert np.array_equal(session.slice_mask(_KEY), chosen)
+    session.redo()
+    session.redo()
+    assert np.array_equal(session.slice_mask(_KEY), answer)
+    assert session.pending() == []
+
+    # taken back one by one, what was chosen goes with the prompts that it answered
+    session.predict_pending()
+    for number in (second, second + 1):
+        request = session.remove_prompt(number)
+        assert request is not None
+        session.accept(session.predict(request))
+    assert session.state.slices[_KEY].picked is None
+    assert listening.asked[-1].mask_logits is None
+    session.remove_prompt(1)
+    assert not session.labels.any()
+
+
+def test_a_prompt_that_was_moved_takes_the_choice_of_its_masks_along(listening: Listening, blocks: Volume) -> None:
+    session = PromptSession(listening, blocks)
+    first = session.add_point(_INSIDE)
+    session.choose_candidate(_KEY, 2)
+    second = session.add_point(_ABOVE)
+    session.accept(session.predict(session.move_prompt(second, PointPrompt((5.0, 3.0, 9.0)))))
+    assert session.state.slices[_KEY].picked is not None
+    session.accept(session.predict(session.move_prompt(first, PointPrompt((5.0, 8.0, 9.0)))))
+    assert session.state.slices[_KEY].picked is None
+
+
+def test_a_preview_asks_what_the_click_would(listening: Listening, blocks: Volume) -> None:
+    session = PromptSession(listening, blocks)
+    session.import_mask(blocks.data == 100, 1, 0)  # a mask that the click corrects
+    revision = session.revision
+    preview = session.request_with(_POINT)
+    assert session.revision == revision
+    assert session.prompts == {}
+    assert preview.prompts == session.add_prompt(_POINT).prompts
+    assert [type(one) for one in preview.prompts] == [MaskPrompt, PointPrompt]

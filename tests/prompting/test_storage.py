@@ -61,6 +61,19 @@ def test_everything_comes_back(session: PromptSession, region_model: PromptableM
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_mask_that_was_chosen_and_then_refined_comes_back(
+    session: PromptSession, region_model: PromptableModel, tmp_path: Path
+) -> None:
+    session.add_point((5, 9, 9))  # another mask was chosen there
+    picked = session.state.slices[SliceKey(1, 0, 5)].picked
+    assert picked is not None
+    session.save(tmp_path / "s.medt")
+    loaded = PromptSession.load(tmp_path / "s.medt", region_model, session.volume)
+    assert loaded.state.slices[SliceKey(1, 0, 5)].picked == picked
+    assert loaded.pending() == []
+    assert loaded.labels.tobytes() == session.labels.tobytes()
+
+
 def test_a_prompt_not_yet_predicted_is_pending_after_loading(
     session: PromptSession, region_model: PromptableModel, tmp_path: Path
 ) -> None:
@@ -144,6 +157,8 @@ def rewrite(path: Path, change: Any) -> None:
         lambda said: said["slices"][0]["prompts"][0].update(kind="spell"),
         lambda said: said["slices"][0]["prompts"][0].update(position_zyx=[5, 8, 999]),
         lambda said: said["slices"][0].update(candidate=17),
+        lambda said: said["slices"][0].update(picked=[1, 0]),  # no prompt follows that refines it
+        lambda said: said["slices"][0].update(picked=[0, None]),
         lambda said: said["slices"][0]["prediction"].update(masks=[9999]),
         lambda said: said["slices"][0]["prediction"].update(best=-1),
         lambda said: said["objects"].pop(0),

@@ -113,6 +113,7 @@ def slice_to_json(
         "base": table.reference(there.base),
         "shown": table.reference(there.shown),
         "candidate": there.candidate,
+        "picked": None if there.picked is None else [there.picked[0], table.number(there.picked[1])],
         "changed": there.changed,
         "propagated": table.number(there.propagated),
         "edited": table.number(there.edited),
@@ -169,6 +170,12 @@ def slice_from_json(
     candidate = None if item["candidate"] is None else int(item["candidate"])
     if candidate is not None and (prediction is None or not 0 <= candidate < len(prediction.masks)):
         raise ValueError("a chosen mask is not there")
+    picked, said = None, item.get("picked")
+    if said is not None:
+        count, chosen = int(said[0]), mask(int(said[1]))
+        if chosen is None or key.in_3d or not 0 < count < len(prompts):
+            raise ValueError("a mask was picked where no prompt follows")
+        picked = count, chosen
     if key.in_3d and (key.index or not prompts or item["propagated"] is not None or item.get("edited") is not None):
         raise ValueError("an answer in 3D has prompts, and no masks of slices")
     there = SliceState(
@@ -176,6 +183,7 @@ def slice_from_json(
         base=packed(item.get("base")),
         shown=packed(item.get("shown")),
         candidate=candidate,
+        picked=picked,
         propagated=mask(item["propagated"]),
         edited=mask(item.get("edited")),
         model=int(item.get("model", 0)),

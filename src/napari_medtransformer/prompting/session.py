@@ -88,7 +88,7 @@ from napari_medtransformer.prompting.crop_model import CropModel, model_on_volum
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.journal import read_journal
 from napari_medtransformer.prompting.predictor import checked_window
-from napari_medtransformer.prompting.prompts import SliceKey
+from napari_medtransformer.prompting.prompts import LassoPrompt, PointPrompt, ScribblePrompt, SliceKey
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.session_core import Candidates
 from napari_medtransformer.prompting.session_following import FollowSteps
@@ -162,7 +162,7 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         self._slices = slices
         self._timeline.model = number = len(self._earlier)
         changed = {
-            key: replace(there, model=number, shown=self._timeline.mask(key), candidate=None)
+            key: replace(there, model=number, shown=self._timeline.mask(key), candidate=None, picked=None)
             for key, there in self.state.slices.items()
             if there.prompts and there.edited is None and key.in_3d == slices.in_3d
         }
@@ -272,6 +272,15 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         session = cls._restored(slices, facts, state, predictions)
         session._saved = SessionState()
         return session
+
+    def _taken_into_3d(self, state: SessionState) -> SessionState:
+        """The state with every object's points, strokes and lassos on slices given in 3D instead."""
+        for key in sorted(state.slices):
+            for prompt_id, prompt in () if key.in_3d else state.slices[key].prompts:
+                if isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
+                    state = state.without_prompt(prompt_id, self._timeline.mask(key), self._timeline.model)
+                    state = self._with_prompt(state, prompt, prompt_id, self.key_of(prompt))
+        return state
 
     @classmethod
     def _restored(

@@ -171,6 +171,12 @@ class SessionCore:
         self._timeline.push(self._with_prompt(self.state, prompt, prompt_id, key))
         return self._request(key, prompt_id)
 
+    def request_with(self, prompt: Prompt) -> Request:
+        """What `add_prompt` would ask with this prompt; nothing changes. For a preview."""
+        key = self.key_of(prompt)
+        there = self._with_prompt(self.state, prompt, self.state.next_prompt_id, key).slices[key]
+        return Request(key, there.asked(key), self.revision, model=self._timeline.model)
+
     def remove_prompt(self, prompt_id: int) -> Request | None:
         """Remove a prompt; None if its slice has no other. Raises InvalidPrompt if there is no such prompt."""
         key, _ = self.state.find(prompt_id)
@@ -329,15 +335,6 @@ class SessionCore:
             shown = self._mask_on(key)
             base = there.base if there.prompts and there.edited is None else shown
         return state.with_prompt(prompt, prompt_id, key, shown, base, self._timeline.model)
-
-    def _taken_into_3d(self, state: SessionState) -> SessionState:
-        """The state with every object's points, strokes and lassos on slices given in 3D instead."""
-        for key in sorted(state.slices):
-            for prompt_id, prompt in () if key.in_3d else state.slices[key].prompts:
-                if isinstance(prompt, PointPrompt | ScribblePrompt | LassoPrompt):
-                    state = state.without_prompt(prompt_id, self._timeline.mask(key), self._timeline.model)
-                    state = self._with_prompt(state, prompt, prompt_id, self.key_of(prompt))
-        return state
 
     def _mask_on(self, key: SliceKey) -> Packed | None:
         """An object's mask on a slice, be it a part of an answer in 3D."""

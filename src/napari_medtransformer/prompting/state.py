@@ -44,10 +44,11 @@ class SliceState:
 
     prompts: (prompt_id, prompt), oldest first. base: the mask that was there before the first of them, which they
     correct. shown: the mask that is shown until the prediction of `prompts` is there. candidate: the mask a person
-    chose, None for the best score. propagated: the mask that came from neighbouring slices, shown where there are no
-    prompts. edited: the mask after smoothing and the like, shown before all others. model: which of the session's
-    models predicts the prompts. changed: the step of the last change; where slices of different planes cross, and
-    where slices meet an answer in 3D, the later one wins.
+    chose, None for the best score. picked: how many prompts there were when a person last chose a mask and then went
+    on, and that mask, which the later ones refine. propagated: the mask that came from neighbouring slices, shown where
+    there are no prompts. edited: the mask after smoothing and the like, shown before all others. model: which of the
+    session's models predicts the prompts. changed: the step of the last change; where slices of different planes cross,
+    and where slices meet an answer in 3D, the later one wins.
     In 3D, base and shown are blocks, and what was propagated or edited lies on slices.
     """
 
@@ -55,14 +56,22 @@ class SliceState:
     base: Packed | None = None
     shown: Packed | None = None
     candidate: int | None = None
+    picked: tuple[int, PackedMask] | None = None
     propagated: PackedMask | None = None
     edited: PackedMask | None = None
     model: int = 0
     changed: int = 0
 
     def given(self, key: SliceKey) -> tuple[Prompt, ...]:
-        """What is asked on a slice: the mask that is corrected, if any, and the prompts without their numbers."""
+        """What is asked on a slice: the prompts without their numbers, among masks that a person wants refined.
+
+        The mask that all of them correct comes first, one that was picked before those that came after it.
+        """
         prompts = tuple(prompt for _, prompt in self.prompts)
+        if self.picked is not None:
+            count, mask = self.picked
+            asked = MaskPrompt(mask, key.index, key.object_id, key.axis)
+            prompts = (*prompts[:count], asked, *prompts[count:])
         if not isinstance(self.base, PackedMask) or not prompts:
             return prompts
         return (MaskPrompt(self.base, key.index, key.object_id, key.axis), *prompts)
@@ -82,7 +91,8 @@ class SliceState:
     @property
     def nbytes(self) -> int:
         """About how much memory it takes."""
-        masks = (self.base, self.shown, self.propagated, self.edited)
+        picked = None if self.picked is None else self.picked[1]
+        masks = (self.base, self.shown, picked, self.propagated, self.edited)
         return _SLICE_BYTES + sum(mask.nbytes for mask in masks if mask is not None)
 
 
@@ -117,12 +127,16 @@ class SessionState:
     ) -> SessionState:
         """With one more prompt on a slice or in 3D. shown: the mask there now. base: the mask that is corrected."""
         there = self.slices.get(key, SliceState())
+        picked = None if there.edited is not None else there.picked
+        if there.edited is None and there.candidate is not None and isinstance(shown, PackedMask):
+            picked = len(there.prompts), shown
         changed = replace(
             there,
             prompts=(*there.prompts, (prompt_id, prompt)),
             base=base,
             shown=shown,
             candidate=None,
+            picked=picked,
             edited=None,
             model=model,
             changed=self.step + 1,
@@ -147,12 +161,16 @@ class SessionState:
     ) -> SessionState:
         there = self.slices[key]
         base = there.base if isinstance(there.base, PackedMask) else None  # a block's slices are there beneath it
+        picked = there.picked
+        if picked is not None and (prompts[: picked[0]] != there.prompts[: picked[0]] or len(prompts) == picked[0]):
+            picked = None  # it was an answer to other prompts, or none is left that refines it
         changed = replace(
             there,
             prompts=prompts,
             base=there.base if prompts else None,
             shown=shown if prompts else None,
             candidate=None,
+            picked=picked,
             # Without prompts, what they corrected comes back.
             edited=None if prompts or base == there.propagated else base,
             model=model,

@@ -13,7 +13,6 @@ from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.plugin.prompts.tools import Sketch, Tool
 from napari_medtransformer.prompting.drawing import in_volume, mask_outlines
 from napari_medtransformer.prompting.prompts import PointPrompt, SliceKey
-from napari_medtransformer.prompting.slice_model import Request
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -75,21 +74,21 @@ class HoverPreview(QObject):
     def _ask(self) -> None:
         controller, point = self._controller(), self._point
         session = controller.session if controller is not None else None
-        if point is None or session is None or not self.wants_moves:
+        if point is None or session is None or session.in_3d or not self.wants_moves:
             return
         index = point.voxel[point.axis]
         if not session.is_encoded(point.axis, index):
             return  # it is on its way; a preview is not worth waiting for
         key = SliceKey(controller.workspace.current_object, point.axis, index)
         extra = PointPrompt(point.position_zyx, controller.positive, key.object_id, key.axis)
-        prompts = (*session.state.slices[key].given(key), extra) if key in session.state.slices else (extra,)
+        request = session.request_with(extra)
         self._asked += 1
         self._busy, self._last = True, point
         stamp, revision = self._asked, session.revision
 
         def look() -> Any:
             try:
-                outcome = session.predict(Request(key, prompts, revision))
+                outcome = session.predict(request)
             except MedTransformerError:
                 return ()
             return tuple(in_volume(line, key.axis, key.index) for line in mask_outlines(outcome.prediction.mask))
