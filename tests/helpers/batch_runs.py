@@ -1,0 +1,42 @@
+"""Folders of small volumes for `medtransformer segment`, and how it is run on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from batch_card import CARD
+
+# The same card in a process of its own.
+PROGRAM = """
+import sys
+from batch_card import CARD
+from napari_medtransformer.cli import main
+from napari_medtransformer.models import register
+if __name__ == "__main__":
+    register(CARD)
+    main(sys.argv[1:])
+"""
+
+
+def make_volume(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 30, (20, 24, 22)).astype(np.int16)
+
+
+def make_folder(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for n in range(count):
+        affine = np.diag([1.0, -1.0, 1.0, 1.0])
+        nib.save(nib.Nifti1Image(make_volume(n), affine), folder / f"case_{n:02}.nii.gz")
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def arguments(source: Path, out: Path, *more: str) -> list[str]:
+    return ["segment", str(source), "-o", str(out), "-m", CARD.name, "--weights", "random", "--device", "cpu", *more]
