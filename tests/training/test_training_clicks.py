@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from napari_medtransformer.prompting.refining import REFINED_LOGIT
 from napari_medtransformer.training.clicks import (
     ObjectPrompts,
     add_correction,
+    as_refined,
     draw_targets,
     first_prompts,
     jittered_box,
@@ -66,3 +69,12 @@ def test_targets_are_whole_components_of_labels_large_enough_to_see() -> None:
     drawn = draw_targets(labels, 12, np.random.default_rng(5))
     assert {int(mask.sum()) for mask in drawn} <= {256, 400, 656}
     assert not any(mask[31, 31] for mask in drawn)
+
+
+def test_every_other_answer_comes_back_as_a_mask_to_be_refined() -> None:
+    logits = torch.randn(400, 1, 3, 3, generator=torch.Generator().manual_seed(0)) * 5
+    refined = as_refined(logits, np.random.default_rng(0))
+    assert torch.equal(refined > 0, logits > 0)
+    as_masks = (refined.abs() == REFINED_LOGIT).flatten(1).all(dim=1)
+    assert 150 < int(as_masks.sum()) < 250
+    assert torch.equal(refined[~as_masks], logits[~as_masks])

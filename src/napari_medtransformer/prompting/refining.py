@@ -12,13 +12,13 @@ from napari_medtransformer.prompting.prompts import LassoPrompt, PointPrompt, Pr
 
 # Certainty given to the mask that is refined: less than to a mask that a person gave, as it is about to be corrected.
 # After three clicks on the validation sets of docs/quality.md: Dice .72, .74, .75 and .75 with 1, 2, 3 and 4.5.
-_REFINED_LOGIT = 3.0
+REFINED_LOGIT = 3.0
 _REMEMBERED = 256  # answers, packed
 
 
 def refined_logits(mask: np.ndarray) -> np.ndarray:
     """(H, W) float32 logits of an answer, a bool mask, that the next prompt refines."""
-    return np.where(mask, np.float32(_REFINED_LOGIT), np.float32(-_REFINED_LOGIT))
+    return np.where(mask, np.float32(REFINED_LOGIT), np.float32(-REFINED_LOGIT))
 
 
 def refines(prompt: Prompt) -> bool:

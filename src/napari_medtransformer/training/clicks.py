@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch import Tensor
+
+from napari_medtransformer.prompting.refining import REFINED_LOGIT
 
 # Masks smaller than this many input pixels cannot be told apart from noise at the network's resolution.
 SMALLEST_TARGET = 24
@@ -106,3 +110,10 @@ def add_correction(prompts: ObjectPrompts, mask: np.ndarray, predicted: np.ndarr
     prompts.points.append((2 * y + float(rng.integers(2)), 2 * x + float(rng.integers(2))))
     prompts.labels.append(sign)
     return True
+
+
+def as_refined(logits: Tensor, rng: np.random.Generator) -> Tensor:
+    """Answers (B, …) as they come back to be refined: every other one a mask, as in a session, the rest logits."""
+    masked = torch.from_numpy(rng.random(len(logits)) < 0.5).to(logits.device)
+    mask = torch.where(logits > 0, REFINED_LOGIT, -REFINED_LOGIT).to(logits.dtype)
+    return torch.where(masked.view(-1, *[1] * (logits.ndim - 1)), mask, logits)

@@ -18,6 +18,7 @@ from napari_medtransformer.training.cases import LabelledCase
 from napari_medtransformer.training.clicks import (
     ObjectPrompts,
     add_correction,
+    as_refined,
     draw_targets,
     first_prompts,
 )
@@ -132,7 +133,7 @@ def step_loss(
         for i, picture in zip(chosen, (shown > 0).cpu().numpy(), strict=True):
             if not add_correction(prompts[i], target[i].cpu().numpy(), picture, rng):
                 rounds[i] = turn
-        masks[index, 0] = shown
+        masks[index, 0] = as_refined(shown, rng)
         has_mask[index] = torch.from_numpy(rng.random(len(chosen)) < 0.9)
     with autocast:
         logits, scores = network.decode(features, make_batch(prompts, masks, has_mask, image_index))

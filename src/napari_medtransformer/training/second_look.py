@@ -20,6 +20,7 @@ from napari_medtransformer.training.cases import LabelledCase
 from napari_medtransformer.training.clicks import (
     ObjectPrompts,
     add_correction,
+    as_refined,
     draw_targets,
     first_prompts,
 )
@@ -168,7 +169,7 @@ def second_loss(
         for i, picture in zip(chosen.tolist(), guessed, strict=True):
             if not add_correction(prompts[i], small_truth[i].cpu().numpy(), picture, rng):
                 rounds[i] = turn
-        previous[chosen] = logits
+        previous[chosen] = as_refined(logits, rng)
         has_previous[chosen] = torch.from_numpy(rng.random(len(chosen)) < 0.9)
     with autocast:
         logits, scores = network(gathered(torch.arange(len(windows))))
