@@ -108,6 +108,14 @@ class PredictionLoop(QObject):
         if not self._asked:
             self._since = asked
         self._asked.append(key)
+        waiting = [key]
+
+        def over() -> bool:
+            """The answer is there, or will not come; whether that is new."""
+            if waiting:
+                self._asked.remove(waiting.pop())
+                return True
+            return False
 
         def watch(done: int, blocks: int) -> None:
             """In the worker."""
@@ -125,6 +133,7 @@ class PredictionLoop(QObject):
         def accept(outcome: Any) -> None:
             controller = self._controller()
             if controller is not None and session.accept(outcome):
+                over()  # before the window shows the answer, and beside it whether others are waited for
                 self.seconds = time.perf_counter() - asked
                 self.answers += 1
                 controller.after_change()
@@ -137,10 +146,14 @@ class PredictionLoop(QObject):
                 report(error)
 
         def ended() -> None:
-            self._asked.remove(key)
+            unanswered = over()
             self.encoding.emit(None)
             controller = self._controller()
-            if controller is not None and not self._asked and not self._stopped:
+            if controller is None:
+                return
+            if unanswered:
+                controller.changed.emit()
+            if not self._asked and not self._stopped:
                 controller.view.resume()
 
         self._controller().queue.submit(
