@@ -173,16 +173,17 @@ def test_what_the_model_was_given_is_told_as_it_was(listening: Listening, blocks
     assert np.array_equal(_to_refine(told), _to_refine(last))
 
 
-def test_only_the_latest_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answers_that_are_of_use_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 2)
     answers, mask = Answers(), np.eye(4, dtype=bool)
-    for prompts in ((_POINT,), (_AGAIN,), (_POINT,), (_OUTSIDE,)):
-        answers.keep(_KEY, prompts, mask)
-    assert answers.get(_KEY, (_AGAIN,)) is None
+    answers.keep(_KEY, (_POINT,), mask)
+    for preview in (_AGAIN, _OUTSIDE, _BOX):  # as many as a hand makes, all of which refine the one answer
+        found = answers.get(_KEY, (_POINT,))
+        assert found is not None
+        assert np.array_equal(found, mask)
+        answers.keep(_KEY, (_POINT, preview), ~mask)
+    assert answers.get(_KEY, (_POINT, _OUTSIDE)) is None
     assert answers.get(SliceKey(1, 0, 6), (_POINT,)) is None
-    found = answers.get(_KEY, (_POINT,))
-    assert found is not None
-    assert np.array_equal(found, mask)
 
 
 def test_a_click_after_another_mask_was_chosen_refines_that_one(listening: Listening, blocks: Volume) -> None:

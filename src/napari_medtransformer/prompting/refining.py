@@ -30,7 +30,7 @@ def refines(prompt: Prompt) -> bool:
 
 
 class Answers:
-    """The masks that prompts on slices were answered with, the latest `_REMEMBERED`. Safe in any thread."""
+    """The masks that prompts on slices were answered with: those that were of use last. Safe in any thread."""
 
     def __init__(self) -> None:
         self._masks: OrderedDict[tuple[SliceKey, tuple[Prompt, ...]], PackedMask] = OrderedDict()
@@ -49,4 +49,6 @@ class Answers:
         """(H, W) bool, read-only: the answer to these prompts, None where it is not remembered."""
         with self._lock:
             packed = self._masks.get((key, prompts))
+            if packed is not None:
+                self._masks.move_to_end((key, prompts))
         return None if packed is None else unpacked(packed)
