@@ -6,7 +6,7 @@
 
 Every prompt is a rule, so that a run can be repeated: the box is the target's own bounding box; the first click is
 its innermost pixel; each further click is the innermost pixel of the largest wrong region, inside or outside as that
-region asks. A model that refines is given the mask before each click, as in a session; any other its own logits.
+region asks. A model that refines is given the mask that a click corrects, as in a session; any other its own logits.
 Sets: CT (another patient's abdomen, never trained on), hippocampus (validation volumes), MR and brain (held-out axial
 slices), and the sample CT itself (training anatomy: a smoke test).
 """
@@ -110,7 +110,8 @@ def measure(ask: Ask, target: Target) -> dict[str, float]:
         "box": dice(boxed.mask, mask),
         "box iou": overlap(boxed.mask, mask),
         "box score": boxed.score,
-        "box+click": dice(ask([(first, 1)], box, boxed.logits).mask, mask),
+        # as in a session: a click that the box's answer agrees with joins the box instead of refining that
+        "box+click": dice(ask([(first, 1)], box, None if boxed.mask[first] else boxed.logits).mask, mask),
     }
     clicks: Clicks = [(first, 1)]
     logits, good = None, MOST_CLICKS + 1

@@ -28,7 +28,8 @@ from napari_medtransformer.volumes import Volume
 
 _KEY = SliceKey(1, 0, 5)
 _INSIDE, _ABOVE, _BESIDE = (5.0, 7.0, 9.0), (5.0, 2.0, 9.0), (5.0, 7.0, 16.0)
-_POINT, _AGAIN, _OUTSIDE = PointPrompt(_INSIDE), PointPrompt(_ABOVE), PointPrompt(_BESIDE, positive=False)
+_POINT, _AGAIN = PointPrompt(_INSIDE), PointPrompt(_ABOVE)
+_OUTSIDE = PointPrompt((5.0, 8.0, 10.0), positive=False)  # within what the others give
 _BOX = BoxPrompt((5.0, 4.0, 5.0), (5.0, 12.0, 15.0))
 
 
@@ -103,14 +104,33 @@ def test_a_real_network_answers_as_a_predictor_that_is_given_the_mask_before(
     session = PromptSession(click_model, blocks)
     session.add_point(_INSIDE)
     first = session.slice_mask(_KEY)
-    session.add_point(_ABOVE, positive=False)
+    assert first.sum() > 1
+    y, x = next((int(y), int(x)) for y, x in np.argwhere(first) if (y, x) != (7, 9))
+    session.add_point((5, y, x), positive=False)
 
     predictor = ImagePredictor(click_model)
     predictor._embedding, predictor._shape = session._slices.embedding(0, 5), (20, 26)  # type: ignore[union-attr]
-    expected = predictor.predict([(7, 9), (2, 9)], [1, 0], mask_logits=refined_logits(first)).mask
-    expected[7, 9], expected[2, 9] = True, False  # what was clicked is so, whatever the network says
+    expected = predictor.predict([(7, 9), (y, x)], [1, 0], mask_logits=refined_logits(first)).mask
+    expected[7, 9], expected[y, x] = True, False  # what was clicked is so, whatever the network says
     assert np.array_equal(session.slice_mask(_KEY), expected)
-    assert not np.array_equal(expected, predictor.predict([(7, 9), (2, 9)], [1, 0]).mask)
+    assert not np.array_equal(expected, predictor.predict([(7, 9), (y, x)], [1, 0]).mask)
+
+
+def test_a_click_that_agrees_joins_those_before_it(slices: SliceModel, listening: Listening) -> None:
+    inside = PointPrompt((5.0, 6.0, 8.0))
+    assert _mask(slices, _BOX)[6, 8]
+    _mask(slices, _BOX, inside)
+    joint = listening.asked[-1]
+    assert joint.mask_logits is None  # both say together what is meant
+    assert joint.box is not None
+    assert len(joint.points_yx) == 1
+
+    corrected = _mask(slices, _BOX, inside, _OUTSIDE)
+    refined = _to_refine(listening.asked[-1])
+    agrees = PointPrompt((5.0, 18.0, 2.0), positive=False)
+    assert not corrected[18, 2]
+    _mask(slices, _BOX, inside, _OUTSIDE, agrees)
+    assert np.array_equal(_to_refine(listening.asked[-1]), refined)
 
 
 def test_a_box_a_lasso_or_a_mask_says_anew_what_is_meant(slices: SliceModel, listening: Listening) -> None:
@@ -142,7 +162,8 @@ def test_the_first_prompt_on_a_mask_is_given_the_mask_and_the_next_its_answer(
     base = MaskPrompt(PackedMask.pack(shape), 5, 1, 0)
 
     corrected = _mask(slices, base, _AGAIN)
-    _mask(slices, base, _AGAIN, _OUTSIDE)
+    assert corrected[15, 2]
+    _mask(slices, base, _AGAIN, PointPrompt((5.0, 15.0, 2.0), positive=False))
 
     assert [len(one.points_yx) for one in listening.asked] == [1, 2]
     assert np.array_equal(_to_refine(listening.asked[0]) > 0, shape)

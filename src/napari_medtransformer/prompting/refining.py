@@ -8,6 +8,7 @@ from collections import OrderedDict
 import numpy as np
 
 from napari_medtransformer.prompting.masks import PackedMask, unpacked
+from napari_medtransformer.prompting.model_prompts import honour
 from napari_medtransformer.prompting.prompts import LassoPrompt, PointPrompt, Prompt, ScribblePrompt, SliceKey
 
 # Certainty given to the mask that is refined: less than to a mask that a person gave, as it is about to be corrected.
@@ -22,11 +23,17 @@ def refined_logits(mask: np.ndarray) -> np.ndarray:
 
 
 def refines(prompt: Prompt) -> bool:
-    """Whether a prompt corrects the answer before it: a point, a stroke, a lasso around what is not the object.
+    """Whether a prompt can correct the answer before it: a point, a stroke, a lasso around what is not the object.
 
     A box, a lasso around the object or a mask says anew what is meant.
     """
     return isinstance(prompt, PointPrompt | ScribblePrompt) or (isinstance(prompt, LassoPrompt) and not prompt.positive)
+
+
+def contradicts(prompt: Prompt, answer: np.ndarray) -> bool:
+    """Whether a prompt says of any pixel that the answer, (H, W) bool, is wrong there."""
+    said = refined_logits(answer)[None]
+    return honour(said, (prompt,)) is not said
 
 
 class Answers:

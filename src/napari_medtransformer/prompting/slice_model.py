@@ -20,7 +20,7 @@ from napari_medtransformer.prompting.masks import Packed, PackedMask
 from napari_medtransformer.prompting.model_prompts import honour, model_prompts
 from napari_medtransformer.prompting.predictor import Prediction, checked_window, predict, promptable
 from napari_medtransformer.prompting.prompts import BlockPrompt, Given, MaskPrompt, Prompt, SliceKey
-from napari_medtransformer.prompting.refining import Answers, refined_logits, refines
+from napari_medtransformer.prompting.refining import Answers, contradicts, refined_logits, refines
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
 from napari_medtransformer.volumes.intensity import apply_window
@@ -127,8 +127,8 @@ class ModelOnVolume(ABC):
 class SliceModel(ModelOnVolume):
     """A promptable 2D model on slices: windowed, in true proportions, encoded once.
 
-    One that `refines` answers prompt after prompt: a point or a stroke is given with the answer to those before it, so
-    the mask is a function of the prompts and their order, whenever and wherever they are answered.
+    One that `refines` answers prompt after prompt: a point or a stroke that the answer before contradicts is given with
+    that answer. The mask is a function of the prompts and their order, whenever and wherever they are answered.
     embeddings_bytes: how much memory encoded slices may keep. store: where they are kept on disk too, None for nowhere.
     Raises UnsupportedModel for a model that takes no prompts, InvalidPrompt for a window that is none.
     """
@@ -183,13 +183,11 @@ class SliceModel(ModelOnVolume):
         return replace(prediction, candidates=logits_from_levels(rounded_levels(prediction.candidates)))
 
     def prompts_for_model(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> Prompts:
-        """A slice's prompts as the model takes them (see model_prompts), with the mask that the last one refines.
+        """A slice's prompts as the model takes them (see model_prompts), with the mask that they refine.
 
         Answers that are not remembered are asked for again. Raises PointOutsideVolume, InvalidPrompt.
         """
-        asked = model_prompts(self.slice_shape(key.axis), prompts)
-        before = self._answer_before(key, prompts)
-        return asked if before is None else replace(asked, mask_logits=refined_logits(before))
+        return self._asked(key, prompts, self._to_refine(key, prompts))
 
     def check(self, prompt: Prompt) -> None:
         """Raises PointOutsideVolume or InvalidPrompt for a prompt that its slice cannot take."""
@@ -220,25 +218,29 @@ class SliceModel(ModelOnVolume):
             self._answers.keep(key, prompts, prediction.mask)
         return prediction
 
-    def _answer_before(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> np.ndarray | None:
-        """(H, W) bool: the answer to all prompts but the last, if that is what the last one refines."""
+    def _to_refine(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> np.ndarray | None:
+        """(H, W) bool: the mask that all prompts together refine; None where they say what is meant themselves.
+
+        It is the answer before the last prompt that contradicts one; a prompt that agrees joins those before it.
+        """
         if not self.model.refines:
             return None
-        # `first` prompts say what is meant, and each after them refines; a mask alone is no answer of the model.
+        # `first` prompts say what is meant; a mask alone is no answer of the model.
         first = next((n for n in range(len(prompts), 1, -1) if not refines(prompts[n - 1])), 1)
         first += isinstance(prompts[first - 1], MaskPrompt)
-        answer, done = None, first - 1
-        for count in range(len(prompts) - 1, first - 1, -1):
-            answer = self._answers.get(key, prompts[:count])
-            if answer is not None:
-                done = count
-                break
-        for count in range(done + 1, len(prompts)):
-            asked = model_prompts(self.slice_shape(key.axis), prompts[:count])
-            if answer is not None:
-                asked = replace(asked, mask_logits=refined_logits(answer))
-            answer = self._answer(key, prompts[:count], asked).mask
-        return answer
+        refined = None
+        for count in range(first, len(prompts)):
+            given = prompts[:count]
+            answer = self._answers.get(key, given)
+            if answer is None:
+                answer = self._answer(key, given, self._asked(key, given, refined)).mask
+            if contradicts(prompts[count], answer):
+                refined = answer
+        return refined
+
+    def _asked(self, key: SliceKey, prompts: tuple[Prompt, ...], refined: np.ndarray | None) -> Prompts:
+        asked = model_prompts(self.slice_shape(key.axis), prompts)
+        return asked if refined is None else replace(asked, mask_logits=refined_logits(refined))
 
     def _encode(self, axis: int, index: int) -> ImageEmbedding:
         image = self.image(axis, index)
