@@ -171,6 +171,23 @@ def test_the_first_prompt_on_a_mask_is_given_the_mask_and_the_next_its_answer(
     assert np.array_equal(_to_refine(listening.asked[1]), refined_logits(corrected))
 
 
+def test_a_correction_of_an_edited_mask_is_given_that_mask_and_not_what_its_prompts_once_gave(
+    listening: Listening, blocks: Volume
+) -> None:
+    session = PromptSession(listening, blocks)
+    session.add_point(_INSIDE)
+    session.add_point((5, 5, 6))
+    session.smooth(1)
+    edited = session.slice_mask(_KEY)
+    y, x = (int(n) for n in np.argwhere(edited)[0])
+    session.add_point((5, y, x), positive=False)
+
+    last = listening.asked[-1]
+    assert len(last.points_yx) == 3
+    assert np.array_equal(_to_refine(last) > 0, edited)
+    assert len(listening.asked) == 3  # the first two are not answered again
+
+
 def test_other_models_are_asked_with_all_prompts_and_nothing_else(blocks: Volume) -> None:
     model = Listening(refines=False)
     slices = SliceModel(model, blocks, None, 10**8)

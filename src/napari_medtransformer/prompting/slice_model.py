@@ -16,7 +16,7 @@ from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.fingerprints import model_fingerprint, volume_fingerprint
 from napari_medtransformer.prompting.labels import plane
-from napari_medtransformer.prompting.masks import Packed, PackedMask
+from napari_medtransformer.prompting.masks import Packed, PackedMask, unpacked
 from napari_medtransformer.prompting.model_prompts import honour, model_prompts
 from napari_medtransformer.prompting.predictor import Prediction, checked_window, predict, promptable
 from napari_medtransformer.prompting.prompts import BlockPrompt, Given, MaskPrompt, Prompt, SliceKey
@@ -225,9 +225,13 @@ class SliceModel(ModelOnVolume):
         """
         if not self.model.refines:
             return None
-        # `first` prompts say what is meant; a mask alone is no answer of the model.
+        # `first` prompts say what is meant; the first answer is to them.
         first = next((n for n in range(len(prompts), 1, -1) if not refines(prompts[n - 1])), 1)
-        first += isinstance(prompts[first - 1], MaskPrompt)
+        meant = prompts[first - 1]
+        if isinstance(meant, MaskPrompt):  # what was there, which holds until a prompt contradicts it
+            mask, first = unpacked(meant.mask), first + 1
+            while first < len(prompts) and not contradicts(prompts[first - 1], mask):
+                first += 1
         refined = None
         for count in range(first, len(prompts)):
             given = prompts[:count]
