@@ -13,6 +13,7 @@ from napari_medtransformer.models.base import PromptableModel, Prompts
 from napari_medtransformer.prompting import ImagePredictor, PromptSession
 from napari_medtransformer.prompting import refining as module
 from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.model_prompts import stroke_logits
 from napari_medtransformer.prompting.prompts import (
     BoxPrompt,
     LassoPrompt,
@@ -47,6 +48,11 @@ class Listening(RegionModel):
         if prompts.mask_logits is not None:
             found.logits[0] = np.where(np.roll(prompts.mask_logits, 1, axis=0) > 0, 4.0, found.logits[0])
         return found
+
+
+_PAINTED = np.zeros((20, 26), bool)
+_PAINTED[6:8, 6:12] = True
+_STROKE = ScribblePrompt(PackedMask.pack(_PAINTED), 5)
 
 
 def _to_refine(asked: Prompts) -> np.ndarray:
@@ -193,7 +199,19 @@ def test_other_models_are_asked_with_all_prompts_and_nothing_else(blocks: Volume
     slices = SliceModel(model, blocks, None, 10**8)
     _mask(slices, _POINT)
     _mask(slices, _POINT, _AGAIN)
-    assert [one.mask_logits for one in model.asked] == [None, None]
+    _mask(slices, _STROKE)
+    assert [one.mask_logits for one in model.asked] == [None, None, None]
+
+
+def test_a_stroke_is_given_with_what_it_covers_until_it_corrects_something(
+    slices: SliceModel, listening: Listening
+) -> None:
+    answer = _mask(slices, _STROKE)
+    assert np.array_equal(listening.asked[-1].mask_logits, stroke_logits((20, 26), [_STROKE]))
+    assert len(listening.asked[-1].points_yx) >= 1
+    y, x = (int(n) for n in np.argwhere(answer)[0])
+    _mask(slices, _STROKE, PointPrompt((5.0, y, x), positive=False))
+    assert np.array_equal(_to_refine(listening.asked[-1]), refined_logits(answer))
 
 
 def test_what_the_model_was_given_is_told_as_it_was(listening: Listening, blocks: Volume) -> None:

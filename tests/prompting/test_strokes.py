@@ -11,7 +11,13 @@ from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.prompting import LassoPrompt, PromptSession, ScribblePrompt
 from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.model_prompts import honour, lasso_mask, model_prompts, stroke_points
+from napari_medtransformer.prompting.model_prompts import (
+    honour,
+    lasso_mask,
+    model_prompts,
+    stroke_logits,
+    stroke_points,
+)
 from napari_medtransformer.prompting.prompts import BoxPrompt, MaskPrompt, PointPrompt, moved
 from napari_medtransformer.volumes import Volume
 
@@ -126,3 +132,37 @@ def test_strokes_and_lassos_that_are_none_are_refused(region_model: PromptableMo
     with pytest.raises(InvalidPrompt, match="shape"):
         session.add_scribble(np.ones((3, 3), bool), axis=0, index=5)
     assert session.objects == ()
+
+
+def test_a_mask_stays_within_the_lasso_around_it_until_something_is_said_beyond() -> None:
+    lasso = LassoPrompt(((3, 5, 10), (3, 5, 30), (3, 25, 30), (3, 25, 10)))
+    inside = lasso_mask(lasso, SHAPE)
+    everything = np.full((2, *SHAPE), np.float32(4))
+    assert np.array_equal(honour(everything, [lasso]) > 0, np.stack([inside] * 2))
+    # what agrees with it changes nothing
+    within, without = PointPrompt((3, 10, 20)), PointPrompt((3, 35, 40), positive=False)
+    assert np.array_equal(honour(everything, [lasso, within, without]) > 0, np.stack([inside] * 2))
+
+    beyond = PointPrompt((3, 35, 40))
+    assert (honour(everything, [lasso, beyond]) > 0).all()
+    assert not (honour(everything, [beyond, lasso]) > 0)[:, 35, 40].any()  # the lasso came later
+    stroke = np.zeros(SHAPE, bool)
+    stroke[30:32, 5:20] = True
+    assert (honour(everything, [lasso, ScribblePrompt(PackedMask.pack(stroke), 3)]) > 0).all()
+    assert (honour(everything, [lasso, BoxPrompt((3, 2, 2), (3, 30, 40))]) > 0).all()
+    smaller = LassoPrompt(((3, 8, 12), (3, 8, 20), (3, 20, 20), (3, 20, 12)))
+    assert np.array_equal(honour(everything, [lasso, smaller])[0] > 0, lasso_mask(smaller, SHAPE))
+
+
+def test_what_was_painted_over_is_told_as_a_mask_with_a_pixel_around_it() -> None:
+    stroke, away = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    stroke[10, 10:20] = True
+    away[30, 10:20] = True
+    given = [ScribblePrompt(PackedMask.pack(stroke), 3), ScribblePrompt(PackedMask.pack(away), 3, positive=False)]
+    logits = stroke_logits(SHAPE, given)
+    assert logits is not None
+    expected = np.zeros(SHAPE, bool)
+    expected[9:12, 10:20] = expected[10, 9:21] = True
+    assert np.array_equal(logits > 0, expected)
+    assert logits.max() == -logits.min() == 6
+    assert stroke_logits(SHAPE, [PointPrompt((3, 10, 20)), given[1]]) is None

@@ -122,7 +122,7 @@ class PromptableModel(EncodingModel):
     """A segmentation transformer that answers prompts on a 2D image."""
 
     refines = False
-    """Whether a click is answered better with the mask of the clicks before it as one more prompt."""
+    """Whether prompts are answered better with the mask that they correct, and strokes with what they cover."""
 
     @abstractmethod
     def placement(self, native_shape: tuple[int, int], pixel_size: tuple[float, float] = (1.0, 1.0)) -> InputPlacement:

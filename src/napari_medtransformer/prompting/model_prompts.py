@@ -69,6 +69,19 @@ def model_prompts(shape: tuple[int, int], prompts: Iterable[Prompt]) -> Prompts:
     return make_prompts(shape, points, labels, box, None if hint is None else logits_of(hint))
 
 
+def stroke_logits(shape: tuple[int, int], prompts: Iterable[Prompt]) -> np.ndarray | None:
+    """(H, W) float32 logits that say that what was painted over is inside, one pixel around it included; None without.
+
+    For models that refine masks: a stroke says more than the points in its middle. Dice on 188 targets of the
+    validation sets of docs/quality.md, a stroke through the middle: .55 with its points alone, .67 with both.
+    """
+    painted = np.zeros(shape, bool)
+    for prompt in prompts:
+        if isinstance(prompt, ScribblePrompt) and prompt.positive:
+            painted |= pixels_on_slice(prompt, shape)
+    return logits_of(ndimage.binary_dilation(painted)) if painted.any() else None
+
+
 def stroke_points(pixels: np.ndarray, most: int = _POINTS_PER_STROKE) -> list[tuple[float, float]]:
     """A few (row, column) pixels of a (H, W) bool mask: its most interior one, then each farthest from those before.
 
@@ -112,28 +125,46 @@ def lasso_mask(prompt: LassoPrompt, shape: tuple[int, int]) -> np.ndarray:
 def honour(logits: np.ndarray, prompts: Iterable[Prompt]) -> np.ndarray:
     """Candidates (m, H, W) with every marked pixel as the person marked it, the later mark over the earlier.
 
-    Pixels under a point or a stroke are inside or outside as it says, and all pixels within a lasso around what is not
-    the object are outside. Boxes, masks and lassos around the object promise nothing about single pixels.
+    Pixels under a point or a stroke are inside or outside as it says, all pixels within a lasso around what is not the
+    object are outside, and so is what lies outside a lasso around the object, until a later prompt says inside there.
+    Boxes and masks promise nothing about single pixels.
     """
-    shape = logits.shape[-2:]
+    shape = (logits.shape[-2], logits.shape[-1])
+    given = tuple(prompts)
     changed: np.ndarray | None = None
-    for prompt in prompts:
-        marked = np.zeros(shape, bool)
-        if isinstance(prompt, PointPrompt):
-            y, x = (nearest_voxel(p) for p in prompt.on_slice())
-            marked[y, x] = True
-        elif isinstance(prompt, ScribblePrompt):
-            marked = unpacked(prompt.pixels)
-        elif isinstance(prompt, LassoPrompt) and not prompt.positive:
-            marked = lasso_mask(prompt, (shape[0], shape[1]))
-        else:
+    for number, prompt in enumerate(given):
+        if isinstance(prompt, BoxPrompt | MaskPrompt):
             continue
-        wrong = marked & ((logits > 0) != prompt.positive)
+        around = isinstance(prompt, LassoPrompt) and prompt.positive
+        marked = ~_marked(prompt, shape) if around else _marked(prompt, shape)
+        if around and any(_goes_into(later, marked) for later in given[number + 1 :]):
+            continue
+        inside = prompt.positive and not around
+        wrong = marked & ((logits > 0) != inside)
         if wrong.any():
             changed = logits.copy() if changed is None else changed
-            changed[wrong] = MASK_LOGIT if prompt.positive else -MASK_LOGIT
+            changed[wrong] = MASK_LOGIT if inside else -MASK_LOGIT
             logits = changed
     return logits
+
+
+def _marked(prompt: PointPrompt | ScribblePrompt | LassoPrompt, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the pixels under a point or a stroke, or within a lasso."""
+    if isinstance(prompt, LassoPrompt):
+        return lasso_mask(prompt, shape)
+    if isinstance(prompt, ScribblePrompt):
+        return unpacked(prompt.pixels)
+    marked = np.zeros(shape, bool)
+    y, x = (nearest_voxel(p) for p in prompt.on_slice())
+    marked[y, x] = True
+    return marked
+
+
+def _goes_into(prompt: Prompt, region: np.ndarray) -> bool:
+    """Whether a prompt says of any pixel of a region (H, W) bool that it is, or may be, inside."""
+    if isinstance(prompt, BoxPrompt | MaskPrompt):
+        return True
+    return prompt.positive and bool((_marked(prompt, region.shape) & region).any())
 
 
 def pixels_on_slice(prompt: MaskPrompt | ScribblePrompt, shape: tuple[int, int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.fingerprints import model_fingerprint, volume_fingerprint
 from napari_medtransformer.prompting.labels import plane
 from napari_medtransformer.prompting.masks import Packed, PackedMask, unpacked
-from napari_medtransformer.prompting.model_prompts import honour, model_prompts
+from napari_medtransformer.prompting.model_prompts import honour, model_prompts, stroke_logits
 from napari_medtransformer.prompting.predictor import Prediction, checked_window, predict, promptable
 from napari_medtransformer.prompting.prompts import BlockPrompt, Given, MaskPrompt, Prompt, SliceKey
 from napari_medtransformer.prompting.refining import Answers, contradicts, refined_logits, refines
@@ -243,8 +243,13 @@ class SliceModel(ModelOnVolume):
         return refined
 
     def _asked(self, key: SliceKey, prompts: tuple[Prompt, ...], refined: np.ndarray | None) -> Prompts:
-        asked = model_prompts(self.slice_shape(key.axis), prompts)
-        return asked if refined is None else replace(asked, mask_logits=refined_logits(refined))
+        shape = self.slice_shape(key.axis)
+        asked = model_prompts(shape, prompts)
+        if refined is not None:
+            return replace(asked, mask_logits=refined_logits(refined))
+        if self.model.refines and asked.mask_logits is None:
+            return replace(asked, mask_logits=stroke_logits(shape, prompts))
+        return asked
 
     def _encode(self, axis: int, index: int) -> ImageEmbedding:
         image = self.image(axis, index)
