@@ -85,7 +85,7 @@ def test_without_a_team_a_thread_is_alone_and_has_it_back_after(three_threads) -
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts a process' threads where Linux lists them")
 def test_a_thread_without_a_team_starts_none() -> None:
     code = """
-import os, threading, torch
+import os, threading, time, torch
 from napari_medtransformer.openmp import without_team
 
 def beyond_python():
@@ -99,6 +99,8 @@ def started_by(function):
     more = beyond_python() - before
     gate.set()
     thread.join()
+    while os.path.isdir(f"/proc/self/task/{thread.native_id}"):  # it has ended, and is listed for a moment yet
+        time.sleep(0.01)
     return more
 
 def work():

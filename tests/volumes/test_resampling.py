@@ -32,7 +32,9 @@ def volumes(draw: st.DrawFn) -> Volume:
     shape = draw(st.tuples(*[st.integers(2, 9)] * 3))
     affine = upright_affine(shape, draw(st.tuples(*[st.floats(0.5, 4)] * 3)))
     turned = np.eye(4)
-    angles = draw(st.one_of(st.just((0.0, 0.0, 0.0)), st.tuples(*[st.floats(-30, 30)] * 3)))
+    # SimpleITK makes nothing of directions such as 1e-306
+    degrees = st.floats(-30, 30).map(lambda angle: round(angle, 6))
+    angles = draw(st.one_of(st.just((0.0, 0.0, 0.0)), st.tuples(*[degrees] * 3)))
     turned[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     turned[:3, 3] = draw(st.tuples(*[st.floats(-3, 3)] * 3))
     values = np.random.default_rng(draw(st.integers(0, 99))).normal(size=shape).astype(np.float32)
