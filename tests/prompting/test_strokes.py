@@ -150,6 +150,10 @@ def test_a_mask_stays_within_the_lasso_around_it_until_something_is_said_beyond(
     stroke[30:32, 5:20] = True
     assert (honour(everything, [lasso, ScribblePrompt(PackedMask.pack(stroke), 3)]) > 0).all()
     assert (honour(everything, [lasso, BoxPrompt((3, 2, 2), (3, 30, 40))]) > 0).all()
+    # a mask that was chosen among those within it is not beyond it
+    chosen = MaskPrompt(PackedMask.pack(inside), 3)
+    assert np.array_equal(honour(everything, [lasso, chosen, within])[0] > 0, inside)
+    assert (honour(everything, [lasso, MaskPrompt(PackedMask.pack(~inside), 3)]) > 0).all()
     smaller = LassoPrompt(((3, 8, 12), (3, 8, 20), (3, 20, 20), (3, 20, 12)))
     assert np.array_equal(honour(everything, [lasso, smaller])[0] > 0, lasso_mask(smaller, SHAPE))
 

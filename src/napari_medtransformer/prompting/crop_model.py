@@ -13,11 +13,12 @@ from napari_medtransformer.models.volume_model import VolumeEmbedding, VolumeMas
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
 from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.labels import plane
-from napari_medtransformer.prompting.masks import PackedBlock, unpacked
+from napari_medtransformer.prompting.masks import PackedBlock
 from napari_medtransformer.prompting.model_prompts import (
     MASK_LOGIT,
     lasso_mask,
     logits_of,
+    marked_pixels,
     pixels_on_slice,
     stroke_points,
 )
@@ -34,7 +35,6 @@ from napari_medtransformer.prompting.prompts import (
     Prompt,
     ScribblePrompt,
     SliceKey,
-    nearest_voxel,
 )
 from napari_medtransformer.prompting.slice_model import ModelOnVolume, Outcome, PackedPrediction, Request, SliceModel
 from napari_medtransformer.volumes.volume import Volume, check_volume
@@ -161,14 +161,7 @@ class CropModel(ModelOnVolume):
             if not 0 <= index < logits.shape[key.axis]:
                 continue
             shape = self.slice_shape(key.axis)
-            if isinstance(prompt, PointPrompt):
-                marked = np.zeros(shape, bool)
-                row, column = (nearest_voxel(p) for p in prompt.on_slice())
-                marked[row, column] = True
-            elif isinstance(prompt, ScribblePrompt):
-                marked = unpacked(prompt.pixels)
-            else:
-                marked = lasso_mask(prompt, shape)
+            marked = marked_pixels(prompt, shape)
             part = tuple(s for axis, s in enumerate(answer.slices) if axis != key.axis)
             seen = plane(logits, key.axis, index)
             wrong = marked[part] & ((seen > 0) != prompt.positive)

@@ -136,7 +136,7 @@ def honour(logits: np.ndarray, prompts: Iterable[Prompt]) -> np.ndarray:
         if isinstance(prompt, BoxPrompt | MaskPrompt):
             continue
         around = isinstance(prompt, LassoPrompt) and prompt.positive
-        marked = ~_marked(prompt, shape) if around else _marked(prompt, shape)
+        marked = ~marked_pixels(prompt, shape) if around else marked_pixels(prompt, shape)
         if around and any(_goes_into(later, marked) for later in given[number + 1 :]):
             continue
         inside = prompt.positive and not around
@@ -148,7 +148,7 @@ def honour(logits: np.ndarray, prompts: Iterable[Prompt]) -> np.ndarray:
     return logits
 
 
-def _marked(prompt: PointPrompt | ScribblePrompt | LassoPrompt, shape: tuple[int, int]) -> np.ndarray:
+def marked_pixels(prompt: PointPrompt | ScribblePrompt | LassoPrompt, shape: tuple[int, int]) -> np.ndarray:
     """(H, W) bool: the pixels under a point or a stroke, or within a lasso."""
     if isinstance(prompt, LassoPrompt):
         return lasso_mask(prompt, shape)
@@ -162,9 +162,11 @@ def _marked(prompt: PointPrompt | ScribblePrompt | LassoPrompt, shape: tuple[int
 
 def _goes_into(prompt: Prompt, region: np.ndarray) -> bool:
     """Whether a prompt says of any pixel of a region (H, W) bool that it is, or may be, inside."""
-    if isinstance(prompt, BoxPrompt | MaskPrompt):
+    if isinstance(prompt, BoxPrompt):
         return True
-    return prompt.positive and bool((_marked(prompt, region.shape) & region).any())
+    if isinstance(prompt, MaskPrompt):
+        return bool((unpacked(prompt.mask) & region).any())
+    return prompt.positive and bool((marked_pixels(prompt, region.shape) & region).any())
 
 
 def pixels_on_slice(prompt: MaskPrompt | ScribblePrompt, shape: tuple[int, int]) -> np.ndarray:
