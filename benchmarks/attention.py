@@ -86,8 +86,7 @@ def our_sam(device: str, bf16: bool) -> Any:
     from napari_medtransformer import load_model
 
     model = load_model("sam-vit-b", weights="random", device=device)
-    if bf16:
-        model.dtype = torch.bfloat16
+    model.dtype = torch.bfloat16 if bf16 else torch.float32  # with AMX bfloat16 is what it loads with
     return model
 
 

@@ -6,7 +6,8 @@
 
 Every prompt is a rule, so that a run can be repeated: the box is the target's own bounding box; the first click is
 its innermost pixel; each further click is the innermost pixel of the largest wrong region, inside or outside as that
-region asks. A model that refines is given the mask that a click corrects, as in a session; any other its own logits.
+region asks; a stroke goes through the middle, a lasso around the target a twentieth of its extent away. A model that
+refines is asked as by anyone, with the points in order; any other is given its own logits of the points before.
 Sets: CT (another patient's abdomen, never trained on), hippocampus (validation volumes), MR and brain (held-out axial
 slices), and the sample CT itself (training anatomy: a smoke test).
 """
@@ -23,11 +24,14 @@ from pathlib import Path
 import numpy as np
 from classical import Box, Clicks, methods
 from quality_report import FAILED, rank, write_report
-from rules import Target, bounding_box, dice, innermost
+from rules import Target, bounding_box, dice, innermost, loose_lasso, middle_stroke
 from scipy import ndimage
 
 import napari_medtransformer as nmt
-from napari_medtransformer.prompting.refining import refined_logits
+from napari_medtransformer.models.base import PromptableModel
+from napari_medtransformer.prompting.masks import PackedMask
+from napari_medtransformer.prompting.prompts import LassoPrompt, Prompt, ScribblePrompt
+from napari_medtransformer.prompting.slice_model import Request, SliceModel
 from napari_medtransformer.training.cases import SHARED_SOURCES, CaseSource, LabelledCase, read_case
 from napari_medtransformer.volumes.intensity import apply_window
 
@@ -110,7 +114,7 @@ def measure(ask: Ask, target: Target) -> dict[str, float]:
         "box": dice(boxed.mask, mask),
         "box iou": overlap(boxed.mask, mask),
         "box score": boxed.score,
-        # as in a session: a click that the box's answer agrees with joins the box instead of refining that
+        # a click that the box's answer agrees with joins the box instead of refining that
         "box+click": dice(ask([(first, 1)], box, None if boxed.mask[first] else boxed.logits).mask, mask),
     }
     clicks: Clicks = [(first, 1)]
@@ -141,11 +145,22 @@ def model_asker(predictor: nmt.ImagePredictor) -> Ask:
 
     def ask(clicks: Clicks, box: Box | None, logits: np.ndarray | None) -> Answer:
         points, labels = [at for at, _ in clicks], [sign for _, sign in clicks]
-        result = predictor.predict(points=points, labels=labels, box=box, mask_logits=logits)
-        to_refine = refined_logits(result.mask) if predictor.model.refines else result.logits
-        return Answer(result.mask, result.score, to_refine)
+        given = None if predictor.model.refines else logits
+        result = predictor.predict(points=points, labels=labels, box=box, mask_logits=given)
+        return Answer(result.mask, result.score, result.logits)
 
     return ask
+
+
+def drawn_prompts(model: PromptableModel, target: Target) -> dict[str, float]:
+    """Dice of one target after a stroke and after a lasso, which are a session's prompts."""
+    slices = SliceModel(model, nmt.Volume.from_array(target.image[None]), target.window, 10**9)
+    given: dict[str, Prompt] = {
+        "stroke": ScribblePrompt(PackedMask.pack(middle_stroke(target.mask)), 0),
+        "lasso": LassoPrompt([(0, y, x) for y, x in loose_lasso(target.mask)]),
+    }
+    answers = {name: slices.predict(Request(prompt.key, (prompt,))).prediction for name, prompt in given.items()}
+    return {name: dice(answer.mask, target.mask) for name, answer in answers.items()}
 
 
 def method_asker(method: Callable[[np.ndarray, Clicks, Box | None], np.ndarray], image: np.ndarray) -> Ask:
@@ -187,7 +202,8 @@ def main() -> None:
             "target": number,
             "compared": compared,
         }
-        rows.append({**facts, "method": arguments.model, **measure(model_asker(predictor), target)})
+        figures = {**measure(model_asker(predictor), target), **drawn_prompts(predictor.model, target)}
+        rows.append({**facts, "method": arguments.model, **figures})
         if compared:
             image = apply_window(target.image, target.window)
             for name, method in methods().items():

@@ -29,6 +29,8 @@ KINDS = {
     "clicks 3": "3 clicks",
     "clicks 5": "5 clicks",
     "clicks 10": "10 clicks",
+    "stroke": "stroke",
+    "lasso": "lasso",
 }
 FAILED = 0.5
 
@@ -50,9 +52,9 @@ def write_report(
         "",
         f"`{model}`, measured on {date.today():%Y-%m-%d} by `benchmarks/quality.py` ({platform.machine()}, CPU). Every "
         "prompt is a rule: the box is the target's own bounding box, the first click its innermost pixel, each further "
-        "click the innermost pixel of the largest error, inside or outside as that asks. Each is given with the mask "
-        "before it to refine, as in a session. Dice, mean ± standard deviation over the targets (an organ's largest "
-        "part on a slice, at least 30 pixels).",
+        "click the innermost pixel of the largest error, inside or outside as that asks; a stroke goes through the "
+        "middle, a lasso around the target a twentieth of its extent away. A click refines the mask before it. Dice, "
+        "mean ± standard deviation over the targets (an organ's largest part on a slice, at least 30 pixels).",
         "",
         "Never trained on: the CT of an unseen patient, the hippocampus validation split, and held-out axial slices "
         "of the two MRs (other slices of the same patients). The sample CT was trained on and is a smoke test. All "

@@ -84,6 +84,46 @@ def test_bfloat16_stays_within_its_precision_where_scores_are_sharp(spread):
     assert (fused.double() - expected).norm() / expected.norm() < BFLOAT16
 
 
+# what processors with matrix units run in bfloat16, with plain units for it, and with neither
+@pytest.mark.parametrize(
+    ("has", "how"),
+    [
+        (("amx_bf16", "avx512_bf16"), "flash, bfloat16"),
+        (("avx512_bf16",), "bfloat16 values"),
+        ((), "flash, float32"),
+    ],
+)
+def test_every_kind_of_processor_keeps_scores_and_bias_in_float32(monkeypatch, has, how):
+    from napari_medtransformer.attention import fused as module
+
+    monkeypatch.setattr(module, "cpu_has", lambda *names: set(names) <= set(has))
+    # scores of deviation 3 and a bias up to 12, which bfloat16 would round by 0.03
+    q, k, v = (t.bfloat16() for t in random_qkv(1, 2, 256, 256, 16))
+    q = q * 3
+    tables = tuple(torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(3)) / 4 for _ in "hw")
+    bias = DecomposedBias(tables)
+    expected = explicit(q, k, v, bias.rows(q[0].double(), 0, torch.arange(256))[None], 16**-0.5)
+    with use_policy(POLICIES[1]), torch.no_grad():
+        assert how in kernel_name(q, k, v, bias)
+        fused = attend(q, k, v, bias=bias)
+    with use_policy(POLICIES[0]), torch.no_grad():
+        rounded = attend(q, k, v, bias=bias)
+    error, of_rounded = ((t.double() - expected).norm() / expected.norm() for t in (fused, rounded))
+    assert error < BFLOAT16 / 2
+    assert error < of_rounded / 2
+
+
+def test_matrix_units_take_queries_that_carry_a_narrow_bias(monkeypatch):
+    from napari_medtransformer.attention import fused as module
+
+    monkeypatch.setattr(module, "cpu_has", lambda *names: True)
+    q, k, v = (t.bfloat16() for t in random_qkv(1, 2, 64, 64, 32))
+    bias = DecomposedBias(tuple(0.3 * torch.randn(8, 8, 32) for _ in "hw"))
+    with use_policy(POLICIES[1]), torch.no_grad():
+        assert "low-rank" in kernel_name(q, k, v, bias)
+        assert "blockwise" in kernel_name(q.float(), k.float(), v.float(), bias)
+
+
 def test_blocks_smaller_than_the_grid_change_nothing(monkeypatch):
     from napari_medtransformer.attention import fused as module
 

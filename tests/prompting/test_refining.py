@@ -13,7 +13,8 @@ from napari_medtransformer.models.base import PromptableModel, Prompts
 from napari_medtransformer.prompting import ImagePredictor, PromptSession
 from napari_medtransformer.prompting import refining as module
 from napari_medtransformer.prompting.masks import PackedMask
-from napari_medtransformer.prompting.model_prompts import stroke_logits
+from napari_medtransformer.prompting.model_prompts import refines, stroke_logits
+from napari_medtransformer.prompting.predictor import make_prompts
 from napari_medtransformer.prompting.prompts import (
     BoxPrompt,
     LassoPrompt,
@@ -23,7 +24,7 @@ from napari_medtransformer.prompting.prompts import (
     ScribblePrompt,
     SliceKey,
 )
-from napari_medtransformer.prompting.refining import Answers, refined_logits, refines
+from napari_medtransformer.prompting.refining import Answers, refined_logits
 from napari_medtransformer.prompting.slice_model import Request, SliceModel
 from napari_medtransformer.volumes import Volume
 
@@ -117,9 +118,45 @@ def test_a_real_network_answers_as_a_predictor_that_is_given_the_mask_before(
     predictor = ImagePredictor(click_model)
     predictor._embedding, predictor._shape = session._slices.embedding(0, 5), (20, 26)  # type: ignore[union-attr]
     expected = predictor.predict([(7, 9), (y, x)], [1, 0], mask_logits=refined_logits(first)).mask
+    # a predictor that is given the points alone answers them in turn, too
+    assert np.array_equal(predictor.predict([(7, 9), (y, x)], [1, 0]).mask, expected)
     expected[7, 9], expected[y, x] = True, False  # what was clicked is so, whatever the network says
     assert np.array_equal(session.slice_mask(_KEY), expected)
-    assert not np.array_equal(expected, predictor.predict([(7, 9), (y, x)], [1, 0]).mask)
+    at_once = click_model.decode(predictor._embedding, make_prompts((20, 26), [(7, 9), (y, x)], [1, 0]))
+    assert not np.array_equal(expected, at_once.logits[int(at_once.scores.argmax())] > 0)
+
+
+def test_a_predictor_refines_point_after_point_and_asks_once_for_each(listening: Listening) -> None:
+    predictor = ImagePredictor(listening)
+    image = np.zeros((20, 26), np.float32)
+    image[4:12, 5:15] = 1
+    predictor.set_image(image, window=(0, 1))
+    points, labels = [(7, 9), (2, 9), (8, 10)], [1, 1, 0]
+    first, second, third = (predictor.predict(points[:count], labels[:count]).mask for count in (1, 2, 3))
+    assert len(listening.asked) == 3
+    assert listening.asked[0].mask_logits is None
+    for asked, before in zip(listening.asked[1:], (first, second), strict=True):
+        assert np.array_equal(_to_refine(asked), refined_logits(before))
+
+    predictor.set_image(image, window=(0, 1))  # nothing of the image before is known any more
+    assert np.array_equal(predictor.predict(points, labels).mask, third)
+    assert len(listening.asked) == 6
+    own = np.full(image.shape, 2.0, np.float32)
+    predictor.predict(points, labels, mask_logits=own)  # who gives a mask says what is refined
+    assert np.array_equal(_to_refine(listening.asked[6]), own)
+
+
+def test_a_point_that_agrees_with_the_answer_to_a_predictor_s_box_joins_it(listening: Listening) -> None:
+    predictor = ImagePredictor(listening)
+    image = np.zeros((20, 26), np.float32)
+    image[4:12, 5:15] = 1
+    predictor.set_image(image, window=(0, 1))
+    boxed = predictor.predict(box=(4, 5, 12, 15)).mask
+    assert boxed[7, 9]
+    predictor.predict([(7, 9)], box=(4, 5, 12, 15))
+    assert listening.asked[-1].mask_logits is None
+    predictor.predict([(7, 9)], [0], box=(4, 5, 12, 15))
+    assert np.array_equal(_to_refine(listening.asked[-1]), refined_logits(boxed))
 
 
 def test_a_click_that_agrees_joins_those_before_it(slices: SliceModel, listening: Listening) -> None:
@@ -232,14 +269,14 @@ def test_what_the_model_was_given_is_told_as_it_was(listening: Listening, blocks
 def test_the_answers_that_are_of_use_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 2)
     answers, mask = Answers(), np.eye(4, dtype=bool)
-    answers.keep(_KEY, (_POINT,), mask)
+    answers.keep((_KEY, (_POINT,)), mask)
     for preview in (_AGAIN, _OUTSIDE, _BOX):  # as many as a hand makes, all of which refine the one answer
-        found = answers.get(_KEY, (_POINT,))
+        found = answers.get((_KEY, (_POINT,)))
         assert found is not None
         assert np.array_equal(found, mask)
-        answers.keep(_KEY, (_POINT, preview), ~mask)
-    assert answers.get(_KEY, (_POINT, _OUTSIDE)) is None
-    assert answers.get(SliceKey(1, 0, 6), (_POINT,)) is None
+        answers.keep((_KEY, (_POINT, preview)), ~mask)
+    assert answers.get((_KEY, (_POINT, _OUTSIDE))) is None
+    assert answers.get((SliceKey(1, 0, 6), (_POINT,))) is None
 
 
 def test_a_click_after_another_mask_was_chosen_refines_that_one(listening: Listening, blocks: Volume) -> None:

@@ -15,6 +15,8 @@ from napari_medtransformer.attention.policy import cpu_has, policy_for, sdpa_ker
 # bias elements held at a time by the blockwise kernel, 4 MB in float32: what is written is still in the cache when the
 # kernel reads it
 BLOCK_ELEMENTS = 1 << 20
+# times that with matrix units, whose kernel is faster over many queries
+_MATRIX_UNITS = 4
 # queries that torch's CPU kernel gives to a thread at a time
 _KERNEL_ROWS = 64
 # the widest head that fused kernels of GPUs take
@@ -34,7 +36,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: 
         return handle_torch_function(attend, (q, k, v), q, k, v, bias=bias, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if isinstance(bias, DecomposedBias):
-        if runs_blockwise(q, k, v):
+        if _runs_blockwise(q, k, v, bias):
             return _blockwise(q, k, v, bias, scale)
         return _low_rank(q, k, v, bias, scale)
     if isinstance(bias, WindowBias):
@@ -50,9 +52,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Bias | None = None, scale: 
 def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     """Which kernel `attend` runs for these tensors, such as "cpu flash, low-rank positions"."""
     if isinstance(bias, DecomposedBias):
-        if runs_blockwise(q, k, v):
-            inside = "products, float32 scores, bfloat16 values" if weighs_in_bfloat16(q) else "flash, float32"
-            return f"cpu {inside}, positions blockwise"
+        if _runs_blockwise(q, k, v, bias):
+            if weighs_in_bfloat16(q):
+                return "cpu products, float32 scores, bfloat16 values, positions blockwise"
+            return f"cpu flash, {'bfloat16' if runs_in_bfloat16(q) else 'float32'}, positions blockwise"
         return _extended_kernel_name(q, sum(bias.key_shape))
     if isinstance(bias, WindowBias):
         return sdpa_kernel_name(q, k, v, bias.table[None].to(q.dtype)) + ", window bias"
@@ -63,10 +66,14 @@ def kernel_name(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> str:
     return sdpa_kernel_name(q, k, v, None if bias is None else bias.mask)
 
 
-def runs_blockwise(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether a decomposed bias is computed in blocks: inference on a processor whose policy says so."""
+def _runs_blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias) -> bool:
+    """Whether a decomposed bias is computed in blocks: inference on a processor whose policy says so.
+
+    Not where matrix units take queries that carry it, in windows, at little more than those without.
+    """
     needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return q.device.type == "cpu" and not needs_grad and policy_for(q.device).bias_kernel == "blockwise"
+    narrow = runs_in_bfloat16(q) and sum(bias.key_shape) <= q.shape[-1]
+    return q.device.type == "cpu" and not needs_grad and not narrow and policy_for(q.device).bias_kernel == "blockwise"
 
 
 def _runs_low_rank(q: Tensor, k: Tensor, v: Tensor, bias: KeyTermsBias) -> bool:
@@ -109,14 +116,15 @@ def _one_hot_axes(shape: tuple[int, ...], device: torch.device) -> Tensor:
 @torch.no_grad()
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: float) -> Tensor:
     batch, heads, n, _ = q.shape
-    dtype, mixed = q.dtype, weighs_in_bfloat16(q)
+    dtype, mixed, half = q.dtype, weighs_in_bfloat16(q), runs_in_bfloat16(q)
     wide = torch.promote_types(dtype, torch.float32)
     # autocast would round the scores to half precision
     with torch.autocast(q.device.type, enabled=False):
-        q, k, v = q.to(wide), k.to(wide), v if mixed else v.to(wide)
-        terms = bias.terms(q)
+        terms = bias.terms(q.to(wide))
+        if not half:
+            q, k, v = q.to(wide), k.to(wide), v if mixed else v.to(wide)
         out = q.new_empty((*q.shape[:-1], v.shape[-1]), dtype=v.dtype)
-        entries, at_once, rows = _block_shape(batch, heads, n, k.shape[2])
+        entries, at_once, rows = _block_shape(batch, heads, n, k.shape[2], _MATRIX_UNITS if half else 1)
         # one buffer for all blocks: fresh memory would cost more than what is calculated in it
         held = q.new_empty(entries * at_once * rows * k.shape[2], dtype=wide)
         room = torch.empty_like(held, dtype=v.dtype) if mixed else held
@@ -138,12 +146,20 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, bias: DecomposedBias, scale: flo
     return out.to(dtype)
 
 
+def runs_in_bfloat16(q: Tensor) -> bool:
+    """Whether the fused kernel gets bfloat16: queries in that format, on a processor with matrix units for it.
+
+    Its scores, their bias and their softmax are float32 there.
+    """
+    return q.dtype == torch.bfloat16 and cpu_has("amx_bf16")
+
+
 def weighs_in_bfloat16(q: Tensor) -> bool:
-    """Whether values are weighed in bfloat16: queries in that format, on a processor with units for it.
+    """Whether values are weighed in bfloat16: queries in that format, on a processor with units, but no matrix units.
 
     torch's CPU kernel makes products of bfloat16 no faster than of float32 there; its matrix product does.
     """
-    return q.dtype == torch.bfloat16 and cpu_has("avx512_bf16")
+    return q.dtype == torch.bfloat16 and cpu_has("avx512_bf16") and not cpu_has("amx_bf16")
 
 
 def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, room: Tensor) -> Tensor:
@@ -158,12 +174,13 @@ def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, room: Te
     return torch.bmm(weights, v.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
-def _block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int, int]:
+def _block_shape(batch: int, heads: int, queries: int, keys: int, times: int) -> tuple[int, int, int]:
     """How many entries, heads and queries make a block: whole windows, or a part of few heads of one image."""
-    entries = min(batch, BLOCK_ELEMENTS // (heads * queries * keys))
+    elements = BLOCK_ELEMENTS * times
+    entries = min(batch, elements // (heads * queries * keys))
     if entries:
         return entries, heads, queries
-    rows = max(1, min(queries, BLOCK_ELEMENTS // keys))
+    rows = max(1, min(queries, elements // keys))
     # enough for every thread
     at_once = min(heads, max(1, torch.get_num_threads() * _KERNEL_ROWS // rows))
     return 1, at_once, rows

@@ -26,6 +26,7 @@ from napari_medtransformer.prompting.prompts import (
     ScribblePrompt,
     nearest_voxel,
 )
+from napari_medtransformer.prompting.refining import refined_logits
 
 MASK_LOGIT = 6.0  # certainty given to a mask that has no logits: sigmoid 0.998, and of the size networks give
 _POINTS_PER_STROKE = 6  # more of one sign cost time and say nothing new
@@ -67,6 +68,20 @@ def model_prompts(shape: tuple[int, int], prompts: Iterable[Prompt]) -> Prompts:
         points += given
         labels += [int(not isinstance(prompt, MaskPrompt) and prompt.positive)] * len(given)
     return make_prompts(shape, points, labels, box, None if hint is None else logits_of(hint))
+
+
+def refines(prompt: Prompt) -> bool:
+    """Whether a prompt can correct the answer before it: a point, a stroke, a lasso around what is not the object.
+
+    A box, a lasso around the object or a mask says anew what is meant.
+    """
+    return isinstance(prompt, PointPrompt | ScribblePrompt) or (isinstance(prompt, LassoPrompt) and not prompt.positive)
+
+
+def contradicts(prompt: Prompt, answer: np.ndarray) -> bool:
+    """Whether a prompt says of any pixel that the answer, (H, W) bool, is wrong there."""
+    said = refined_logits(answer)[None]
+    return honour(said, (prompt,)) is not said
 
 
 def stroke_logits(shape: tuple[int, int], prompts: Iterable[Prompt]) -> np.ndarray | None:

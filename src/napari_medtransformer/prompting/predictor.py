@@ -17,6 +17,8 @@ from napari_medtransformer.errors import (
 from napari_medtransformer.given import whole
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
 from napari_medtransformer.models.volume_model import VolumePromptableModel
+from napari_medtransformer.prompting.prompts import nearest_voxel
+from napari_medtransformer.prompting.refining import Answers, mask_to_refine, refined_logits
 from napari_medtransformer.volumes.intensity import Window, apply_window, default_window
 from napari_medtransformer.volumes.numbers import numbers
 
@@ -63,12 +65,15 @@ class ImagePredictor:
     """Answers prompts on one image at a time.
 
     Coordinates are native pixels (row, column); an integer is a pixel's centre; boxes are half-open.
+    A model that `refines` answers point after point, as in a session: one that the answer to the box and the points
+    before it contradicts is given with that answer, which is remembered until another image is set.
     """
 
     def __init__(self, model: PromptableModel) -> None:
         self.model = promptable(model)
         self._embedding: ImageEmbedding | None = None
         self._shape = (0, 0)
+        self._answers = Answers()
 
     def set_image(self, image: np.ndarray, window: tuple[float, float] | None = None) -> None:
         """Encode an image. image: (H, W) in native intensities. window: (low, high); None finds one from the image.
@@ -83,6 +88,7 @@ class ImagePredictor:
         windowed = apply_window(image, default_window(image) if window is None else checked_window(window))
         self._embedding = None  # a failed encoding must not leave the image before it
         self._embedding = self.model.encode(windowed)
+        self._answers = Answers()
         self._shape = (image.shape[0], image.shape[1])
 
     def predict(
@@ -94,13 +100,43 @@ class ImagePredictor:
     ) -> Prediction:
         """The mask of the object that the prompts mean.
 
-        points: (y, x) each. labels: 1 inside or 0 outside for each point; None: all inside. box: (y0, x0, y1, x1),
-        half-open. mask_logits: (H, W), the logits of an earlier prediction to refine.
+        points: (y, x) each, in the order in which they were given. labels: 1 inside or 0 outside for each point; None:
+        all inside. box: (y0, x0, y1, x1), half-open. mask_logits: (H, W), the logits of an earlier prediction to refine
+        instead of the answer to the points before.
         The candidate with the best score is chosen. Raises PointOutsideVolume and InvalidPrompt.
         """
         if self._embedding is None:
             raise InvalidPrompt("no image was set; call set_image(image) first.")
-        return predict(self.model, self._embedding, make_prompts(self._shape, points, labels, box, mask_logits))
+        prompts = make_prompts(self._shape, points, labels, box, mask_logits)
+        if self.model.refines and mask_logits is None:
+            return self._in_turn(self._embedding, prompts)
+        return predict(self.model, self._embedding, prompts)
+
+    def _in_turn(self, embedding: ImageEmbedding, prompts: Prompts) -> Prediction:
+        """The answer to a box and points, or to points, each after those before it."""
+        pixels = [(nearest_voxel(y), nearest_voxel(x)) for y, x in prompts.points_yx.tolist()]
+        inside = (prompts.point_labels == 1).tolist()
+
+        def asked(count: int) -> tuple[object, ...]:
+            return prompts.points_yx[:count].tobytes(), prompts.point_labels[:count].tobytes(), prompts.box
+
+        def ask(count: int, refined: np.ndarray | None) -> tuple[Prediction, np.ndarray]:
+            logits = None if refined is None else refined_logits(refined)
+            given = Prompts(prompts.points_yx[:count], prompts.point_labels[:count], prompts.box, logits)
+            prediction = predict(self.model, embedding, given)
+            mask = prediction.mask
+            for pixel, label in zip(pixels[:count], inside, strict=False):  # as in a session, whatever was answered
+                mask[pixel] = label
+            self._answers.keep(asked(count), mask)
+            return prediction, mask
+
+        def answer(count: int, refined: np.ndarray | None) -> np.ndarray:
+            known = self._answers.get(asked(count))
+            return ask(count, refined)[1] if known is None else known
+
+        first = 1 if prompts.box is None else 0
+        to_refine = mask_to_refine(first, len(pixels), answer, lambda n, mask: bool(mask[pixels[n]]) != inside[n])
+        return ask(len(pixels), to_refine)[0]
 
 
 def promptable(model: object) -> PromptableModel:

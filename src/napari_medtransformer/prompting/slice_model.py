@@ -17,10 +17,10 @@ from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.fingerprints import model_fingerprint, volume_fingerprint
 from napari_medtransformer.prompting.labels import plane
 from napari_medtransformer.prompting.masks import Packed, PackedMask, unpacked
-from napari_medtransformer.prompting.model_prompts import honour, model_prompts, stroke_logits
+from napari_medtransformer.prompting.model_prompts import contradicts, honour, model_prompts, refines, stroke_logits
 from napari_medtransformer.prompting.predictor import Prediction, checked_window, predict, promptable
 from napari_medtransformer.prompting.prompts import BlockPrompt, Given, MaskPrompt, Prompt, SliceKey
-from napari_medtransformer.prompting.refining import Answers, contradicts, refined_logits, refines
+from napari_medtransformer.prompting.refining import Answers, mask_to_refine, refined_logits
 from napari_medtransformer.prompting.remote import RemoteModel
 from napari_medtransformer.prompting.rounding import logits_from_levels, rounded_levels
 from napari_medtransformer.volumes.intensity import apply_window
@@ -215,14 +215,11 @@ class SliceModel(ModelOnVolume):
         decoded = self.decode(key.axis, key.index, asked, levels)
         prediction = replace(decoded, candidates=honour(decoded.candidates, prompts))
         if self.model.refines:
-            self._answers.keep(key, prompts, prediction.mask)
+            self._answers.keep((key, prompts), prediction.mask)
         return prediction
 
     def _to_refine(self, key: SliceKey, prompts: tuple[Prompt, ...]) -> np.ndarray | None:
-        """(H, W) bool: the mask that all prompts together refine; None where they say what is meant themselves.
-
-        It is the answer before the last prompt that contradicts one; a prompt that agrees joins those before it.
-        """
+        """(H, W) bool: the mask that all prompts together refine; None where they say what is meant themselves."""
         if not self.model.refines:
             return None
         # `first` prompts say what is meant; the first answer is to them.
@@ -232,15 +229,13 @@ class SliceModel(ModelOnVolume):
             mask, first = unpacked(meant.mask), first + 1
             while first < len(prompts) and not contradicts(prompts[first - 1], mask):
                 first += 1
-        refined = None
-        for count in range(first, len(prompts)):
+
+        def answer(count: int, refined: np.ndarray | None) -> np.ndarray:
             given = prompts[:count]
-            answer = self._answers.get(key, given)
-            if answer is None:
-                answer = self._answer(key, given, self._asked(key, given, refined)).mask
-            if contradicts(prompts[count], answer):
-                refined = answer
-        return refined
+            known = self._answers.get((key, given))
+            return self._answer(key, given, self._asked(key, given, refined)).mask if known is None else known
+
+        return mask_to_refine(first, len(prompts), answer, lambda n, mask: contradicts(prompts[n], mask))
 
     def _asked(self, key: SliceKey, prompts: tuple[Prompt, ...], refined: np.ndarray | None) -> Prompts:
         shape = self.slice_shape(key.axis)
