@@ -190,6 +190,7 @@ def test_a_box_a_lasso_or_a_mask_says_anew_what_is_meant(slices: SliceModel, lis
     lasso = LassoPrompt(((5, 4, 5), (5, 4, 15), (5, 12, 15), (5, 12, 5)))
     _mask(slices, _POINT, lasso)
     assert _to_refine(listening.asked[-1]).max() == 6
+    assert listening.asked[-1].box is None  # the mask says it more exactly
     assert [refines(one) for one in (_POINT, _BOX, lasso)] == [True, False, False]
     assert refines(LassoPrompt(lasso.vertices_zyx, positive=False))
     stroke = np.zeros((20, 26), bool)

@@ -58,6 +58,10 @@ def test_a_lasso_is_a_box_a_point_and_its_inside_as_a_hint() -> None:
     assert np.array_equal(prompts.mask_logits > 0, inside)
     assert inside.sum() == 21 * 21
     assert prompts.point_labels.tolist() == [1]
+    without = model_prompts(SHAPE, [BoxPrompt((3, 0, 0), (3, 9, 9)), lasso], boxed_lassos=False)
+    assert without.box is None
+    assert without.mask_logits is not None
+    assert np.array_equal(without.mask_logits > 0, inside)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

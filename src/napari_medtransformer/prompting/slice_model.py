@@ -239,7 +239,7 @@ class SliceModel(ModelOnVolume):
 
     def _asked(self, key: SliceKey, prompts: tuple[Prompt, ...], refined: np.ndarray | None) -> Prompts:
         shape = self.slice_shape(key.axis)
-        asked = model_prompts(shape, prompts)
+        asked = model_prompts(shape, prompts, boxed_lassos=not self.model.refines)
         if refined is not None:
             return replace(asked, mask_logits=refined_logits(refined))
         if self.model.refines and asked.mask_logits is None:
