@@ -7,7 +7,7 @@
 Every prompt is a rule, so that a run can be repeated: the box is the target's own bounding box; the first click is
 its innermost pixel; each further click is the innermost pixel of the largest wrong region, inside or outside as that
 region asks; a stroke goes through the middle, a lasso around the target a twentieth of its extent away. A model that
-refines is asked as by anyone, with the points in order; any other is given its own logits of the points before.
+refines is given the points in order and no more; any other its own logits of the points before, too.
 Sets: CT (another patient's abdomen, never trained on), hippocampus (validation volumes), MR and brain (held-out axial
 slices), and the sample CT itself (training anatomy: a smoke test).
 """

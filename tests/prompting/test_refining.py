@@ -146,6 +146,14 @@ def test_a_predictor_refines_point_after_point_and_asks_once_for_each(listening:
     assert np.array_equal(_to_refine(listening.asked[6]), own)
 
 
+def test_a_predictor_takes_points_on_the_last_pixels_of_its_image(click_model: PromptableModel) -> None:
+    predictor = ImagePredictor(click_model)
+    predictor.set_image(np.ones((20, 26), np.float32), window=(0, 1))
+    edge = (19.499999999, 25.499999999)  # 19.5 and 25.5 in float32
+    assert predictor.predict([(3, 3), edge], [1, 1]).mask.shape == (20, 26)
+    assert predictor.predict([edge, (-0.5, -0.5)], [1, 0]).mask.shape == (20, 26)
+
+
 def test_a_point_that_agrees_with_the_answer_to_a_predictor_s_box_joins_it(listening: Listening) -> None:
     predictor = ImagePredictor(listening)
     image = np.zeros((20, 26), np.float32)

@@ -17,7 +17,6 @@ from napari_medtransformer.errors import (
 from napari_medtransformer.given import whole
 from napari_medtransformer.models.base import ImageEmbedding, PromptableModel, Prompts
 from napari_medtransformer.models.volume_model import VolumePromptableModel
-from napari_medtransformer.prompting.prompts import nearest_voxel
 from napari_medtransformer.prompting.refining import Answers, mask_to_refine, refined_logits
 from napari_medtransformer.volumes.intensity import Window, apply_window, default_window
 from napari_medtransformer.volumes.numbers import numbers
@@ -114,7 +113,9 @@ class ImagePredictor:
 
     def _in_turn(self, embedding: ImageEmbedding, prompts: Prompts) -> Prediction:
         """The answer to a box and points, or to points, each after those before it."""
-        pixels = [(nearest_voxel(y), nearest_voxel(x)) for y, x in prompts.points_yx.tolist()]
+        # rounded to float32, a point may lie on the far edge of its pixel
+        cells = np.floor(prompts.points_yx + 0.5).astype(int).clip(max=np.array(self._shape) - 1)
+        pixels = [(y, x) for y, x in cells.tolist()]
         inside = (prompts.point_labels == 1).tolist()
 
         def asked(count: int) -> tuple[object, ...]:
