@@ -70,7 +70,8 @@ def write_report(
         "## Beside methods that learn nothing",
         "",
         "The same prompts, on a part of the targets: the ellipse that fills the box, region growing from the click, "
-        "the random walker (Grady 2006), and GrabCut (Rother et al. 2004) by OpenCV, each with one fixed setting.",
+        "the random walker (Grady 2006), and GrabCut (Rother et al. 2004) by OpenCV, each with one fixed setting."
+        + ("" if any(row["method"] == "GrabCut" for row in rows) else " GrabCut is missing: OpenCV was not installed."),
         "",
         *comparison([row for row in rows if row["compared"]]),
         "",
