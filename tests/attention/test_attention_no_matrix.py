@@ -7,10 +7,17 @@ import pytest
 import torch
 from no_matrix import NoMatrix
 
+from napari_medtransformer.attention import scoring
 from napari_medtransformer.attention.probe import AttentionProbe
 from napari_medtransformer.models.base import Prompts
 
 CLICK = Prompts(np.array([[20.0, 30.0]], np.float32), np.array([1]))
+
+
+@pytest.fixture(autouse=True)
+def in_one_thread(monkeypatch):
+    """The guard sees what its own thread makes; others make blocks of the same size."""
+    monkeypatch.setattr(scoring, "MOST_THREADS", 1)
 
 
 def use_every_answer(model, image, query, region, tokens):
@@ -35,14 +42,13 @@ def use_every_answer(model, image, query, region, tokens):
 def test_no_tensor_of_tokens_by_tokens_is_ever_made(monkeypatch):
     from small_models import small_sam
 
-    from napari_medtransformer.attention import captured, fused, scoring
+    from napari_medtransformer.attention import captured, fused
 
     # 32 × 32 tokens of 4 pixels; the blocks are made as small in proportion
     tokens = 32 * 32
     monkeypatch.setattr(fused, "BLOCK_ELEMENTS", tokens * 128)
     monkeypatch.setattr(captured, "BLOCK_ELEMENTS", tokens * 128)
     monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", tokens * 128)
-    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", 1)
     model = small_sam(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=4, window_size=6)
     image = np.random.default_rng(0).random((100, 128), dtype=np.float32)
     region = np.zeros(image.shape, bool)

@@ -75,9 +75,49 @@ def check(site):
 @pytest.mark.parametrize("bias", BIASES)
 def test_numbers_in_blocks_of_any_size_are_those_of_the_whole_matrix(bias, elements, monkeypatch):
     monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", elements)
-    monkeypatch.setattr(scoring, "THREAD_ELEMENTS", 1)
     torch.manual_seed(0)
     check(captured(BIASES[bias]()))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_threads_that_share_the_blocks_change_no_number(most, monkeypatch):
+    monkeypatch.setattr(scoring, "MOST_THREADS", most)
+    monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", 7 * TOKENS)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    seen, keep_to = [], scoring.keep_to
+    monkeypatch.setattr(scoring, "keep_to", lambda count: (seen.append(count), keep_to(count)))
+    torch.manual_seed(0)
+    site = captured(BIASES["decomposed"]())
+    check(site)
+    # four rows of blocks for four threads at most, which keep to their share of torch's
+    assert seen == {1: [], 2: [2] * 6, 3: [1] * 9, 8: [1] * 12}[most]
+    with torch.inference_mode():
+        check(site)
+
+
+@pytest.mark.parametrize("chosen", [[5], [3, 4, 5], [9, 2, 20, 11], [0, 2, 1, 3], [23, 22, 21]])
+def test_any_queries_may_be_asked_in_any_order(chosen):
+    torch.manual_seed(0)
+    site, tokens = captured(BIASES["decomposed"]()), torch.tensor(chosen)
+    rows = []
+    scoring.Scores(site, tokens).shared(
+        lambda parts: rows.extend((part.queries, block.softmax(-1)) for part, blocks in parts for _, block, _ in blocks)
+    )
+    (asked, given), *others = rows
+    assert not others
+    assert asked.equal(tokens)
+    assert torch.allclose(given.double(), whole_matrix(site)[:, tokens], atol=1e-5)
+
+
+def test_an_error_in_a_thread_reaches_who_asked(monkeypatch):
+    monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", 7 * TOKENS)
+    scores = scoring.Scores(captured())
+
+    def work(parts):
+        raise ValueError(len(list(parts)))
+
+    with pytest.raises(ValueError, match="[1-4]"):
+        scores.shared(work)
 
 
 def test_causal_attention_and_shared_keys_are_understood():

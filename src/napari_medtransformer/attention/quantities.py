@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.captured import CapturedSite
-from napari_medtransformer.attention.scoring import Scores, exact
+from napari_medtransformer.attention.scoring import Blocks, Part, Scores, exact
 
 
 def to_keys(values: Tensor, keys: Tensor, n_tokens: int) -> tuple[Tensor, Tensor]:
@@ -27,17 +28,23 @@ def mean_row(captured: CapturedSite, weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     tokens = weights.nonzero().flatten().cpu()
     scores = Scores(captured, tokens)
-    total = torch.zeros((captured.call.heads, captured.site.key_grid.n_tokens), device=scores.device)
-    padding, weights = total.new_zeros(total.shape[0]), weights.to(total)
-    for part in scores.parts():
-        weight = weights[part.queries.to(total.device)]
-        real = (part.keys >= 0).to(total.device)
-        keys = part.keys.to(total.device)[real]
-        for heads, block, _ in scores.blocks(part):
-            with exact(scores.device):
-                sums = weight @ torch.softmax(block, dim=-1, out=block)
-            total[heads, keys] += sums[:, real]
-            padding[heads] += sums[:, ~real].sum(dim=1)
+    shape = (captured.call.heads, captured.site.key_grid.n_tokens)
+
+    def work(parts: Iterator[tuple[Part, Blocks]]) -> tuple[Tensor, Tensor]:
+        total = torch.zeros(shape, device=scores.device)
+        padding = total.new_zeros(shape[0])
+        for part, blocks in parts:
+            weight = weights[part.queries].to(total)
+            real = (part.keys >= 0).to(total.device)
+            keys = part.keys.to(total.device)[real]
+            for heads, block, _ in blocks:
+                with exact(scores.device):
+                    sums = weight @ torch.softmax(block, dim=-1, out=block)
+                total[heads, keys] += sums[:, real]
+                padding[heads] += sums[:, ~real].sum(dim=1)
+        return total, padding
+
+    total, padding = (torch.stack(sums).sum(dim=0) for sums in zip(*scores.shared(work), strict=True))
     return total / weights.sum(), padding / weights.sum()
 
 

@@ -1,25 +1,30 @@
-"""Scores of a site's queries and keys in blocks that stay in a processor's cache, one buffer for all of them."""
+"""Scores of a site's queries and keys in blocks that stay in a processor core's cache, a buffer per thread."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from napari_medtransformer.attention.bias import Bias, DecomposedBias, DenseBias, outer_sum_into
 from napari_medtransformer.attention.captured import CapturedSite
+from napari_medtransformer.openmp import keep_to
 
-# scores held at a time on a processor, 2 MB in float32: fewer stay in a core's own cache, but make products of so few
-# rows that multiplying them costs more than that saves (two Zen 4 cores, 4096 keys: 128 rows 2.7 s, 32 rows 3.7 s)
+# scores held at a time by a thread of a processor, 2 MB in float32: fewer rows use the keys too seldom
 PROCESSOR_ELEMENTS = 1 << 19
-# beside many threads, so many for each
-THREAD_ELEMENTS = 1 << 16
-# on other devices, 16 MB
+# and on other devices
 DEVICE_ELEMENTS = 1 << 22
+# threads of a processor that take blocks of their own; where torch may use more, each of them asks a team of torch's
+MOST_THREADS = 8
+
+Answer = TypeVar("Answer")
+Blocks: TypeAlias = "Iterator[tuple[slice, Tensor, Tensor]]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,12 @@ class Part:
     places: Tensor
     queries: Tensor
     keys: Tensor
+
+    def rows(self) -> Tensor | slice:
+        """`places` to take rows by: where each follows the one before a slice, which copies nothing."""
+        if bool((self.places.diff() == 1).all()):
+            return slice(int(self.places[0]), int(self.places[-1]) + 1)
+        return self.places
 
 
 class Scores:
@@ -50,12 +61,13 @@ class Scores:
         self._first = captured.image * grid.window_tokens.shape[0]
         q, k = (t[self._first : self._first + grid.window_tokens.shape[0]].float() for t in (call.q, call.k))
         self._heads, self._q = call.heads, q
+        # (windows, heads, width, keys) as products of matrices read them, once instead of for every block
+        k = k.transpose(2, 3).contiguous()
         self._k = k if k.shape[1] == call.heads else k.repeat_interleave(call.heads // k.shape[1], dim=1)
         self.device = q.device
         self.may_be_infinite = call.causal or isinstance(call.bias, DenseBias)
-        on_cpu = max(PROCESSOR_ELEMENTS, THREAD_ELEMENTS * torch.get_num_threads())
-        most = on_cpu if self.device.type == "cpu" else DEVICE_ELEMENTS
-        keys = k.shape[2]
+        most = PROCESSOR_ELEMENTS if self.device.type == "cpu" else DEVICE_ELEMENTS
+        keys = k.shape[3]
         self._rows = max(1, min(most // keys, q.shape[2]))
         self._at_once = max(1, min(most // (self._rows * keys), call.heads))
         # of most queries the terms of decomposed positions are made at once, without a table per query
@@ -63,9 +75,30 @@ class Scores:
         if isinstance(call.bias, DecomposedBias) and 2 * len(self._tokens) > grid.n_tokens:
             with exact(self.device):
                 self._terms = call.bias.terms(q)
-        self._held = [q.new_empty(self._at_once * self._rows * keys) for _ in range(2)]
 
-    def parts(self) -> Iterator[Part]:
+    def shared(self, work: Callable[[Iterator[tuple[Part, Blocks]]], Answer]) -> list[Answer]:
+        """What `work` makes of all parts, each with its blocks: the answers of as many threads as shared them.
+
+        A block is some heads, their scores (heads, n, K) float32, and room for as many numbers. Both tensors are
+        work's until it asks for the next block, which overwrites them. Threads of a processor that go through blocks
+        of their own never wait for one another, as those of one team do after every operation.
+        """
+        parts = list(self._parts())
+        team = torch.get_num_threads()
+        threads = min(team, MOST_THREADS, len(parts)) if self.device.type == "cpu" else 1
+        if threads <= 1:
+            return [work(self._walk(parts))]
+        inference = torch.is_inference_mode_enabled()
+
+        def alone(mine: Sequence[Part]) -> Answer:
+            keep_to(team // threads)
+            with torch.inference_mode(inference), exact(self.device):
+                return work(self._walk(mine))
+
+        with ThreadPoolExecutor(threads, thread_name_prefix="scores") as pool:
+            return list(pool.map(alone, (parts[i::threads] for i in range(threads))))
+
+    def _parts(self) -> Iterator[Part]:
         """The queries, cut into the rows of a block."""
         windows, places = self._site.query_grid.window_of_token[self._tokens].unbind(1)
         for window in windows.unique().tolist():
@@ -74,20 +107,22 @@ class Scores:
                 keys = self._site.key_grid.window_tokens[window]
                 yield Part(self._first + window, places[rows], self._tokens[rows], keys)
 
-    def blocks(self, part: Part) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Some heads after others: (heads, their scores (heads, n, K) float32, room for as many numbers).
+    def _walk(self, parts: Sequence[Part]) -> Iterator[tuple[Part, Blocks]]:
+        held = [self._q.new_empty(self._at_once * self._rows * self._k.shape[3]) for _ in range(2)]
+        for part in parts:
+            yield part, self._blocks(part, held)
 
-        Both tensors are the caller's until the next block is asked for, which overwrites them.
-        """
+    def _blocks(self, part: Part, held: Sequence[Tensor]) -> Blocks:
         entry, places = part.entry - self._first, part.places.to(self.device)
-        q, keys = self._q[entry][:, places], self._k[entry].transpose(1, 2)
-        terms = None if self._terms is None else [term[entry][:, places] for term in self._terms]
+        rows, keys = part.rows(), self._k[entry]
+        q = self._q[entry][:, rows]
+        terms = None if self._terms is None else [term[entry][:, rows] for term in self._terms]
         with exact(self.device):
             bias, scaled = _BiasRows(self._bias, q, part, terms), q * self._scale
         for start in range(0, self._heads, self._at_once):
             heads = slice(start, min(start + self._at_once, self._heads))
             shape = (heads.stop - start, len(places), keys.shape[2])
-            block, room = (held[: math.prod(shape)].view(shape) for held in self._held)
+            block, room = (numbers[: math.prod(shape)].view(shape) for numbers in held)
             with exact(self.device):
                 if bias.write(block, heads):
                     block.baddbmm_(scaled[heads], keys[heads])

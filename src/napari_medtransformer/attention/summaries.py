@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from napari_medtransformer.attention.scoring import Part, Scores, exact
+from napari_medtransformer.attention.scoring import Blocks, Part, Scores, exact
 from napari_medtransformer.errors import InvalidOption, in_words
 
 if TYPE_CHECKING:
@@ -43,30 +43,33 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
     if placed:
         spacing = (1.0,) * len(grid.shape) if spacing is None else _checked(spacing, len(grid.shape))
         query_mm, key_mm = (_centres(g.centres_mm(spacing), g.prefix).to(scores.device) for g in (grid, key_grid))
-    for part in scores.parts():
-        if placed:
-            apart, known = _distances(part, query_mm, key_mm)
-        for which, block, weights in scores.blocks(part):
-            # relative to the largest, so that large scores lose no digits
-            block.sub_(block.amax(dim=-1, keepdim=True))
-            if scores.may_be_infinite:
-                # 0 · -inf has no value, its limit is 0
-                block.clamp_(min=-1e30)
-            # one pass for largest, exponential and sum: the largest weight is one over the sum of exponentials
-            torch.softmax(block, dim=-1, out=weights)
-            log_sum = -weights.amax(dim=-1).log_()
-            entropy[which, part.queries] = (log_sum - block.mul_(weights).sum(dim=-1)).clamp_(min=0).cpu()
+
+    def work(parts: Iterator[tuple[Part, Blocks]]) -> None:
+        for part, blocks in parts:
+            # per head and query: the sum of weights, theirs with scores and with distances, and that of known ones
+            total, scored, far, near = torch.empty((4, heads, len(part.queries)), device=scores.device)
+            apart, known = _distances(part, query_mm, key_mm) if placed else (None, None)
+            for which, block, weights in blocks:
+                # relative to the largest, so that large scores lose no digits
+                block.sub_(block.amax(dim=-1, keepdim=True))
+                if scores.may_be_infinite:
+                    # 0 · -inf has no value, its limit is 0
+                    block.clamp_(min=-1e30)
+                # divided by their sum later, when there are fewer numbers
+                torch.exp(block, out=weights)
+                torch.sum(weights, dim=-1, out=total[which])
+                torch.sum(block.mul_(weights), dim=-1, out=scored[which])
+                if apart is not None:
+                    if known is not None:
+                        with exact(scores.device):
+                            near[which] = weights @ known
+                    torch.sum(weights.mul_(apart), dim=-1, out=far[which])
+            entropy[:, part.queries] = (total.log() - scored / total).clamp_(min=0).cpu()
             if placed:
-                far = weights.mul_(apart).sum(dim=-1) if known is None else _mean_of_known(weights, apart, known)
-                distance[which, part.queries] = far.cpu()
+                distance[:, part.queries] = (far / (total if known is None else near)).cpu()
+
+    scores.shared(work)
     return entropy, distance
-
-
-def _mean_of_known(weights: Tensor, apart: Tensor, known: Tensor) -> Tensor:
-    """The mean of distances over the keys that have a place, whose weights sum to less than 1."""
-    with exact(weights.device):
-        mass = weights @ known
-    return weights.mul_(apart).sum(dim=-1) / mass
 
 
 def _distances(part: Part, query_mm: Tensor, key_mm: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -77,9 +80,10 @@ def _distances(part: Part, query_mm: Tensor, key_mm: Tensor) -> tuple[Tensor, Te
     here, there = query_mm[part.queries], key_mm[part.keys.clamp(min=0)]
     known = (part.keys >= 0).to(there.device) & ~there.isnan().any(dim=1)
     there = there.nan_to_num(0.0)
-    squares = here.new_zeros((len(here), len(there)))
-    for axis in range(here.shape[1]):
-        squares.add_((here[:, axis, None] - there[None, :, axis]).square_())
+    squares = (here[:, 0, None] - there[None, :, 0]).square_()
+    for axis in range(1, here.shape[1]):
+        along = here[:, axis, None] - there[None, :, axis]
+        squares.addcmul_(along, along)
     apart = squares.sqrt_()
     if bool(known.all()):
         return apart, None
