@@ -7,12 +7,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QFileDialog, QLabel
 from scipy.spatial.distance import pdist
 
 from napari_medtransformer.plugin.attention.dock import AttentionDock
+from napari_medtransformer.plugin.docking import arrange
 from napari_medtransformer.plugin.planes import plane_of
 from napari_medtransformer.plugin.prompts.dock import PromptDock
+from napari_medtransformer.plugin.segment.dock import SegmentDock
+from napari_medtransformer.plugin.widgets.style import Column
 
 
 def click_on(desk, liver) -> None:
@@ -67,6 +70,60 @@ def test_docks_that_do_not_fit_below_one_another_become_tabs(open_desk, torso) -
         assert not dock.visibleRegion().isEmpty(), "the newest dock is in front"
         assert window.minimumSizeHint().height() <= room
         assert window.height() <= room
+
+
+def all_is_shown(dock) -> bool:
+    """Whether nothing of what a dock holds needs scrolling."""
+    (column,) = (column for column in dock.findChildren(Column) if column.isVisible())
+    return column.widget().sizeHint().height() <= column.viewport().height()
+
+
+@pytest.mark.parametrize("kinds", [(PromptDock, AttentionDock), (AttentionDock, PromptDock)])
+def test_heads_go_below_the_canvas_where_prompts_would_be_hidden(open_desk, torso, kinds) -> None:
+    desk = open_desk(torso())
+    window = desk.viewer.window._qt_window
+    window.resize(1600, 1000)
+    docks = {}
+    for kind in kinds:
+        docks[kind] = kind(desk.viewer)
+        desk.viewer.window.add_dock_widget(docks[kind], name=kind.__name__, area="right")
+        desk.qtbot.wait(50)
+    areas = {kind: window.dockWidgetArea(dock.parent()).name for kind, dock in docks.items()}
+    assert areas == {PromptDock: "RightDockWidgetArea", AttentionDock: "BottomDockWidgetArea"}
+    assert all_is_shown(docks[PromptDock])
+    assert docks[PromptDock].height() > 800, "the strip is as wide as the canvas, not as the window"
+    assert window.height() <= 1000
+
+
+def test_in_a_low_window_docks_become_tabs_and_the_canvas_keeps_its_height(open_desk, torso) -> None:
+    desk = open_desk(torso())
+    window = desk.viewer.window._qt_window
+    window.resize(1200, 760)
+    docks = []
+    for kind in (PromptDock, AttentionDock):
+        docks.append(kind(desk.viewer))
+        desk.viewer.window.add_dock_widget(docks[-1], area="right")
+        desk.qtbot.wait(50)
+    prompt, attention = docks
+    assert prompt.visibleRegion().isEmpty()
+    assert not attention.visibleRegion().isEmpty(), "the newest dock is in front"
+    assert window.dockWidgetArea(attention.parent()).name == "RightDockWidgetArea"
+    assert desk.viewer.window._qt_viewer.height() > 600
+
+
+def test_docks_lie_below_one_another_where_both_show_all_they_hold(open_desk, torso) -> None:
+    desk = open_desk(torso())
+    desk.viewer.window._qt_window.resize(1600, 1000)
+    segment = SegmentDock(desk.viewer)
+    desk.viewer.window.add_dock_widget(segment, area="right")
+    desk.qtbot.wait(50)
+    low = Column(QLabel("a dock that holds little"))
+    arrange(low)
+    desk.viewer.window.add_dock_widget(low, area="right")
+    desk.qtbot.wait(50)
+    assert not segment.visibleRegion().isEmpty()
+    assert not low.visibleRegion().isEmpty()
+    assert all_is_shown(segment)
 
 
 def test_an_image_opened_later_is_taken_up_and_one_closed_is_let_go(docked, torso) -> None:

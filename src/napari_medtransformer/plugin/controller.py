@@ -14,7 +14,7 @@ from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.collecting import Collecting
-from napari_medtransformer.plugin.docking import tab_where_tight
+from napari_medtransformer.plugin.docking import arrange
 from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.models.intensity_window import ModelWindow
 from napari_medtransformer.plugin.models.slot import ModelSlot
@@ -110,7 +110,7 @@ class SessionController(QObject):
         """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
         self._users += 1
         self._docks.add(dock)
-        tab_where_tight(dock)
+        arrange(dock)
         controller = weakref.ref(self)
         dock.destroyed.connect(lambda: (c := controller()) is not None and c._dock_gone())
 

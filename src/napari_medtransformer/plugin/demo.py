@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QApplication
 from napari_medtransformer.errors import CannotWrite, MedTransformerError
 from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.controller import SessionController, controller_of
+from napari_medtransformer.plugin.docking import put_below
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.layers import image_layer
 from napari_medtransformer.plugin.planes import set_plane
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 WINDOW = (1600, 1000)
 PROMPT_WIDTH = 340
-ATTENTION_HEIGHT = 350
 PATIENCE_S = 180.0
 """Loading torch and the model for the first time takes seconds; this long is a fault."""
 SETTLE_S = 0.4
@@ -65,11 +65,8 @@ def open_demo(viewer: Any) -> SessionController:
     attention = viewer.window.add_dock_widget(AttentionDock(viewer), name="Attention", area="bottom")
     viewer.window.resize(*WINDOW)
     main = prompt.parent()
-    # The strip of heads lies below the canvas alone; the docks at the sides keep the window's whole height.
-    main.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
-    main.setCorner(Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea)
     main.resizeDocks([prompt], [PROMPT_WIDTH], Qt.Orientation.Horizontal)
-    main.resizeDocks([attention], [ATTENTION_HEIGHT], Qt.Orientation.Vertical)
+    put_below(main, attention)
     QApplication.processEvents()  # the canvas gets its size, which the view is fitted to
     set_plane(viewer, 0)
     go_to(viewer, organ_centre("liver"))

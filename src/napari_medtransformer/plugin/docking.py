@@ -1,4 +1,4 @@
-"""Docks that no longer fit on the screen below one another become tabs."""
+"""Where docks below one another would hide much of each other: a strip goes below the canvas, others become tabs."""
 
 from __future__ import annotations
 
@@ -7,35 +7,86 @@ import weakref
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+from napari_medtransformer.plugin.widgets.style import Column
 
-def tab_where_tight(dock: QWidget) -> None:
-    """Once a dock has its place: put it behind its neighbour's tab if the window would be taller than the screen."""
+STRIP_HEIGHT = 350
+"""Of a dock that lies below the canvas."""
+LEAST_CANVAS = 480
+"""What a strip leaves of the window's height."""
+_STRIP = "medtStrip"
+
+
+def make_strip(dock: QWidget) -> None:
+    """Say that a dock lies below the canvas as well as beside it."""
+    dock.setProperty(_STRIP, True)
+
+
+def arrange(dock: QWidget) -> None:
+    """Once a dock has its place in the window: make room for it and for its neighbours."""
     reference, timer = weakref.ref(dock), QTimer(dock)
     timer.setSingleShot(True)
-    timer.timeout.connect(lambda: _tab(reference()))
+    timer.timeout.connect(lambda: _arrange(reference()))
     timer.start(0)
 
 
-def _tab(dock: QWidget | None) -> None:
+def put_below(window: QMainWindow, holder: QDockWidget) -> None:
+    """Let a dock be a strip below the canvas alone; those at the sides keep the window's whole height."""
+    window.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
+    window.setCorner(Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea)
+    if window.dockWidgetArea(holder) != Qt.DockWidgetArea.BottomDockWidgetArea:
+        window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, holder)
+    window.resizeDocks([holder], [STRIP_HEIGHT], Qt.Orientation.Vertical)
+
+
+def _arrange(dock: QWidget | None) -> None:
     holder = _ancestor(dock, QDockWidget)
     window = _ancestor(holder, QMainWindow)
     if holder is None or window is None or holder.isFloating() or window.screen() is None:
         return
     area = window.dockWidgetArea(holder)
+    if area == Qt.DockWidgetArea.BottomDockWidgetArea and _is_strip(holder):
+        put_below(window, holder)  # napari remembers where a dock was, not the corners
     if area not in (Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea):
         return
-    room = window.screen().availableGeometry().height()
-    beside = [
+    shown = [
         other
         for other in window.findChildren(QDockWidget)
-        if other is not holder and other.isVisible() and not other.isFloating() and window.dockWidgetArea(other) == area
+        if other.isVisible() and not other.isFloating() and window.dockWidgetArea(other) == area
     ]
-    if not beside or window.minimumSizeHint().height() <= room:
+    room = min(window.height(), window.screen().availableGeometry().height())
+    if not _tight(window, shown, room):
         return
-    window.tabifyDockWidget(max(beside, key=lambda other: other.y()), holder)
-    holder.raise_()
+    strip = next(filter(_is_strip, shown), None)
+    if strip is not None and room - STRIP_HEIGHT >= LEAST_CANVAS:
+        put_below(window, strip)
+        shown.remove(strip)
+    others = sorted((other for other in shown if other is not holder), key=lambda other: (_is_ours(other), other.y()))
+    if holder in shown and others and _tight(window, shown, room):
+        window.tabifyDockWidget(others[-1], holder)
+        holder.raise_()
     window.layout().activate()
-    window.resize(window.width(), min(window.height(), room))
+    window.resize(window.width(), room)
+
+
+def _tight(window: QMainWindow, shown: list[QDockWidget], room: int) -> bool:
+    """Whether docks of one side cannot lie below one another in so many pixels, or two of this package hide much."""
+    ours = [_wanted(holder) for holder in shown if _is_ours(holder)]
+    others = [holder.minimumSizeHint().height() for holder in shown if not _is_ours(holder)]
+    return window.minimumSizeHint().height() > room or (len(ours) > 1 and sum(ours + others) > room)
+
+
+def _is_ours(holder: QDockWidget) -> bool:
+    return holder.findChild(Column) is not None
+
+
+def _is_strip(holder: QDockWidget) -> bool:
+    return any(widget.property(_STRIP) for widget in holder.findChildren(QWidget))
+
+
+def _wanted(holder: QDockWidget) -> int:
+    """Pixels of height in which a dock shows all of what it holds now."""
+    columns = [column for column in holder.findChildren(Column) if column.isVisible()]
+    return holder.sizeHint().height() + sum(c.widget().sizeHint().height() - c.sizeHint().height() for c in columns)
 
 
 def _ancestor(widget: QObject | None, kind: type[QWidget]) -> QWidget | None:

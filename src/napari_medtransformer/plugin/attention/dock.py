@@ -14,6 +14,7 @@ from napari_medtransformer.plugin.attention.inspector_tour import Tour
 from napari_medtransformer.plugin.attention.look_tab import LookTab
 from napari_medtransformer.plugin.attention.positions_tab import PositionsTab
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
+from napari_medtransformer.plugin.docking import make_strip
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL
 from napari_medtransformer.plugin.widgets.style import Column
 from napari_medtransformer.plugin.widgets.theming import ThemeFollower
@@ -29,6 +30,7 @@ class AttentionDock(QWidget):
         super().__init__()
         viewer = real_viewer(napari_viewer)
         self.controller = controller_of(viewer)
+        make_strip(self)
         self.controller.attach(self)
         self.state = self.controller.attention
         self.look = LookTab(self.state)
