@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -79,11 +81,18 @@ def test_numbers_in_blocks_of_any_size_are_those_of_the_whole_matrix(bias, eleme
     check(captured(BIASES[bias]()))
 
 
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
-def test_threads_that_share_the_blocks_change_no_number(most, monkeypatch):
+def test_threads_that_share_the_blocks_change_no_number(most, monkeypatch, four_threads):
     monkeypatch.setattr(scoring, "MOST_THREADS", most)
     monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", 7 * TOKENS)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     seen, keep_to = [], scoring.keep_to
     monkeypatch.setattr(scoring, "keep_to", lambda count: (seen.append(count), keep_to(count)))
     torch.manual_seed(0)
@@ -93,6 +102,13 @@ def test_threads_that_share_the_blocks_change_no_number(most, monkeypatch):
     assert seen == {1: [], 2: [2] * 6, 3: [1] * 9, 8: [1] * 12}[most]
     with torch.inference_mode():
         check(site)
+    assert threads_elsewhere() == torch.get_num_threads() == 4
+
+
+def threads_elsewhere():
+    """How many threads torch may use in a thread that has not used it yet."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
 
 
 @pytest.mark.parametrize("chosen", [[5], [3, 4, 5], [9, 2, 20, 11], [0, 2, 1, 3], [23, 22, 21]])
