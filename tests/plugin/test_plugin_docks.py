@@ -83,13 +83,20 @@ def test_heads_go_below_the_canvas_where_prompts_would_be_hidden(open_desk, tors
     desk = open_desk(torso())
     window = desk.viewer.window._qt_window
     window.resize(1600, 1000)
-    docks = {}
+    desk.qtbot.wait(50)
+
+    def in_view() -> float:
+        """Millimetres from the canvas' top to its bottom."""
+        return window.centralWidget().height() / desk.viewer.scene.camera.zoom
+
+    docks, before = {}, in_view()
     for kind in kinds:
         docks[kind] = kind(desk.viewer)
         desk.viewer.window.add_dock_widget(docks[kind], name=kind.__name__, area="right")
         desk.qtbot.wait(50)
     areas = {kind: window.dockWidgetArea(dock.parent()).name for kind, dock in docks.items()}
     assert areas == {PromptDock: "RightDockWidgetArea", AttentionDock: "BottomDockWidgetArea"}
+    assert in_view() == pytest.approx(before, rel=0.02), "what was in view still is"
     assert all_is_shown(docks[PromptDock])
     assert docks[PromptDock].height() > 800, "the strip is as wide as the canvas, not as the window"
     assert window.height() <= 1000
@@ -118,7 +125,7 @@ def test_docks_lie_below_one_another_where_both_show_all_they_hold(open_desk, to
     desk.viewer.window.add_dock_widget(segment, area="right")
     desk.qtbot.wait(50)
     low = Column(QLabel("a dock that holds little"))
-    arrange(low)
+    arrange(low, desk.viewer)
     desk.viewer.window.add_dock_widget(low, area="right")
     desk.qtbot.wait(50)
     assert not segment.visibleRegion().isEmpty()

@@ -110,7 +110,7 @@ class SessionController(QObject):
         """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
         self._users += 1
         self._docks.add(dock)
-        arrange(dock)
+        arrange(dock, self.viewer)
         controller = weakref.ref(self)
         dock.destroyed.connect(lambda: (c := controller()) is not None and c._dock_gone())
 

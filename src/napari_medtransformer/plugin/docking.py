@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
@@ -21,11 +22,11 @@ def make_strip(dock: QWidget) -> None:
     dock.setProperty(_STRIP, True)
 
 
-def arrange(dock: QWidget) -> None:
-    """Once a dock has its place in the window: make room for it and for its neighbours."""
-    reference, timer = weakref.ref(dock), QTimer(dock)
+def arrange(dock: QWidget, viewer: Any) -> None:
+    """Once a dock has its place in the viewer's window: make room for it and for its neighbours."""
+    reference, timer, camera = weakref.ref(dock), QTimer(dock), weakref.ref(viewer.scene.camera)
     timer.setSingleShot(True)
-    timer.timeout.connect(lambda: _arrange(reference()))
+    timer.timeout.connect(lambda: _arrange(reference(), camera()))
     timer.start(0)
 
 
@@ -38,7 +39,7 @@ def put_below(window: QMainWindow, holder: QDockWidget) -> None:
     window.resizeDocks([holder], [STRIP_HEIGHT], Qt.Orientation.Vertical)
 
 
-def _arrange(dock: QWidget | None) -> None:
+def _arrange(dock: QWidget | None, camera: Any) -> None:
     holder = _ancestor(dock, QDockWidget)
     window = _ancestor(holder, QMainWindow)
     if holder is None or window is None or holder.isFloating() or window.screen() is None:
@@ -58,8 +59,12 @@ def _arrange(dock: QWidget | None) -> None:
         return
     strip = next(filter(_is_strip, shown), None)
     if strip is not None and room - STRIP_HEIGHT >= LEAST_CANVAS:
+        before = window.centralWidget().height()
         put_below(window, strip)
         shown.remove(strip)
+        window.layout().activate()
+        # what was in view above and below the middle stays there
+        camera.zoom *= window.centralWidget().height() / before
     others = sorted((other for other in shown if other is not holder), key=lambda other: (_is_ours(other), other.y()))
     if holder in shown and others and _tight(window, shown, room):
         window.tabifyDockWidget(others[-1], holder)
