@@ -58,15 +58,9 @@ def in_a_thread(function):
     return found[0]
 
 
-@pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+def test_a_thread_keeps_to_its_number_and_leaves_others_theirs(team_of) -> None:
+    team_of(3)
 
-
-def test_a_thread_keeps_to_its_number_and_leaves_others_theirs(three_threads) -> None:
     def kept() -> tuple[int, int]:
         keep_to(2)
         return torch.get_num_threads(), in_a_thread(torch.get_num_threads)
@@ -75,7 +69,8 @@ def test_a_thread_keeps_to_its_number_and_leaves_others_theirs(three_threads) ->
     assert torch.get_num_threads() == 3
 
 
-def test_without_a_team_a_thread_is_alone_and_has_it_back_after(three_threads) -> None:
+def test_without_a_team_a_thread_is_alone_and_has_it_back_after(team_of) -> None:
+    team_of(3)
     with without_team():
         assert torch.get_num_threads() == 1
         assert in_a_thread(torch.get_num_threads) == 3

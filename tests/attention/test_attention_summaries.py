@@ -81,16 +81,9 @@ def test_numbers_in_blocks_of_any_size_are_those_of_the_whole_matrix(bias, eleme
     check(captured(BIASES[bias]()))
 
 
-@pytest.fixture
-def four_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("most", [1, 2, 3, 8])
-def test_threads_that_share_the_blocks_change_no_number(most, monkeypatch, four_threads):
+def test_threads_that_share_the_blocks_change_no_number(most, monkeypatch, team_of):
+    team_of(4)
     monkeypatch.setattr(scoring, "MOST_THREADS", most)
     monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", 7 * TOKENS)
     seen, keep_to = [], scoring.keep_to

@@ -46,8 +46,8 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
 
     def work(parts: Iterator[tuple[Part, Blocks]]) -> None:
         for part, blocks in parts:
-            # per head and query: the sum of weights, theirs with scores and with distances, and that of known ones
-            total, scored, far, near = torch.empty((4, heads, len(part.queries)), device=scores.device)
+            # per head and query: the sum of weights, of theirs with scores, with distances, and of those with a place
+            total, scored, far, known_total = torch.empty((4, heads, len(part.queries)), device=scores.device)
             apart, known = _distances(part, query_mm, key_mm) if placed else (None, None)
             for which, block, weights in blocks:
                 # relative to the largest, so that large scores lose no digits
@@ -62,11 +62,11 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
                 if apart is not None:
                     if known is not None:
                         with exact(scores.device):
-                            near[which] = weights @ known
+                            known_total[which] = weights @ known
                     torch.sum(weights.mul_(apart), dim=-1, out=far[which])
             entropy[:, part.queries] = (total.log() - scored / total).clamp_(min=0).cpu()
             if placed:
-                distance[:, part.queries] = (far / (total if known is None else near)).cpu()
+                distance[:, part.queries] = (far / (total if known is None else known_total)).cpu()
 
     scores.shared(work)
     return entropy, distance

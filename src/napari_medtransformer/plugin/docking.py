@@ -59,7 +59,7 @@ def _arrange(dock: QWidget | None, camera: Any) -> None:
         return
     strip = next(filter(_is_strip, shown), None)
     if strip is not None and room - STRIP_HEIGHT >= LEAST_CANVAS:
-        before = window.centralWidget().height()
+        before = max(1, window.centralWidget().height())
         put_below(window, strip)
         shown.remove(strip)
         window.layout().activate()
