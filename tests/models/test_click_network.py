@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from napari_medtransformer.models.click_layers import Conv2d, convolutions_in
+from napari_medtransformer.models.click_layers import Conv2d, GroupNorm, convolutions_in
 from napari_medtransformer.models.click_network import (
     ClickConfig,
     ClickNetwork,
@@ -184,3 +184,27 @@ def test_a_convolution_that_unshuffles_is_one_of_what_torch_unshuffled(batch: in
     unshuffled = torch.nn.functional.pixel_unshuffle(x, 2)
     expected = torch.nn.functional.conv2d(unshuffled, layer.weight, layer.bias, padding=1)
     torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradients_of_a_group_norm_are_those_of_torch(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    norm = GroupNorm(24)
+    torch.nn.init.normal_(norm.weight, generator=generator)
+    x, weights = (torch.randn(3, 24, 20, 20, generator=generator) for _ in range(2))
+    exact = x.clone().requires_grad_()
+    (torch.nn.functional.group_norm(exact, 8, norm.weight, norm.bias) * weights).sum().backward()
+    expected = [exact.grad, *(p.grad.clone() for p in norm.parameters() if p.grad is not None)]
+    norm.zero_grad()
+    given = x.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    answer = norm(given)
+    assert answer.dtype == dtype
+    assert answer.is_contiguous(memory_format=torch.channels_last)
+    (answer * weights).sum().backward()
+    for found, wanted in zip([given.grad, norm.weight.grad, norm.bias.grad], expected, strict=True):
+        assert found is not None
+        assert wanted is not None
+        error = (found.float() - wanted).norm() / wanted.norm()
+        assert error < (0.01 if dtype == torch.bfloat16 else 1e-5)
+    with torch.no_grad():
+        assert torch.equal(norm(given), torch.nn.functional.group_norm(given, 8, norm.weight, norm.bias))

@@ -12,6 +12,7 @@ from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.prompting import LassoPrompt, PromptSession, ScribblePrompt
 from napari_medtransformer.prompting.masks import PackedMask
 from napari_medtransformer.prompting.model_prompts import (
+    MASK_LOGIT,
     honour,
     lasso_mask,
     model_prompts,
@@ -19,6 +20,7 @@ from napari_medtransformer.prompting.model_prompts import (
     stroke_points,
 )
 from napari_medtransformer.prompting.prompts import BoxPrompt, MaskPrompt, PointPrompt, moved
+from napari_medtransformer.prompting.refining import REFINED_LOGIT
 from napari_medtransformer.volumes import Volume
 
 SHAPE = (40, 50)
@@ -61,7 +63,7 @@ def test_a_lasso_is_a_box_a_point_and_its_inside_as_a_hint() -> None:
     without = model_prompts(SHAPE, [BoxPrompt((3, 0, 0), (3, 9, 9)), lasso], boxed_lassos=False)
     assert without.box is None
     assert without.mask_logits is not None
-    assert np.array_equal(without.mask_logits > 0, inside)
+    assert np.array_equal(without.mask_logits, np.where(inside, REFINED_LOGIT, -MASK_LOGIT))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -172,5 +174,5 @@ def test_what_was_painted_over_is_told_as_a_mask_with_a_pixel_around_it() -> Non
     expected = np.zeros(SHAPE, bool)
     expected[9:12, 10:20] = expected[10, 9:21] = True
     assert np.array_equal(logits > 0, expected)
-    assert logits.max() == -logits.min() == 6
+    assert set(np.unique(logits)) == {-REFINED_LOGIT, MASK_LOGIT}  # of what is elsewhere a stroke says less
     assert stroke_logits(SHAPE, [PointPrompt((3, 10, 20)), given[1]]) is None

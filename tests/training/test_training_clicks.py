@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_medtransformer.prompting.model_prompts import MASK_LOGIT, lasso_logits
 from napari_medtransformer.prompting.refining import REFINED_LOGIT
 from napari_medtransformer.training.clicks import (
     ObjectPrompts,
@@ -39,11 +40,27 @@ def test_a_box_covers_most_of_its_target(disc: np.ndarray, seed: int) -> None:
     assert inside.sum() < 2 * 400
 
 
-def test_every_target_gets_a_box_or_a_click(disc: np.ndarray) -> None:
+def test_every_target_gets_a_box_a_click_a_stroke_or_a_lasso(disc: np.ndarray) -> None:
     rng = np.random.default_rng(1)
-    drawn = [first_prompts(disc, rng) for _ in range(200)]
-    assert all(p.box is not None or p.points for p in drawn)
-    assert 60 < sum(p.box is None for p in drawn) < 140
+    given = [first_prompts(disc, rng) for _ in range(400)]
+    assert all(p.box is not None or p.points for p in given)
+    assert all(p.labels == [1] * len(p.points) for p in given)
+    assert 120 < sum(p.box is not None for p in given) < 220
+    strokes = [p for p in given if p.drawn is not None and p.drawn.max() == MASK_LOGIT]
+    lassos = [p for p in given if p.drawn is not None and p.drawn.max() == REFINED_LOGIT]
+    assert len(strokes) > 25
+    assert len(lassos) > 15
+    assert len(strokes) + len(lassos) == sum(p.drawn is not None for p in given)
+    assert all(p.box is None for p in (*strokes, *lassos))
+
+
+def test_a_lasso_is_given_as_its_most_interior_point_and_what_it_encloses(disc: np.ndarray) -> None:
+    rng = np.random.default_rng(2)
+    given = first_prompts(disc, rng)
+    while given.drawn is None or given.drawn.max() != REFINED_LOGIT:
+        given = first_prompts(disc, rng)
+    assert np.array_equal(given.drawn, lasso_logits(given.drawn > 0))
+    assert len(given.points) == 1
 
 
 def test_a_correction_is_set_in_the_largest_error_with_the_right_sign(disc: np.ndarray) -> None:

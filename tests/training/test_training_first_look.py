@@ -51,11 +51,16 @@ def test_the_learning_rate_warms_up_and_comes_down() -> None:
 
 
 class PerfectNetwork(ClickNetwork):
-    """Answers every prompt with the true mask of a disc."""
+    """Answers every prompt with the true mask of a disc, and remembers what it was asked."""
+
+    def __init__(self, config: ClickConfig) -> None:
+        super().__init__(config)
+        self.asked: list[PromptBatch] = []
 
     def decode(
         self, features: tuple[torch.Tensor, ...], prompts: PromptBatch, seen: ImageParts | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.asked.append(prompts)
         _, scores = super().decode(features, prompts, seen)
         y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
         disc = (y - 12) ** 2 + (x - 20) ** 2 < 36
@@ -71,3 +76,20 @@ def test_a_batch_in_which_nothing_is_wrong_needs_no_correction() -> None:
     assert np.isnan(facts["dice_corrected"])
     assert np.nanmax([facts["dice_box"], facts["dice_click"]]) == 1
     assert loss.requires_grad
+
+
+def test_strokes_and_lassos_come_as_points_and_a_mask() -> None:
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    disc = (y // 2 - 12) ** 2 + (x // 2 - 20) ** 2 < 36
+    network = PerfectNetwork(CONFIG)
+    images, targets = disc.expand(4, 1, 64, 64).float(), disc.expand(4, 10, 64, 64)
+    _, facts = step_loss(network, images, targets, FirstLookRecipe(corrected_share=0.0), np.random.default_rng(0))
+    asked = network.asked[-1]
+    assert 2 < int(asked.has_mask.sum()) < 20
+    assert not (asked.has_mask & asked.has_box).any()
+    assert ((asked.point_labels == 1).any(dim=1) | asked.has_box).all()
+    inside = torch.nn.functional.avg_pool2d(disc[None, None].float(), 2)[0, 0] > 0
+    for said in asked.mask_logits[asked.has_mask]:
+        assert ((said[0] > 0) & inside).any()
+    assert not asked.mask_logits[~asked.has_mask].any()
+    assert facts["dice_drawn"] == 1

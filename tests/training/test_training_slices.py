@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case, tissue_classes
 from napari_medtransformer.training.slices import (
@@ -11,6 +12,7 @@ from napari_medtransformer.training.slices import (
     draw_plane,
     draw_slice,
     random_shapes,
+    smooth_field,
     synthetic_contrast,
     warp,
 )
@@ -104,3 +106,12 @@ def test_bright_regions_find_what_has_a_plain_edge(seed: int) -> None:
 def test_a_flat_picture_has_no_regions_or_none_larger_than_noise() -> None:
     labels = bright_regions(np.zeros((64, 64), np.float32), np.random.default_rng(0))
     assert not labels.any()
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (2, 96, 96), (5, 70), (3, 1)])
+@pytest.mark.parametrize("knots", [3, 8, 32])
+def test_smooth_noise_is_a_quadratic_spline_through_its_knots(shape: tuple[int, ...], knots: int) -> None:
+    coarse = np.random.default_rng(1).standard_normal((*shape[:-2], knots, knots))
+    factors = [1.0] * (len(shape) - 2) + [n / knots for n in shape[-2:]]
+    expected = ndimage.zoom(coarse, factors, order=2, mode="nearest", grid_mode=True) * 1.2
+    np.testing.assert_allclose(smooth_field(shape, knots, np.random.default_rng(1)), expected, atol=1e-12)

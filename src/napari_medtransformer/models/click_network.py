@@ -17,10 +17,10 @@ from napari_medtransformer.models.click_layers import (
     MLP,
     Block,
     Conv2d,
+    GroupNorm,
     ResidualConv,
     TwoWayLayer,
     double,
-    group_norm,
     mask_evidence,
 )
 from napari_medtransformer.models.focus_network import FocusNetwork, drawn_clicks, drawn_mask
@@ -93,16 +93,16 @@ class Encoder(nn.Module):
         half, quarter, eighth = config.stem_channels
         self.stem2 = nn.Sequential(Conv2d(3, half, 3, stride=2, padding=1), ResidualConv(half))
         self.stem4 = nn.Sequential(
-            group_norm(half), Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter)
+            GroupNorm(half), Conv2d(half, quarter, 3, stride=2, padding=1), ResidualConv(quarter)
         )
         self.stem8 = nn.Sequential(
-            group_norm(quarter),
+            GroupNorm(quarter),
             Conv2d(quarter, eighth, 3, stride=2, padding=1),
             ResidualConv(eighth),
             ResidualConv(eighth),
         )
         self.stem16 = nn.Sequential(
-            group_norm(eighth),
+            GroupNorm(eighth),
             Conv2d(eighth, config.width, 3, stride=2, padding=1),
             ResidualConv(config.width),
         )
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         self.up2 = Conv2d(fine, finest, 1)
         self.skip2 = Conv2d(half + MAPS, finest, 3, padding=1)
         self.refine2 = ResidualConv(finest)
-        self.norm2 = group_norm(finest)
+        self.norm2 = GroupNorm(finest)
         self.hyper = nn.ModuleList(MLP(width, width, finest) for _ in range(config.masks))
         self.bias = nn.Linear(width, 1)
         self.score = MLP(2 * width + 2 * mid + 2, width, 1)

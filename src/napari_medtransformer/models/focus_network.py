@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_medtransformer.models.click_layers import MLP, Conv2d, Kernel, ResidualConv, mask_evidence
+from napari_medtransformer.models.click_layers import MLP, Conv2d, GroupNorm, Kernel, ResidualConv, mask_evidence
 
 # Pixels of a crop's side.
 FOCUS_SIZE = 128
@@ -55,7 +55,7 @@ class FocusNetwork(nn.Module):
         self.middle = ResidualConv(widths[-1])
         self.ups = nn.ModuleList(Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up_blocks = nn.ModuleList(ResidualConv(width) for width in widths[:-1])
-        self.norm = nn.GroupNorm(8, widths[0])
+        self.norm = GroupNorm(widths[0])
         self.out = Conv2d(widths[0], 4, 3, padding=1)
         self.score = MLP(2 * widths[2] + widths[-1] + 2, 128, 1)
 

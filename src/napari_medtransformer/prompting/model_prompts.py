@@ -26,10 +26,10 @@ from napari_medtransformer.prompting.prompts import (
     ScribblePrompt,
     nearest_voxel,
 )
-from napari_medtransformer.prompting.refining import refined_logits
+from napari_medtransformer.prompting.refining import REFINED_LOGIT, refined_logits
 
 MASK_LOGIT = 6.0  # certainty given to a mask that has no logits: sigmoid 0.998, and of the size networks give
-_POINTS_PER_STROKE = 6  # more of one sign cost time and say nothing new
+POINTS_PER_STROKE = 6  # more of one sign cost time and say nothing new
 _POINT_DISTANCE = 1 / 5  # of the stroke's extent, and at least
 _POINT_PIXELS = 6.0  # this far do a stroke's points lie apart
 
@@ -58,19 +58,20 @@ def model_prompts(shape: tuple[int, int], prompts: Iterable[Prompt], *, boxed_la
             box = prompt.on_slice()
             continue
         elif isinstance(prompt, MaskPrompt):
-            hint = pixels_on_slice(prompt, shape)
+            hint = logits_of(pixels_on_slice(prompt, shape))
             continue
         elif isinstance(prompt, ScribblePrompt):
             given = stroke_points(pixels_on_slice(prompt, shape))
         else:
             inside = lasso_mask(prompt, shape)
-            given = stroke_points(inside, most=1 if prompt.positive else _POINTS_PER_STROKE)
+            given = stroke_points(inside, most=1 if prompt.positive else POINTS_PER_STROKE)
             if prompt.positive:
                 y0, x0, y1, x1 = bounding_box(inside)
-                box, hint = (y0, x0, y1, x1) if boxed_lassos else None, inside
+                box = (y0, x0, y1, x1) if boxed_lassos else None
+                hint = logits_of(inside) if boxed_lassos else lasso_logits(inside)
         points += given
         labels += [int(not isinstance(prompt, MaskPrompt) and prompt.positive)] * len(given)
-    return make_prompts(shape, points, labels, box, None if hint is None else logits_of(hint))
+    return make_prompts(shape, points, labels, box, hint)
 
 
 def refines(prompt: Prompt) -> bool:
@@ -97,10 +98,20 @@ def stroke_logits(shape: tuple[int, int], prompts: Iterable[Prompt]) -> np.ndarr
     for prompt in prompts:
         if isinstance(prompt, ScribblePrompt) and prompt.positive:
             painted |= pixels_on_slice(prompt, shape)
-    return logits_of(ndimage.binary_dilation(painted)) if painted.any() else None
+    return painted_logits(painted) if painted.any() else None
 
 
-def stroke_points(pixels: np.ndarray, most: int = _POINTS_PER_STROKE) -> list[tuple[float, float]]:
+def painted_logits(painted: np.ndarray) -> np.ndarray:
+    """(H, W) float32 logits of a stroke's pixels, bool: certain there and next to it, outside elsewhere with less."""
+    return np.where(ndimage.binary_dilation(painted), np.float32(MASK_LOGIT), np.float32(-REFINED_LOGIT))
+
+
+def lasso_logits(inside: np.ndarray) -> np.ndarray:
+    """(H, W) float32 logits of what a lasso encloses, bool: nothing outside, certainly, and most of what is inside."""
+    return np.where(inside, np.float32(REFINED_LOGIT), np.float32(-MASK_LOGIT))
+
+
+def stroke_points(pixels: np.ndarray, most: int = POINTS_PER_STROKE) -> list[tuple[float, float]]:
     """A few (row, column) pixels of a (H, W) bool mask: its most interior one, then each farthest from those before.
 
     All lie in the middle of the stroke, as its edges and ends are where a hand is least sure. Empty for no pixels.

@@ -9,21 +9,29 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from napari_medtransformer.prompting.model_prompts import lasso_logits, painted_logits, stroke_points
 from napari_medtransformer.prompting.refining import REFINED_LOGIT
+from napari_medtransformer.training.drawn import drawn_lasso, drawn_stroke
 
 # Masks smaller than this many input pixels cannot be told apart from noise at the network's resolution.
 SMALLEST_TARGET = 24
 # Share of the boxes that fit exactly.
 EXACT_BOXES = 0.45
+# What an object is shown by at first, and how often.
+_FIRST = {"box": 0.32, "both": 0.11, "click": 0.37, "stroke": 0.12, "lasso": 0.08}
 
 
 @dataclass
 class ObjectPrompts:
-    """The prompts that one target has gathered; coordinates are input pixels of the (S, S) image."""
+    """The prompts that one target has gathered; coordinates are input pixels of the (S, S) image.
+
+    drawn: (S, S) float32 logits of a stroke or a lasso, as a session gives them.
+    """
 
     points: list[tuple[float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     box: tuple[float, float, float, float] | None = None
+    drawn: np.ndarray | None = None
 
 
 def draw_targets(labels: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -54,14 +62,20 @@ def draw_targets(labels: np.ndarray, count: int, rng: np.random.Generator) -> li
 
 
 def first_prompts(mask: np.ndarray, rng: np.random.Generator) -> ObjectPrompts:
-    """A box, a click or both for a target (S, S) bool."""
+    """A box, a click, both, a stroke or a lasso for a target (S, S) bool."""
     prompts = ObjectPrompts()
-    kind = rng.random()
-    if kind < 0.5:
+    kind = str(rng.choice(list(_FIRST), p=list(_FIRST.values())))
+    if kind in ("box", "both"):
         prompts.box = jittered_box(mask, rng)
-    if kind > 0.38:
+    if kind in ("click", "both"):
         prompts.points.append(plausible_point(mask, rng))
-        prompts.labels.append(1)
+    elif kind == "stroke":
+        stroke = drawn_stroke(mask, rng)
+        prompts.drawn, prompts.points = painted_logits(stroke), stroke_points(stroke)
+    elif kind == "lasso":
+        lasso = drawn_lasso(mask, rng)
+        prompts.drawn, prompts.points = lasso_logits(lasso), stroke_points(lasso, most=1)
+    prompts.labels = [1] * len(prompts.points)
     return prompts
 
 

@@ -111,7 +111,10 @@ def step_loss(
     image_index = torch.arange(len(images)).repeat_interleave(targets.shape[1])
     prompts = [first_prompts(mask.numpy(), rng) for mask in full.cpu()]
     masks = torch.zeros(len(full), 1, size // 2, size // 2, device=images.device)
-    has_mask = torch.zeros(len(full), dtype=torch.bool)
+    for number, given in enumerate(prompts):
+        if given.drawn is not None:
+            masks[number] = F.avg_pool2d(torch.from_numpy(given.drawn)[None], 2)
+    has_mask = torch.tensor([given.drawn is not None for given in prompts])
     autocast = torch.autocast(images.device.type, torch.bfloat16)
     with autocast:
         features = network.encode(images)
@@ -146,11 +149,13 @@ def step_loss(
     dice = 2 * shown_iou / (1 + shown_iou)
     first = torch.from_numpy(rounds == 0)
     boxed = torch.tensor([p.box is not None for p in prompts])
+    drawn = torch.tensor([p.drawn is not None for p in prompts])
     facts = {
         "loss": float(loss.detach()),
         "score_loss": float(score_loss.detach()),
         "dice_box": float(dice[first & boxed].mean()),
-        "dice_click": float(dice[first & ~boxed].mean()),
+        "dice_click": float(dice[first & ~boxed & ~drawn].mean()),
+        "dice_drawn": float(dice[first & drawn].mean()),
         "dice_corrected": float(dice[~first].mean()),
     }
     return loss, facts

@@ -16,6 +16,7 @@ from napari_medtransformer.models.click_network import ClickNetwork, PromptBatch
 from napari_medtransformer.models.focus_crops import OUTSIDE_LOGIT, crop, crop_window
 from napari_medtransformer.models.focus_network import FOCUS_SIZE, FocusBatch, FocusNetwork
 from napari_medtransformer.progress import Steps
+from napari_medtransformer.prompting.model_prompts import POINTS_PER_STROKE
 from napari_medtransformer.training.cases import LabelledCase
 from napari_medtransformer.training.clicks import (
     ObjectPrompts,
@@ -58,8 +59,9 @@ class SecondLookRecipe:
 class CropStream(Dataset[tuple[Tensor, ...]]):
     """Item i is the i-th slice with its targets, prompts and spoilt masks: deterministic by seed and index.
 
-    image (1, S, S); targets (T, S, S) bool; guesses (T, S, S) logits; windows (T, 4); points (T, 2); has (T, 3) bool:
-    a point, a box, a guess; boxes (T, 4). Everything in pixels of the slice.
+    image (1, S, S); targets (T, S, S) bool; guesses and drawn, strokes and lassos, (T, S, S) logits; windows (T, 4);
+    points (T, P, 2) on the object and has_point (T, P) bool; has (T, 3) bool: a box, a guess, a stroke or lasso;
+    boxes (T, 4). Everything in pixels of the slice.
     """
 
     def __init__(self, cases: Sequence[LabelledCase], recipe: SecondLookRecipe, first: int) -> None:
@@ -86,22 +88,26 @@ class CropStream(Dataset[tuple[Tensor, ...]]):
         self, mask: np.ndarray, labels: np.ndarray, picture: np.ndarray, rng: np.random.Generator
     ) -> tuple[Tensor, ...]:
         prompts = first_prompts(mask, rng)
-        click = prompts.points[0] if prompts.points else _middle(mask)
         has_guess = rng.random() < self.recipe.coarse_share
-        guess = spoilt_logits(mask, labels, picture, click, rng) if has_guess else np.zeros(mask.shape, np.float32)
+        nothing = np.zeros(mask.shape, np.float32)
+        click = prompts.points[0] if prompts.points else _middle(mask)
+        guess = spoilt_logits(mask, labels, picture, click, rng) if has_guess else nothing
         low, high = _region(prompts, guess if has_guess else None, mask, rng)
         window = crop_window(torch.from_numpy(low), torch.from_numpy(high))
         side = float(window[2])
         jittered = side * np.exp(rng.normal(0, 0.1))
         window[:2] += (side - jittered) / 2 + torch.from_numpy(rng.normal(0, 0.04, 2)) * side
         window[2:] = jittered
-        box = prompts.box or (0.0, 0.0, 1.0, 1.0)
+        points = np.zeros((POINTS_PER_STROKE, 2), np.float32)
+        points[: len(prompts.points)] = np.reshape(prompts.points, (-1, 2))
         return (
             torch.from_numpy(guess),
+            torch.from_numpy(nothing if prompts.drawn is None else prompts.drawn),
             window.float(),
-            torch.tensor(click, dtype=torch.float32),
-            torch.tensor([bool(prompts.points), prompts.box is not None, has_guess]),
-            torch.tensor(box, dtype=torch.float32),
+            torch.from_numpy(points),
+            torch.arange(POINTS_PER_STROKE) < len(prompts.points),
+            torch.tensor([prompts.box is not None, has_guess, prompts.drawn is not None]),
+            torch.tensor(prompts.box or (0.0, 0.0, 1.0, 1.0), dtype=torch.float32),
         )
 
 
@@ -116,31 +122,35 @@ def second_loss(
 
     first_look: where given, a share of the slices takes its guesses, right or wrong, in place of spoilt masks.
     """
-    images, targets, guesses, windows, points, has, boxes = batch
+    images, targets, guesses, drawn, windows, points, has_point, has, boxes = batch
     count = targets.shape[1]
     if first_look is not None:
         looked_at = np.flatnonzero(rng.random(len(images)) < recipe.first_look_share)
         guesses, windows, has = guesses.clone(), windows.clone(), has.clone()
         for i in looked_at.tolist():
-            guesses[i] = _first_guesses(first_look, images[i], points[i], has[i], boxes[i], rng)
-            has[i, :, 2] = True
+            prompts_there = (points[i], has_point[i], has[i], boxes[i], drawn[i])
+            guesses[i] = _first_guesses(first_look, images[i], *prompts_there, rng)
+            has[i, :, 1] = True
             for t in range(count):
-                if not has[i, t, 1]:
-                    windows[i, t] = _guessed_window(guesses[i, t], points[i, t], windows[i, t])
-    windows, points, has, boxes = (t.flatten(0, 1) for t in (windows, points, has, boxes))
+                if not has[i, t, 0]:
+                    marked = points[i, t, has_point[i, t]]
+                    windows[i, t] = _guessed_window((guesses[i, t], drawn[i, t]), marked, windows[i, t])
+    guesses, drawn, windows, points, has_point, has, boxes = (
+        t.flatten(0, 1) for t in (guesses, drawn, windows, points, has_point, has, boxes)
+    )
     shown = images.repeat_interleave(count, dim=0)
     truth = crop(targets.flatten(0, 1)[:, None].float(), windows) >= 0.5
     scale = FOCUS_SIZE / windows[:, 2:]
     edges = windows[:, :2].repeat(1, 2)
     in_crop = (boxes - edges) * scale.repeat(1, 2)
-    clicks = (points + 0.5 - windows[:, :2]) * scale - 0.5
-    prompts = [
-        ObjectPrompts([tuple(p)] if h[0] else [], [1] if h[0] else [], tuple(b) if h[1] else None)
-        for p, h, b in zip(clicks.tolist(), has.tolist(), in_crop.tolist(), strict=True)
-    ]
+    clicks = (points + 0.5 - windows[:, None, :2]) * scale[:, None] - 0.5
+    prompts = []
+    for places, there, box, has_box in zip(clicks, has_point, in_crop.tolist(), has[:, 0].tolist(), strict=True):
+        given = [(y, x) for y, x in places[there].tolist()]
+        prompts.append(ObjectPrompts(given, [1] * len(given), tuple(box) if has_box else None))
     pictures = crop(shown, windows)
-    coarse = crop(guesses.flatten(0, 1)[:, None], windows, outside=OUTSIDE_LOGIT)
-    previous, has_previous = torch.zeros_like(coarse), torch.zeros(len(windows), dtype=torch.bool)
+    coarse, previous = (crop(logits[:, None], windows, outside=OUTSIDE_LOGIT) for logits in (guesses, drawn))
+    has_previous = has[:, 2].clone()
     rounds = np.where(
         rng.random(len(windows)) < recipe.corrected_share,
         rng.integers(1, recipe.most_corrections + 1, len(windows)),
@@ -154,7 +164,7 @@ def second_loss(
             [prompts[i] for i in index.tolist()],
             pictures[index],
             coarse[index],
-            has[index, 2],
+            has[index, 1],
             previous[index],
             has_previous[index],
         )
@@ -183,12 +193,13 @@ def second_loss(
     loss = loss_each[there].mean() + SCORE_WEIGHT * score_each.mean()
     dice = (2 * true_iou / (1 + true_iou)).detach()
     first = torch.from_numpy(rounds == 0) & there
-    boxed = has[:, 1]
+    boxed, by_hand = has[:, 0], has[:, 2]
     facts = {
         "loss": float(loss.detach()),
         "score_loss": float(score_each.mean().detach()),
         "dice_box": float(dice[first & boxed].mean()),
-        "dice_click": float(dice[first & ~boxed].mean()),
+        "dice_click": float(dice[first & ~boxed & ~by_hand].mean()),
+        "dice_drawn": float(dice[first & by_hand].mean()),
         "dice_corrected": float(dice[~first & there].mean()),
     }
     return loss, facts
@@ -196,36 +207,47 @@ def second_loss(
 
 @torch.no_grad()
 def _first_guesses(
-    first_look: ClickNetwork, image: Tensor, points: Tensor, has: Tensor, boxes: Tensor, rng: np.random.Generator
+    first_look: ClickNetwork,
+    image: Tensor,
+    points: Tensor,
+    has_point: Tensor,
+    has: Tensor,
+    boxes: Tensor,
+    drawn: Tensor,
+    rng: np.random.Generator,
 ) -> Tensor:
     """What the first look answers to the prompts on one image (1, S, S): (T, S, S) logits, one candidate each."""
     count, size = len(points), image.shape[-1]
+    has_box = has[:, 0]
     prompts = PromptBatch(
-        points_yx=points[:, None],
-        point_labels=torch.where(has[:, :1], 1, -1),
+        points_yx=points,
+        point_labels=torch.where(has_point, 1, -1),
         boxes=boxes,
-        has_box=has[:, 1],
-        mask_logits=torch.zeros(count, 1, size // 2, size // 2, device=image.device),
-        has_mask=torch.zeros(count, dtype=torch.bool, device=image.device),
+        has_box=has_box,
+        mask_logits=F.avg_pool2d(drawn[:, None], 2),
+        has_mask=has[:, 2],
         image_index=torch.zeros(count, dtype=torch.long, device=image.device),
     )
     with torch.autocast(image.device.type, torch.bfloat16):
         logits, scores = first_look.decode(first_look.encode(image[None]), prompts)
-    # After a click every candidate is looked at again; with a box the likeliest alone.
-    drawn = torch.from_numpy(rng.integers(logits.shape[1], size=count)).to(scores.device)
-    candidate = torch.where(has[:, 1], scores.argmax(dim=1), drawn)
+    # After a click every candidate is looked at again; with more to go by the likeliest alone.
+    any_candidate = torch.from_numpy(rng.integers(logits.shape[1], size=count)).to(scores.device)
+    candidate = torch.where(has_box | has[:, 2], scores.argmax(dim=1), any_candidate)
     picked = logits[torch.arange(count), candidate]
     return F.interpolate(picked[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0].clamp(-8, 8)
 
 
-def _guessed_window(guess: Tensor, point: Tensor, window: Tensor) -> Tensor:
-    """The window around a guess (S, S) and the click in it; `window` where nothing was guessed."""
-    rows, columns = (torch.nonzero((guess > 0).any(dim=dim))[:, 0] for dim in (1, 0))
-    if not len(rows):
+def _guessed_window(masks: Sequence[Tensor], points: Tensor, window: Tensor) -> Tensor:
+    """The window around masks (S, S), logits, and points (P, 2); `window` where there is nothing in the masks."""
+    low, high = [points], [points + 1]
+    for mask in masks:
+        rows, columns = (torch.nonzero((mask > 0).any(dim=dim))[:, 0] for dim in (1, 0))
+        if len(rows):
+            low.append(torch.stack([rows[0], columns[0]]).float()[None])
+            high.append(torch.stack([rows[-1] + 1, columns[-1] + 1]).float()[None])
+    if len(low) == 1:
         return window
-    low = torch.minimum(torch.stack([rows[0], columns[0]]).float(), point)
-    high = torch.maximum(torch.stack([rows[-1], columns[-1]]).float(), point) + 1
-    return crop_window(low, high)
+    return crop_window(torch.cat(low).amin(dim=0), torch.cat(high).amax(dim=0))
 
 
 def overlap_with_whole(predicted: Tensor, truth: Tensor, area: Tensor) -> Tensor:
@@ -304,13 +326,15 @@ def _middle(mask: np.ndarray) -> tuple[float, float]:
 def _region(
     prompts: ObjectPrompts, guess: np.ndarray | None, mask: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the crop is about, [low, high) in pixels: the box, or the guess, or a disc of about the object's size."""
+    """What the crop is about, [low, high) in pixels: the box, else guess and drawing, else a disc of about its size."""
     corners = [np.asarray(p) + offset for p in prompts.points for offset in (0, 1)]
+    masks = [logits > 0 for logits in (guess, prompts.drawn) if logits is not None and (logits > 0).any()]
     if prompts.box is not None:
         corners += [np.array(prompts.box[:2]), np.array(prompts.box[2:])]
-    elif guess is not None and (guess > 0).any():
-        rows, columns = (np.flatnonzero((guess > 0).any(axis=axis)) for axis in (1, 0))
-        corners += [np.array([rows[0], columns[0]]), np.array([rows[-1] + 1, columns[-1] + 1])]
+    elif masks:
+        for there in masks:
+            rows, columns = (np.flatnonzero(there.any(axis=axis)) for axis in (1, 0))
+            corners += [np.array([rows[0], columns[0]]), np.array([rows[-1] + 1, columns[-1] + 1])]
     else:
         inside = np.argwhere(mask)
         half = float(np.ptp(inside, axis=0).max() + 1) / 2 * np.exp(rng.normal(0, 0.4))
