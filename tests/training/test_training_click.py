@@ -14,9 +14,9 @@ from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.progress import Result
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case
 from napari_medtransformer.training.click import ClickRecipe, train_click
+from napari_medtransformer.training.crop_stream import SecondLookRecipe
 from napari_medtransformer.training.first_look import FirstLookRecipe
 from napari_medtransformer.training.loop import Schedule
-from napari_medtransformer.training.second_look import SecondLookRecipe
 from napari_medtransformer.volumes.sample_data import sample_path
 
 CONFIG = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=1, heads=2, decoder_width=32)

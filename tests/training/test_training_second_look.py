@@ -9,8 +9,9 @@ import torch
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.models.focus_network import FocusBatch, FocusNetwork
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case
+from napari_medtransformer.training.crop_stream import CropBatch, CropStream, SecondLookRecipe
 from napari_medtransformer.training.loop import Schedule
-from napari_medtransformer.training.second_look import CropStream, SecondLookRecipe, second_loss
+from napari_medtransformer.training.second_look import second_loss
 from napari_medtransformer.volumes.sample_data import sample_path
 
 RECIPE = SecondLookRecipe(
@@ -37,32 +38,31 @@ def ct() -> LabelledCase:
 
 
 @pytest.fixture(scope="module")
-def batch(ct: LabelledCase) -> tuple[torch.Tensor, ...]:
+def batch(ct: LabelledCase) -> CropBatch:
     stream = CropStream([ct], RECIPE, 0)
-    return tuple(torch.stack(parts) for parts in zip(*(stream[i] for i in range(4)), strict=True))
+    return CropBatch(*(torch.stack(parts) for parts in zip(*(stream[i] for i in range(4)), strict=True)))
 
 
-def test_the_stream_is_the_same_wherever_it_starts(batch: tuple[torch.Tensor, ...], ct: LabelledCase) -> None:
+def test_the_stream_is_the_same_wherever_it_starts(batch: CropBatch, ct: LabelledCase) -> None:
     late = CropStream([ct], RECIPE, 3)[0]
     for whole, one in zip(batch, late, strict=True):
         torch.testing.assert_close(whole[3], one, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("by_the_first_look", [False, True])
-def test_every_crop_shows_its_prompts(batch: tuple[torch.Tensor, ...], by_the_first_look: bool) -> None:
+def test_every_crop_shows_its_prompts(batch: CropBatch, by_the_first_look: bool) -> None:
     network = ListeningNetwork()
     small = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=32, depth=1, heads=2, decoder_width=32)
     torch.manual_seed(0)
     first_look = ClickNetwork(small) if by_the_first_look else None
     loss, facts = second_loss(network, batch, RECIPE, np.random.default_rng(0), first_look)
     shown = network.shown[-1]
-    has = batch[-2].flatten(0, 1)
-    assert torch.equal(shown.has_box, has[:, 0])
-    assert torch.equal(shown.has_previous, has[:, 2])
+    assert torch.equal(shown.has_box, batch.has_box.flatten())
+    assert torch.equal(shown.has_previous, batch.has_drawn.flatten())
     assert shown.has_previous.any()
     assert not (shown.has_previous & shown.has_box).any()
     clicked = shown.point_labels == 1
-    assert torch.equal(clicked.any(dim=1), batch[-3].flatten(0, 1).any(dim=1))
+    assert torch.equal(clicked.any(dim=1), batch.has_point.flatten(0, 1).any(dim=1))
     assert (clicked[shown.has_previous].sum(dim=1) > 1).any()  # strokes of several points
     assert (shown.points_yx[clicked] > -0.5).all()
     assert (shown.points_yx[clicked] < 127.5).all()

@@ -15,9 +15,10 @@ from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.models.weights import fill, load_state
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.cases import LabelledCase
+from napari_medtransformer.training.crop_stream import SecondLookRecipe
 from napari_medtransformer.training.first_look import FirstLookRecipe, train_first_look
 from napari_medtransformer.training.loop import Schedule
-from napari_medtransformer.training.second_look import SecondLookRecipe, train_second_look
+from napari_medtransformer.training.second_look import train_second_look
 
 
 @dataclass(frozen=True)
