@@ -219,11 +219,11 @@ def main() -> None:
 
 def print_table(rows: list[dict[str, object]]) -> None:
     """One line per set and method: means over the targets."""
-    kinds = ["box", "box+click", "clicks 1", "clicks 3", "clicks 5", "clicks to good"]
+    kinds = ["box", "box+click", "clicks 1", "clicks 3", "clicks 5", "clicks to good", "stroke", "lasso"]
     print("| data | method | targets | " + " | ".join(kinds) + " | box failures | score rank |")
     for data, method in dict.fromkeys((row["data"], row["method"]) for row in rows):
         own = [row for row in rows if row["data"] == data and row["method"] == method]
-        means = [f"{np.mean([float(row[kind]) for row in own]):.3f}" for kind in kinds]  # type: ignore[arg-type]
+        means = [f"{np.mean([float(row.get(kind, np.nan)) for row in own]):.3f}" for kind in kinds]  # type: ignore[arg-type]
         failures = np.mean([float(row["box"]) < FAILED for row in own])  # type: ignore[arg-type]
         print(f"| {data} | {method} | {len(own)} | {' | '.join(means)} | {failures:.1%} | {rank(own, 'box'):.2f} |")
 
