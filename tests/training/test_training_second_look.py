@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,3 +72,11 @@ def test_every_crop_shows_its_prompts(batch: CropBatch, by_the_first_look: bool)
     assert (drawn > 0).any(dim=1).all()
     assert loss.requires_grad
     assert 0 <= facts["dice_drawn"] <= 1
+
+
+def test_a_loss_leaves_its_batch_as_it_was(batch: CropBatch) -> None:
+    before = CropBatch(*(tensor.clone() for tensor in batch))
+    recipe = replace(RECIPE, corrected_share=1.0, most_corrections=1)
+    second_loss(FocusNetwork((8, 8, 8, 8)), batch, recipe, np.random.default_rng(0))
+    for name, one, two in zip(CropBatch._fields, batch, before, strict=True):
+        assert torch.equal(one, two), name

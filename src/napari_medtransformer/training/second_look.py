@@ -42,7 +42,7 @@ def second_loss(
     coarse, previous = (
         crop(logits.flatten(0, 1)[:, None], windows, outside=OUTSIDE_LOGIT) for logits in (batch.guesses, batch.drawn)
     )
-    has_coarse, has_previous = batch.has_guess.flatten(0, 1), drawn.cpu()
+    has_coarse, has_previous = batch.has_guess.flatten(0, 1), drawn.cpu().clone()
     prompts = _prompts_in_crops(batch, windows)
     rounds = np.where(
         rng.random(len(windows)) < recipe.corrected_share,
