@@ -48,7 +48,7 @@ def test_the_worker_and_the_threads_it_starts_give_way_to_the_window(qtbot, queu
     before, found = niceness(), []
     queue.submit(both, label="work", on_done=found.append)
     qtbot.waitUntil(lambda: queue.pending == 0)
-    assert found == [(min(before + 10, 19),) * 2]
+    assert found == [(min(before + 4, 19),) * 2]  # more, and two busy programs hold a click up for seconds
     assert niceness() == before
 
 
