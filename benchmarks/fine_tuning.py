@@ -4,7 +4,7 @@
 
 Ten axial slices of one label, spread over three hippocampus volumes of the validation split, go into a folder of
 images and labels as a user would make it; nothing else is labelled there. Asked, before and after, on the slice of
-every other validation volume where the label is largest, at most 15: its innermost pixel, and its bounding box.
+every other validation volume, at most 15, where the label is largest: its innermost pixel, and its bounding box.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     arguments = parser.parse_args()
     images = sorted((arguments.data / "msd_hippocampus" / "images").glob("*.nii.gz"))[4::5]
+    if len(images) <= arguments.volumes:
+        parser.error(f"{arguments.data}/msd_hippocampus/images holds too few volumes: {len(images)} of its fifths.")
     labels_of = {path: path.parents[1] / "labels" / path.name for path in images}
     trained, asked = images[: arguments.volumes], images[arguments.volumes : arguments.volumes + ASKED]
     before = scores(arguments.weights, asked, labels_of, arguments.label)

@@ -42,9 +42,10 @@ def logits_of(mask: np.ndarray) -> np.ndarray:
 def model_prompts(shape: tuple[int, int], prompts: Iterable[Prompt], *, boxed_lassos: bool = True) -> Prompts:
     """The prompts of one object on one slice of `shape` (H, W), for any promptable model.
 
-    Of several boxes or lassos, and of several masks, the last one counts. boxed_lassos: whether a lasso's box is given,
-    too. A model that refines masks does without: Dice on 184 targets of docs/quality.md with and without it, lassos a
-    pixel outside the border .84 and .84, a twentieth of the extent .80 and .83, a tenth .72 and .77.
+    Of several boxes or lassos, and of several masks, the last one counts. boxed_lassos: whether a lasso is given as its
+    box and its inside as a mask; else its inside comes as `lasso_logits`, without the box, which is better for a model
+    that refines masks: Dice on 184 targets of docs/quality.md with and without the box, lassos a pixel outside the
+    border .84 and .84, a twentieth of the extent .80 and .83, a tenth .72 and .77.
     Raises PointOutsideVolume, InvalidPrompt.
     """
     points: list[tuple[float, float]] = []
@@ -102,12 +103,12 @@ def stroke_logits(shape: tuple[int, int], prompts: Iterable[Prompt]) -> np.ndarr
 
 
 def painted_logits(painted: np.ndarray) -> np.ndarray:
-    """(H, W) float32 logits of a stroke's pixels, bool: certain there and next to it, outside elsewhere with less."""
+    """(H, W) float32 logits of a stroke's pixels, bool: surely inside there and next to it, perhaps outside elsewhere."""
     return np.where(ndimage.binary_dilation(painted), np.float32(MASK_LOGIT), np.float32(-REFINED_LOGIT))
 
 
 def lasso_logits(inside: np.ndarray) -> np.ndarray:
-    """(H, W) float32 logits of what a lasso encloses, bool: nothing outside, certainly, and most of what is inside."""
+    """(H, W) float32 logits of what a lasso encloses, bool: surely outside beyond it, perhaps inside within."""
     return np.where(inside, np.float32(REFINED_LOGIT), np.float32(-MASK_LOGIT))
 
 
