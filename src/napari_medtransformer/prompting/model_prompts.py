@@ -103,7 +103,7 @@ def stroke_logits(shape: tuple[int, int], prompts: Iterable[Prompt]) -> np.ndarr
 
 
 def painted_logits(painted: np.ndarray) -> np.ndarray:
-    """(H, W) float32 logits of a stroke's pixels, bool: surely inside there and next to it, perhaps outside elsewhere."""
+    """(H, W) float32 logits of a stroke's pixels, bool: surely inside there and beside it, else perhaps outside."""
     return np.where(ndimage.binary_dilation(painted), np.float32(MASK_LOGIT), np.float32(-REFINED_LOGIT))
 
 
