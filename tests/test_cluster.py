@@ -41,6 +41,33 @@ def test_work_runs_in_another_process_and_its_errors_come_back_as_they_are(proce
         cluster.call(os.getpid)
 
 
+def test_a_result_that_is_longer_on_its_way_than_between_two_looks_comes(
+    processes: DaskProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_medtransformer.cluster._POLL_SECONDS", 0.001)
+    with connect(processes.address, timeout=60) as cluster:
+        for size in (10, 50_000_000):
+            task = cluster.submit(bytes, size)
+            while not task.done():
+                time.sleep(0.01)
+            assert len(task.result(timeout=60)) == size
+
+
+def test_a_time_limit_passes_and_one_may_ask_again(processes: DaskProcesses) -> None:
+    with connect(processes.address, timeout=60) as cluster:
+        task = cluster.submit(time.sleep, 1.0)
+        with pytest.raises(TimeoutError, match="gave no answer within 0.1 s"):
+            task.result(timeout=0.1)
+        assert task.result(timeout=60) is None
+
+
+def test_an_error_of_the_work_that_looks_like_a_time_limit_is_raised(processes: DaskProcesses) -> None:
+    with connect(processes.address, timeout=60) as cluster:
+        task = cluster.submit(exec, "raise TimeoutError('of the work itself')")
+        with pytest.raises(TimeoutError, match="of the work itself"):
+            task.result(timeout=60)
+
+
 def test_work_of_a_killed_worker_is_done_by_another_and_without_any_it_is_said(processes: DaskProcesses) -> None:
     with connect(processes.address, timeout=60) as cluster:
         told: list[str] = []

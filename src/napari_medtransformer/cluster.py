@@ -13,9 +13,11 @@ distributed is imported when a cluster is connected, not before.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -128,6 +130,7 @@ class Task:
     def __init__(self, cluster: Cluster, start: Callable[[], Any], retries: int) -> None:
         self._cluster, self._start, self._retries = cluster, start, retries
         self._future = start()
+        self._answer: Future[Any] | None = None  # the result on its way, once it is asked for
 
     def done(self) -> bool:
         """Whether a result, or an error, is there."""
@@ -135,6 +138,8 @@ class Task:
 
     def cancel(self) -> None:
         """Stop waiting; what runs already runs to its end, and its result is dropped."""
+        if self._answer is not None:
+            self._answer.cancel()
         with suppress(Exception):  # the connection may be gone, and then so is the work
             self._future.cancel()
 
@@ -149,14 +154,17 @@ class Task:
         begun = time.monotonic()
         alone_since: float | None = None
         while True:
+            if self._answer is None:
+                self._answer = _on_its_way(self._future)
             try:
-                return self._future.result(timeout=_POLL_SECONDS)
+                return self._answer.result(timeout=_POLL_SECONDS)
             except KilledWorker as error:
                 raise ClusterLost(
                     f"workers of {self._cluster.address} died doing this; they may lack memory. It can run here."
                 ) from error
             except TimeoutError:
-                pass
+                if self._answer.done():
+                    raise  # the work's own
             except Exception as error:
                 if not _is_lost(error):
                     raise
@@ -175,7 +183,7 @@ class Task:
         """Give the work out again after the scheduler was lost, or raise ClusterLost."""
         if self._retries > 0 and self._cluster.reconnect():
             self._retries -= 1
-            self._future = self._start()
+            self._future, self._answer = self._start(), None
             return
         raise ClusterLost(f"the connection to {self._cluster.address} was lost.") from error
 
@@ -227,8 +235,8 @@ class Cluster:
             return []
         try:
             known = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=self.timeout)["workers"]
-        except (OSError, RuntimeError, AttributeError, TimeoutError):
-            return []
+        except (OSError, RuntimeError, AttributeError, TimeoutError, UnboundLocalError):
+            return []  # the last is what distributed raises when it closes while one asks (dask/distributed#8514)
         return [Worker(at, int(one["nthreads"]), int(one.get("memory_limit") or 0)) for at, one in known.items()]
 
     def has_workers(self) -> bool:
@@ -325,10 +333,18 @@ class Cluster:
                 listener(state)
 
 
+def _on_its_way(future: Any) -> Future[Any]:
+    """The result of a future of distributed, asked for once and waited for as often as one likes.
+
+    Its own `result(timeout)` asks anew each time and takes the question back when the time is over: a result that is
+    longer on its way never comes, or what was taken back is taken for the answer (dask/distributed#8514).
+    """
+    client = future.client
+    return asyncio.run_coroutine_threadsafe(client.gather(future, asynchronous=True), client.loop.asyncio_loop)
+
+
 def _is_lost(error: Exception) -> bool:
     """Whether an error says that the connection, not the work, failed."""
-    from concurrent.futures import CancelledError
-
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
 
