@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,31 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("MEDT_PREFERENCES", str(preferences))
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     monkeypatch.setattr("napari_medtransformer.prompting.embedding_store.default_folder", lambda: folder / "embeddings")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_windows() -> Iterator[None]:
+    """What napari does anew for every window, half a second of each, is done once or not at all.
+
+    Manifests of installed plugins are read once; they stay the same. Settings, which every window resets, are not
+    written to their file at every change; they are every process's own.
+    """
+    from napari.settings._base import EventedConfigFileSettings
+    from npe2.manifest import _bases
+
+    read: dict[str, Any] = {}
+    parse = _bases._load_yaml_no_duplicates
+
+    def parse_once(stream: Any) -> Any:
+        text = stream.read()
+        if text not in read:
+            read[text] = parse(text)
+        return copy.deepcopy(read[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_bases, "_load_yaml_no_duplicates", parse_once)
+        patch.setattr(EventedConfigFileSettings, "_maybe_save", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +204,7 @@ def open_desk(make_napari_viewer: Any, qtbot: Any, click_model: Any) -> Iterator
 
     def open_it(*layers: Any, model: Any = click_model) -> Desk:
         viewer = make_napari_viewer(show=True)
-        viewer.window.resize(1000, 800)
+        viewer.window.resize(800, 600)
         for layer in layers:
             viewer.add_layer(layer)
         controller = controller_of(viewer)
