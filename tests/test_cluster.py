@@ -116,6 +116,28 @@ def test_a_scheduler_that_dies_is_noticed_and_found_again_at_its_address(tmp_pat
         processes.stop()
 
 
+def test_work_of_a_connection_that_was_given_up_is_done_on_the_next_one(tmp_path: Path) -> None:
+    processes = DaskProcesses(tmp_path)
+    try:
+        processes.start_worker()
+        with connect(processes.address, timeout=60) as cluster:
+            port = processes.port
+            asked, not_asked = (cluster.submit(time.sleep, 1.0) for _ in range(2))
+            with pytest.raises(TimeoutError):
+                asked.result(timeout=0.1)
+            processes.stop()
+            processes.start_scheduler(port)
+            processes.start_worker()
+            assert cluster.reconnect()
+            assert asked.result(timeout=60) is None
+            assert not_asked.result(timeout=60) is None
+            left = cluster.submit(time.sleep, 0.0)
+        with pytest.raises(ClusterLost, match="was lost"):
+            left.result(timeout=60)
+    finally:
+        processes.stop()
+
+
 def test_an_address_where_nobody_listens_says_how_to_start_a_scheduler() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -154,6 +154,8 @@ class Task:
         begun = time.monotonic()
         alone_since: float | None = None
         while True:
+            if self._future.client.status in ("closing", "closed"):
+                self._again()  # somebody else found the connection lost, and perhaps another
             if self._answer is None:
                 self._answer = _on_its_way(self._future)
             try:
@@ -179,7 +181,7 @@ class Task:
             elif now - alone_since > self._cluster.patience:
                 raise ClusterLost(f"{self._cluster.address} has no worker any more; start one, or work here.")
 
-    def _again(self, error: Exception) -> None:
+    def _again(self, error: Exception | None = None) -> None:
         """Give the work out again after the scheduler was lost, or raise ClusterLost."""
         if self._retries > 0 and self._cluster.reconnect():
             self._retries -= 1
