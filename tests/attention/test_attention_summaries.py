@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,18 @@ def test_very_sharp_attention_has_an_entropy_of_zero_and_not_below():
     entropy, _ = entropy_and_distance(site, None)
     assert (entropy >= 0).all()
     assert torch.allclose(entropy.double(), torch.special.entr(whole_matrix(site)).sum(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("offsets", [(0, 200), (200, 0), (0, -200), (15, 0)])
+def test_what_is_added_to_all_scores_of_a_row_changes_nothing_however_large(offsets, monkeypatch):
+    monkeypatch.setattr(scoring, "PROCESSOR_ELEMENTS", 7 * TOKENS)  # some blocks of the small, some of the large
+    torch.manual_seed(0)
+    rows = torch.tensor(offsets, dtype=torch.float32).repeat_interleave(TOKENS // 2)
+    plain = captured()
+    raised = replace(plain.call, bias=DenseBias(rows[:, None].expand(TOKENS, TOKENS)))
+    found = entropy_and_distance(CapturedSite(plain.site, raised, plain.image), (0.7, 2.5))
+    for number, expected in zip(found, entropy_and_distance(plain, (0.7, 2.5)), strict=True):
+        assert torch.allclose(number, expected, atol=1e-4)
 
 
 def test_autocast_around_a_question_rounds_nothing():

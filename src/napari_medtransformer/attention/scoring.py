@@ -61,15 +61,16 @@ class Scores:
         self._first = captured.image * grid.window_tokens.shape[0]
         q, k = (t[self._first : self._first + grid.window_tokens.shape[0]].float() for t in (call.q, call.k))
         self._heads, self._q = call.heads, q
-        # (windows, heads, width, keys) as products of matrices read them, once instead of for every block
-        k = k.transpose(2, 3).contiguous()
-        self._k = k if k.shape[1] == call.heads else k.repeat_interleave(call.heads // k.shape[1], dim=1)
+        k = k.transpose(2, 3)  # (windows, heads, width, keys)
         self.device = q.device
         self.may_be_infinite = call.causal or isinstance(call.bias, DenseBias)
         most = PROCESSOR_ELEMENTS if self.device.type == "cpu" else DEVICE_ELEMENTS
         keys = k.shape[3]
         self._rows = max(1, min(most // keys, q.shape[2]))
         self._at_once = max(1, min(most // (self._rows * keys), call.heads))
+        if self._rows < q.shape[2]:
+            k = k.contiguous()  # as products of matrices read them, once instead of for every block
+        self._k = k if k.shape[1] == call.heads else k.repeat_interleave(call.heads // k.shape[1], dim=1)
         # of most queries the terms of decomposed positions are made at once, without a table per query
         self._terms: list[Tensor] | None = None
         if isinstance(call.bias, DecomposedBias) and 2 * len(self._tokens) > grid.n_tokens:
@@ -118,16 +119,14 @@ class Scores:
         q = self._q[entry][:, rows]
         terms = None if self._terms is None else [term[entry][:, rows] for term in self._terms]
         with exact(self.device):
-            bias, scaled = _BiasRows(self._bias, q, part, terms), q * self._scale
+            bias = _BiasRows(self._bias, q, part, terms)
         for start in range(0, self._heads, self._at_once):
             heads = slice(start, min(start + self._at_once, self._heads))
             shape = (heads.stop - start, len(places), keys.shape[2])
             block, room = (numbers[: math.prod(shape)].view(shape) for numbers in held)
             with exact(self.device):
-                if bias.write(block, heads):
-                    block.baddbmm_(scaled[heads], keys[heads])
-                else:
-                    torch.bmm(scaled[heads], keys[heads], out=block)
+                biased = bias.write(block, heads)
+                block.baddbmm_(q[heads], keys[heads], beta=1.0 if biased else 0.0, alpha=self._scale)
                 if self._causal:
                     later = torch.arange(shape[2], device=self.device) > places[:, None]
                     block.masked_fill_(later, float("-inf"))

@@ -15,6 +15,8 @@ from napari_medtransformer.errors import InvalidOption, in_words
 if TYPE_CHECKING:
     from napari_medtransformer.attention.captured import CapturedSite
 
+_LEAST_SUM = 1e-6  # of a row's exponentials, and its inverse the largest, before scores are taken relative
+
 
 def _checked(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
     """Millimetres above 0, one per axis. Raises InvalidOption."""
@@ -45,19 +47,15 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
         query_mm, key_mm = (_centres(g.centres_mm(spacing), g.prefix).to(scores.device) for g in (grid, key_grid))
 
     def work(parts: Iterator[tuple[Part, Blocks]]) -> None:
+        relative = False  # scores that are large once are large again
         for part, blocks in parts:
             # per head and query: the sum of weights, of theirs with scores, with distances, and of those with a place
             total, scored, far, known_total = torch.empty((4, heads, len(part.queries)), device=scores.device)
             apart, known = _distances(part, query_mm, key_mm) if placed else (None, None)
             for which, block, weights in blocks:
-                # relative to the largest, so that large scores lose no digits
-                block.sub_(block.amax(dim=-1, keepdim=True))
+                relative = _weigh(block, weights, total[which], relative)
                 if scores.may_be_infinite:
-                    # 0 · -inf has no value, its limit is 0
-                    block.clamp_(min=-1e30)
-                # divided by their sum later, when there are fewer numbers
-                torch.exp(block, out=weights)
-                torch.sum(weights, dim=-1, out=total[which])
+                    block.clamp_(min=-1e30)  # 0 · -inf has no value, its limit is 0
                 torch.sum(block.mul_(weights), dim=-1, out=scored[which])
                 if apart is not None:
                     if known is not None:
@@ -70,6 +68,22 @@ def entropy_and_distance(captured: CapturedSite, spacing: Sequence[float] | None
 
     scores.shared(work)
     return entropy, distance
+
+
+def _weigh(block: Tensor, weights: Tensor, total: Tensor, relative: bool) -> bool:
+    """Write the exponentials of scores into `weights` and their rows' sums into `total`; divided later, when fewer.
+
+    Scores that lie near 0 are taken as they are, which saves two passes over them; where that would lose digits, or if
+    `relative`, they become relative to their row's largest, in place. Whether they did is returned.
+    """
+    if not relative:
+        torch.sum(torch.exp(block, out=weights), dim=-1, out=total)
+        least, most = total.aminmax()
+        if _LEAST_SUM < least <= most < 1 / _LEAST_SUM:
+            return False
+    block.sub_(block.amax(dim=-1, keepdim=True))
+    torch.sum(torch.exp(block, out=weights), dim=-1, out=total)
+    return True
 
 
 def _distances(part: Part, query_mm: Tensor, key_mm: Tensor) -> tuple[Tensor, Tensor | None]:
