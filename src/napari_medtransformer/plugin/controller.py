@@ -15,6 +15,7 @@ from napari_medtransformer.plugin import planes
 from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.collecting import Collecting
 from napari_medtransformer.plugin.docking import arrange
+from napari_medtransformer.plugin.in_front import InFront
 from napari_medtransformer.plugin.layer_volume import SlicePoint, frames_of
 from napari_medtransformer.plugin.models.intensity_window import ModelWindow
 from napari_medtransformer.plugin.models.slot import ModelSlot
@@ -38,7 +39,7 @@ from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.plugin.workspace import Workspace
 from napari_medtransformer.prompting import PromptSession
 from napari_medtransformer.prompting.embedding_store import EmbeddingStore
-from napari_medtransformer.prompting.prompts import PointPrompt, Prompt, SliceKey
+from napari_medtransformer.prompting.prompts import PointPrompt, SliceKey
 
 _controllers: weakref.WeakKeyDictionary[Any, SessionController] = weakref.WeakKeyDictionary()
 
@@ -97,6 +98,7 @@ class SessionController(QObject):
         self.layer_fault = ""
         self._refused: weakref.ref[Image] | None = None
         self._volumes = OpenVolumes()
+        self.in_front = InFront(viewer, self, self._volumes)
         self._closed = False
         self._users = 0
         self._docks: weakref.WeakSet[QObject] = weakref.WeakSet()
@@ -121,6 +123,7 @@ class SessionController(QObject):
         self._closed = True
         self._collecting.detach()
         self.view.detach()
+        self.in_front.detach()
         self.hover.close()
         self.remote.close()
         for workspace in self._volumes:
@@ -327,7 +330,7 @@ class SessionController(QObject):
         """A click on the canvas: a prompt of the tool, and in any case the voxel to explain."""
         if point is None:
             if self.workspace is not None and self.viewer.dims.ndisplay == 2 and self.tool is not Tool.PAN:
-                warn("That click lies outside the image; nothing was added.")
+                warn(self.in_front.in_words or "That click lies outside the image; nothing was added.")
             return
         self.hover.clear()
         if self.tool is not Tool.POINT:
@@ -365,10 +368,6 @@ class SessionController(QObject):
         if where is None or self.session is None:
             return None
         return SliceKey(self.workspace.current_object, *where)
-
-    def prompts_on(self, point: SlicePoint) -> tuple[Prompt, ...]:
-        """The current object's prompts on the slice of a point, oldest first."""
-        return self.prompting.on_slice(SliceKey(self.workspace.current_object, point.axis, point.voxel[point.axis]))
 
     def keep_current_object(self) -> None:
         """After undo or loading, the current object may be gone: take the last there is."""

@@ -44,6 +44,11 @@ class OpenVolumes:
         """The volumes in the viewer with work that no file holds."""
         return [w for w in self if w.unsaved and viewer is not None and w.layer in viewer.layers]
 
+    def drawn_on(self, layer: Layer) -> list[Layer]:
+        """The masks and prompts of an image, of all its frames."""
+        drawn = (one for w in self if w.layer is layer for one in (w.masks, *w.prompts.layers))
+        return [one for one in drawn if one is not None]
+
     def forget(self, layer: Layer) -> list[Workspace]:
         """A layer was taken out of the viewer. Returns the workspaces that go with it."""
         gone = [self._workspaces.pop(key) for key in list(self._workspaces) if key[0] is layer]

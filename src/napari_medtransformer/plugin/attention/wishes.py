@@ -44,10 +44,10 @@ def wish_of(state: AttentionState, *, pictured: bool = True) -> Wish | None:
     session = controller.session
     if session is None or session.in_3d or controller.model is None:
         return None
-    prompts = controller.prompts_on(query)
+    key = SliceKey(controller.workspace.current_object, axis, index)
+    prompts = controller.prompting.on_slice(key)
     about = (id(session), axis, index, prompts)
     same_slice = seen is not None and seen.about[:3] == about[:3]
-    key = SliceKey(controller.workspace.current_object, axis, index)
     return SliceWish(
         about=about,
         known=seen.inspection if same_slice else None,

@@ -102,7 +102,7 @@ class CanvasTools:
 
     def _point(self, viewer: Any, event: Any) -> SlicePoint | None:
         layer = self._controller().layer
-        if layer is None or viewer.dims.ndisplay != 2:
+        if layer is None or viewer.dims.ndisplay != 2 or self._controller().in_front.hiding:
             return None
         return slice_point(layer, event.position, event.dims_displayed, viewer.dims.ndim)
 

@@ -13,6 +13,7 @@ from napari_medtransformer.plugin.models.row import ModelRow
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL, answers_prompts
 from napari_medtransformer.plugin.planes import PLANES, plane_of
 from napari_medtransformer.plugin.prompts.closing import CloseGuard
+from napari_medtransformer.plugin.prompts.hidden_banner import HiddenBanner
 from napari_medtransformer.plugin.prompts.layers_ahead import LayersAhead
 from napari_medtransformer.plugin.prompts.objects_section import ObjectsSection
 from napari_medtransformer.plugin.prompts.recovery_banner import RecoveryBanner
@@ -48,12 +49,14 @@ class PromptDock(QWidget):
         self._tab = TabKey(viewer, self.controller, self)
 
         self.recovery = RecoveryBanner(self.controller)
+        self.hidden = HiddenBanner(self.controller)
         self.prompt = PromptSection(self.controller)
         self.work = ObjectsSection(self.controller)
         body = QWidget()
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 6, 6, 2)
         column.setSpacing(6)
+        column.addWidget(self.hidden)
         column.addWidget(self.recovery)
         column.addWidget(self._image_section())
         column.addWidget(self._model_section())

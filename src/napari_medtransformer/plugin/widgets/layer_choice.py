@@ -19,7 +19,7 @@ HEATMAP_KEY = "medt_heatmap"
 
 
 class LayerChoice(QComboBox):
-    """Shows the image layers; choosing one makes it the controller's, and a first image is chosen by itself."""
+    """Shows the image layers; choosing one makes it the controller's and the one seen; a first is chosen by itself."""
 
     def __init__(self, kind: type[Layer] = Image) -> None:
         super().__init__()
@@ -71,6 +71,7 @@ class LayerChoice(QComboBox):
         layer = self._layers[place]()
         if layer is not None:
             self._controller.set_layer(layer)
+            self._controller.in_front.bring()
 
     def _show_choice(self) -> None:
         layers = [reference() for reference in self._layers]
