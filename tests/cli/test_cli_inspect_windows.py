@@ -21,7 +21,6 @@ def inspect(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_maps_of_an_automatic_model_are_the_engines_on_the_files_grid(repository: Path, tmp_path: Path) -> None:
     brain, labels = (repository / "sample_data" / f"hippocampus_003{end}.nii.gz" for end in ("", "_labels"))
     query, site = (17, 24, 17), "encoder.1.1"
