@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,11 +177,10 @@ def multi_head_call(*args: Any, **kwargs: Any) -> list[AttentionCall]:
 @contextmanager
 def eager_if_compiled(network: nn.Module) -> Iterator[None]:
     """Run a compiled network uncompiled, and say so: compiled graphs hide their attention calls."""
-    compiled = any(
-        isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None
-        for module in network.modules()
-    )
-    if not compiled:
+    # Whoever compiles imports torch's compiler; a question does not. It takes seconds, and with CUDA it brings triton,
+    # whose LLVM and that of a renderer in software do not bear each other in one process.
+    wrapper = getattr(sys.modules.get("torch._dynamo"), "OptimizedModule", ())
+    if not any(isinstance(m, wrapper) or m._compiled_call_impl is not None for m in network.modules()):
         yield
         return
     warnings.warn("The network is compiled; it runs uncompiled while its attention is recorded.", stacklevel=4)

@@ -22,6 +22,7 @@ from napari_medtransformer.given import record, text, whole
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.card_files import card_from_dict, read_card
 from napari_medtransformer.models.catalogue import CARDS
+from napari_medtransformer.models.compilers import load_triton_apart
 from napari_medtransformer.models.settings import read_settings, settings_path
 from napari_medtransformer.progress import Progress
 
@@ -115,6 +116,7 @@ def load_model(
         if told is not None and not callable(told):
             raise InvalidOption(f"a function that is told, or None, was expected, not {in_words(told)}.")
     module, function = card.builder.split(":")
+    load_triton_apart()
     try:
         build: Builder = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
