@@ -38,10 +38,12 @@ def machine(device: str) -> str:
     """What the numbers were measured on."""
     import torch
 
+    from napari_medtransformer.attention.policy import cpu_has
+
     if device == "cuda":
         return torch.cuda.get_device_name()
     names = [line.split(":", 1)[1].strip() for line in cpu_lines() if line.startswith("model name")]
-    has = [k for k in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(k)]
+    has = [k for k in ("amx_bf16", "avx512_bf16") if cpu_has(k)]
     return f"{names[0] if names else platform.processor()} ({', '.join(has) or 'no bfloat16 units'})"
 
 

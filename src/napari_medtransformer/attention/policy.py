@@ -13,6 +13,9 @@ import torch
 
 BiasKernel = Literal["low-rank", "blockwise"]
 
+_TOLD_BY = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+"""What tells of an instruction set in a torch without `get_capabilities`, such as 2.8. AMX came with bfloat16."""
+
 
 @dataclass(frozen=True)
 class AttentionPolicy:
@@ -75,8 +78,10 @@ def cpu_has(*instruction_sets: str) -> bool:
     # ATEN_CPU_CAPABILITY can hold torch below what the processor has
     if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AMX"):
         return False
-    capabilities = torch.cpu.get_capabilities()
-    return all(capabilities.get(name, False) for name in instruction_sets)
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return all(capabilities.get(name, False) for name in instruction_sets)
+    return all(getattr(torch.cpu, _TOLD_BY.get(name, ""), bool)() for name in instruction_sets)
 
 
 def sdpa_kernel_name(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> str:
