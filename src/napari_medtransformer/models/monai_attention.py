@@ -112,7 +112,7 @@ class FusedBasicLayer(BasicLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, width, *grid)."""
-        if self.use_hyena:
+        if getattr(self, "use_hyena", False):  # MONAI before 1.6.1 knows of none
             return super().forward(x)
         grid = tuple(x.shape[2:])
         window, shift = get_window_size(grid, self.window_size, self.shift_size)
