@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="where a library finds symbols first is Linux's")
-
 LOOKED_INTO = """
 import sys
 from napari_medtransformer import load_model, read_volume
@@ -55,6 +53,7 @@ def test_looking_inside_does_not_bring_torchs_compiler(run) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="where a library finds symbols first is Linux's")
 def test_beside_a_window_drawn_in_software_triton_is_loaded_with_symbols_of_its_own(run) -> None:
     done = run(IN_A_WINDOW)
     if done.returncode == 77:

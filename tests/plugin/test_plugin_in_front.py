@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.prompts.dock import PromptDock
+from napari_medtransformer.plugin.widgets.banner import Banner
 from napari_medtransformer.plugin.widgets.layer_choice import HEATMAP_KEY
 
 SHAPE = (6, 40, 48)
@@ -162,6 +163,15 @@ def test_an_image_that_is_switched_off_does_not_take_clicks_meant_for_the_one_be
     assert len(desk.controller.session.prompts) == 2
 
 
+def test_of_the_images_that_are_there_already_one_that_is_seen_is_worked_on(make_napari_viewer) -> None:
+    viewer = make_napari_viewer()
+    for layer in (ball("seen"), ball("hidden", visible=False)):
+        viewer.add_layer(layer)
+    dock = PromptDock(viewer)
+    viewer.window.add_dock_widget(dock, area="right")
+    assert dock.layer_choice.currentText() == "seen"
+
+
 def test_prompts_that_wait_for_their_model_are_work_too(open_desk) -> None:
     desk = open_desk(ball("first"), model=None)
     desk.controller.clicked(SlicePoint(tuple(map(float, CENTRE)), 0))
@@ -169,3 +179,34 @@ def test_prompts_that_wait_for_their_model_are_work_too(open_desk) -> None:
     desk.qtbot.wait(50)
     assert desk.controller.layer.name == "first"
     assert len(desk.controller.workspace.waiting) == 1
+
+
+def test_work_on_another_frame_is_work_too(open_desk) -> None:
+    frames = Image(np.stack([ball("one").data] * 2), name="frames")
+    desk = open_desk(frames)
+    desk.prompt(CENTRE)
+    desk.wait()
+    desk.viewer.dims.set_point(0, 1)  # the other frame, on which nothing was done
+    desk.wait()
+    assert desk.controller.session.prompts == {}
+    opened(desk, Image(frames.data, name="second"))
+    assert desk.controller.layer is frames
+
+
+def test_a_dock_that_comes_when_the_image_is_hidden_already_asks_and_opens_no_window(open_desk, monkeypatch) -> None:
+    desk = open_desk(ball("first"))
+    desk.prompt(CENTRE)
+    opened(desk, ball("second"))
+    shown_alone = []
+
+    def set_visible(self: Banner, on: bool) -> None:
+        shown_alone.append(on and self.isWindow())
+        super(Banner, self).setVisible(on)
+
+    monkeypatch.setattr(Banner, "setVisible", set_visible)
+    dock = PromptDock(desk.viewer)
+    assert shown_alone
+    assert not any(shown_alone), "a banner was shown as a window of its own"
+    desk.viewer.window.add_dock_widget(dock, area="right")
+    desk.qtbot.wait(50)
+    assert dock.hidden.isVisible()

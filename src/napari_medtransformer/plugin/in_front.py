@@ -115,7 +115,7 @@ class InFront(QObject):
         hiding, controller = self.hiding, self._controller()
         if controller is None:
             return
-        if hiding and hiding[-1] in opened and not hiding[-1].rgb and not controller.workspace.unfinished:
+        if hiding and hiding[-1] in opened and not hiding[-1].rgb and not self._volumes.unfinished(controller.layer):
             self.turn_to_hiding()
             hiding = self.hiding
         told = [id(layer) for layer in hiding]

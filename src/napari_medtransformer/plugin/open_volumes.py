@@ -44,6 +44,10 @@ class OpenVolumes:
         """The volumes in the viewer with work that no file holds."""
         return [w for w in self if w.unsaved and viewer is not None and w.layer in viewer.layers]
 
+    def unfinished(self, layer: Layer) -> bool:
+        """Whether any frame of an image has unsaved work, or prompts that wait for their model."""
+        return any(w.unsaved or w.waiting for w in self if w.layer is layer)
+
     def drawn_on(self, layer: Layer) -> list[Layer]:
         """The masks and prompts of an image, of all its frames."""
         drawn = (one for w in self if w.layer is layer for one in (w.masks, *w.prompts.layers))

@@ -117,11 +117,6 @@ class Workspace:
         """Whether there is work that no session file holds."""
         return self.session is not None and self.session.unsaved
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether there is such work, or prompts that wait for their model."""
-        return self.unsaved or bool(self.waiting)
-
     def set_visible(self, visible: bool) -> None:
         """Show or hide the layers of this volume: those of other frames would lie on it."""
         for layer in (self.masks, *self.prompts.layers):

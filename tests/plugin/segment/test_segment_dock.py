@@ -110,7 +110,12 @@ def test_refining_makes_an_object_of_a_structure_for_clicks(dock: SegmentDock, q
     controller.set_layer(other)
     dock.refine.click()
     assert controller.layer is image, "structures go back to the image that they were found on"
-    qtbot.waitUntil(lambda: not dock.refining.waiting and controller.session is not None, timeout=PATIENCE_MS)
+    assert dock.refining.waiting, "no model answers prompts yet"
+    controller.set_layer(other)  # looked at while the model loads
+    qtbot.waitUntil(lambda: controller.session is not None, timeout=PATIENCE_MS)
+    assert controller.session.objects == ()
+    controller.set_layer(image)
+    qtbot.waitUntil(lambda: not dock.refining.waiting, timeout=PATIENCE_MS)
     objects = controller.session.objects
     assert [o.name for o in objects] == ["posterior hippocampus"]
     assert controller.workspace.current_object == objects[0].object_id

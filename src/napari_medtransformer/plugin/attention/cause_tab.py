@@ -23,7 +23,7 @@ from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.subject import object_name
 from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.steady import CalmBar
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.heatmap import Heatmap
@@ -50,7 +50,7 @@ class CauseTab(SideBySide):
         self.all_on.setMaximumWidth(70)
         self.all_on.clicked.connect(self.switches.all_on)
         frame, layout = section("Masks without", self.all_on)
-        self.outcome = quiet_label()
+        self.outcome = QuietLabel()
         layout.addWidget(self.outcome)
         return frame
 
@@ -93,7 +93,7 @@ class CauseTab(SideBySide):
 
     def _matrix_section(self) -> QWidget:
         frame, layout = section("Heads")
-        layout.addWidget(quiet_label("Click a head to switch it off, a site's name for all of its heads."))
+        layout.addWidget(QuietLabel("Click a head to switch it off, a site's name for all of its heads."))
         self.matrix = HeadMatrixView()
         self.matrix.chosen.connect(self.switches.toggle)
         self.matrix.row_chosen.connect(self.switches.toggle_site)

@@ -17,7 +17,7 @@ from napari_medtransformer.plugin.notify import report
 from napari_medtransformer.plugin.widgets.choices import choice
 from napari_medtransformer.plugin.widgets.columns import SideBySide
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
 
 if TYPE_CHECKING:
     from napari_medtransformer.inspection.compare import Comparison, HeadSimilarity
@@ -70,7 +70,7 @@ class CompareTab(SideBySide):
         self.first, self.second = PictureView("A", least=LEAST), PictureView("B", least=LEAST)
         self.difference = PictureView("A − B", least=LEAST)
         layout.addLayout(row(self.first, self.second, self.difference), 1)
-        self.numbers = quiet_label()
+        self.numbers = QuietLabel()
         layout.addWidget(self.numbers)
         return frame
 
@@ -83,7 +83,7 @@ class CompareTab(SideBySide):
         )
         self.heads.clicked.connect(self._on_pair)
         layout.addWidget(self.heads, 1)
-        self.alike = quiet_label()
+        self.alike = QuietLabel()
         layout.addWidget(self.alike)
         return frame
 

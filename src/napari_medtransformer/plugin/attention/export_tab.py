@@ -26,7 +26,7 @@ from napari_medtransformer.plugin.planes import shown_frame
 from napari_medtransformer.plugin.widgets.choices import choice
 from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -56,13 +56,13 @@ class ExportTab(SideBySide):
         self.table_button = tool_button(None, "Shares of every head of this site per label", text="Table…")
         self.table_button.clicked.connect(lambda: self._ask_path("Save table", "*.csv", self.save_table))
         layout.addLayout(row(self.figure, self.maps, self.table_button))
-        self.what = quiet_label()
+        self.what = QuietLabel()
         layout.addWidget(self.what)
         return frame
 
     def _matrix_section(self) -> QWidget:
         frame, layout = section("The whole matrix")
-        self.needs = quiet_label()
+        self.needs = QuietLabel()
         self.full = tool_button(
             None, "Make all rows of the chosen head and show them: queries down, keys across", text="Show"
         )
@@ -89,7 +89,7 @@ class ExportTab(SideBySide):
         self.table.setMinimumHeight(120)
         self.table.verticalHeader().setDefaultSectionSize(22)
         layout.addWidget(self.table, 1)
-        self.total = quiet_label()
+        self.total = QuietLabel()
         layout.addWidget(self.total)
         return frame
 

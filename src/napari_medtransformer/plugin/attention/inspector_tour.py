@@ -9,7 +9,7 @@ from qtpy.QtCore import QSettings
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from napari_medtransformer.plugin.widgets.icons import theme_colour
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row, tool_button
 from napari_medtransformer.plugin.widgets.theming import dress
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Tour(QFrame):
             button.setFixedHeight(20)
             button.setMaximumWidth(70)
         layout.addLayout(row(self.title, None, self.next, self.close_button))
-        self.text = quiet_label()
+        self.text = QuietLabel()
         dress(self.text, lambda: f"font-size: 11px; color: {theme_colour('text')};")
         layout.addWidget(self.text)
         self.setVisible(not seen())

@@ -25,7 +25,7 @@ from napari_medtransformer.plugin.attention.state import Asks, AttentionState
 from napari_medtransformer.plugin.attention.words import numbers_line, query_line, tiles
 from napari_medtransformer.plugin.widgets.choices import choice
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
-from napari_medtransformer.plugin.widgets.style import quiet_label, quiet_style, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, quiet_style, row, section, tool_button
 from napari_medtransformer.plugin.widgets.theming import dress
 
 WIDE = 640
@@ -90,7 +90,7 @@ class LookTab(QWidget):
         self.organ = OrganChoice("All tokens inside this label ask; the answer is their mean")
         self.organ.organ_chosen.connect(self.state.choose_asking_organ)
         layout.addLayout(row(self.asks, self.prompts, self.organ))
-        self.query = quiet_label()
+        self.query = QuietLabel()
         layout.addWidget(self.query)
         self.sites = site_combo()
         self.sites.activated.connect(lambda: self.state.choose_site(self.sites.currentData(Qt.ItemDataRole.UserRole)))
@@ -125,7 +125,7 @@ class LookTab(QWidget):
         self.framed = QLabel("frames show")
         dress(self.framed, quiet_style)
         layout.addLayout(row(self.framed, self.quantity))
-        self.message = quiet_label()
+        self.message = QuietLabel()
         self.message.setAlignment(Qt.AlignmentFlag.AlignCenter)
         dress(self.message, lambda: quiet_style(12) + "padding: 18px;")
         self.heads = HeadGrid()
@@ -136,7 +136,7 @@ class LookTab(QWidget):
         self.stack = QStackedWidget()
         self.stack.addWidget(self.heads)
         self.stack.addWidget(ScrolledMatrix(self.matrix))
-        self.numbers = quiet_label()
+        self.numbers = QuietLabel()
         layout.addWidget(self.message, 1)
         layout.addWidget(self.stack, 1)
         layout.addWidget(self.numbers)

@@ -14,7 +14,7 @@ from napari_medtransformer.plugin.attention.subject import object_name
 from napari_medtransformer.plugin.widgets.choices import choice
 from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
 
 if TYPE_CHECKING:
     from napari_medtransformer.attention.positions import PositionalEncoding
@@ -34,7 +34,7 @@ class PositionsTab(SideBySide):
         controls = stacked(self._encoding_section(), self._effect_section())
         frame, layout = section("Picture")
         self.picture = PictureView("", smooth=False)
-        self.explained = quiet_label()
+        self.explained = QuietLabel()
         layout.addWidget(self.picture, 1)
         layout.addWidget(self.explained)
         self.fill((controls, 0), (frame, 1), first_width=CONTROLS_WIDTH)
@@ -51,7 +51,7 @@ class PositionsTab(SideBySide):
         self.view.activated.connect(lambda: self._show_picture())
         layout.addWidget(self.encoding)
         layout.addWidget(self.view)
-        self.described = quiet_label()
+        self.described = QuietLabel()
         layout.addWidget(self.described)
         return frame
 
@@ -64,7 +64,7 @@ class PositionsTab(SideBySide):
         self.shuffle.clicked.connect(lambda: self._alter("shuffle"))
         self.back.clicked.connect(self.switches.all_on)
         layout.addLayout(row(self.zero, self.shuffle, self.back))
-        self.effect = quiet_label()
+        self.effect = QuietLabel()
         layout.addWidget(self.effect)
         return frame
 

@@ -18,8 +18,8 @@ from napari_medtransformer.plugin.widgets.style import (
     NEGATIVE,
     POSITIVE,
     QUERY,
+    QuietLabel,
     quiet_colour,
-    quiet_label,
     quiet_style,
     row,
 )
@@ -58,7 +58,7 @@ class ModelDetails(QWidget):
         self.memory.setTextVisible(False)
         self.memory.setFixedHeight(6)
         self.memory.setRange(0, 1000)
-        self.memory_line = quiet_label()
+        self.memory_line = QuietLabel()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GAP)

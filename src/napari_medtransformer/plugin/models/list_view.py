@@ -24,7 +24,7 @@ from napari_medtransformer.models.card import ModelCard, WeightsSource
 from napari_medtransformer.models.download import begun_bytes, is_on_disk
 from napari_medtransformer.models.search import ModelFilter, find_models, modalities_of
 from napari_medtransformer.models.words import size_in_words
-from napari_medtransformer.plugin.widgets.style import POSITIVE, quiet_colour, quiet_label, row
+from napari_medtransformer.plugin.widgets.style import POSITIVE, QuietLabel, quiet_colour, row
 from napari_medtransformer.progress import Progress
 
 _TITLE, _TASK, _WEIGHTS = range(3)
@@ -66,9 +66,9 @@ class ModelList(QWidget):
         header.setSectionResizeMode(_TITLE, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(_TASK, QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_WEIGHTS, QHeaderView.ResizeMode.ResizeToContents)
-        self.none = quiet_label("No model is like that. Loosen the filters, or add one from a file.")
+        self.none = QuietLabel("No model is like that. Loosen the filters, or add one from a file.")
         self.none.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.count: QLabel = quiet_label()
+        self.count: QLabel = QuietLabel()
         self.count.setWordWrap(False)
 
         layout = QVBoxLayout(self)

@@ -20,7 +20,7 @@ from napari_medtransformer.plugin.models.settings import ModelSettings
 from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell
 from napari_medtransformer.plugin.widgets.steady import CalmBar
-from napari_medtransformer.plugin.widgets.style import GAP, quiet_label, row, tool_button
+from napari_medtransformer.plugin.widgets.style import GAP, QuietLabel, row, tool_button
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.progress import Progress
 
@@ -56,7 +56,7 @@ class ModelPicker(QDialog):
         self.settings = ModelSettings()
         self.settings.setVisible(False)
         self.progress = CalmBar()
-        self.message = quiet_label()
+        self.message = QuietLabel()
         self.message.setVisible(False)
         self._build()
 

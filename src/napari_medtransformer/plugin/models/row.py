@@ -12,7 +12,7 @@ from napari_medtransformer.models.registry import list_models
 from napari_medtransformer.plugin.models.picker import ModelPicker
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL, ModelSlot
 from napari_medtransformer.plugin.status import card_tooltip, describe_card
-from napari_medtransformer.plugin.widgets.style import quiet_label, row, tool_button
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row, tool_button
 
 _WEIGHTS_FILTER = "Weights (*.safetensors *.pth *.pt *.bin);;All files (*)"
 _UNBROKEN_HYPHEN = "\N{NON-BREAKING HYPHEN}"  # "BSD-3-Clause" is one word
@@ -42,7 +42,7 @@ class ModelRow(QWidget):
         menu.addAction("Random weights (to try out)", lambda: slot.load(self.combo.currentData(), weights="random"))
         self.more.setMenu(menu)
         self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.line = quiet_label()
+        self.line = QuietLabel()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.combo)  # the whole width: names are long

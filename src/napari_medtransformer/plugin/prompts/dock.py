@@ -56,8 +56,9 @@ class PromptDock(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 6, 6, 2)
         column.setSpacing(6)
-        column.addWidget(self.hidden)
-        column.addWidget(self.recovery)
+        for banner in (self.hidden, self.recovery):
+            column.addWidget(banner)
+            banner.refresh()  # not before: shown without a parent, it would be a window of its own
         column.addWidget(self._image_section())
         column.addWidget(self._model_section())
         column.addWidget(self.prompt)

@@ -22,7 +22,6 @@ class HiddenBanner(Banner):
         self.switch.clicked.connect(self._in_front.turn_to_hiding)
         self.behind.clicked.connect(self._in_front.bring)
         self._in_front.changed.connect(self.refresh)
-        self.refresh()
 
     def refresh(self) -> None:
         """Ask if there is anything to ask."""

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medtransformer.plugin.widgets.style import quiet_label, row
+from napari_medtransformer.plugin.widgets.style import QuietLabel, row
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -59,7 +59,7 @@ class PreferencesDialog(QDialog):
         self.address.setPlaceholderText("empty: here.  tcp://host:8786 of a dask scheduler")
         self.connect_button = QPushButton("Connect")
         self.cluster_state = QLabel()
-        self.cluster_note = quiet_label()
+        self.cluster_note = QuietLabel()
         form.addRow("Unsaved work", self.autosave)
         form.addRow("Encode ahead", self.reach)
         form.addRow("Encoded slices", self.memory)

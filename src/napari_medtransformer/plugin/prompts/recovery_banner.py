@@ -27,7 +27,6 @@ class RecoveryBanner(Banner):
         recovery.changed.connect(self.refresh)
         controller.layer_changed.connect(recovery.look)
         controller.models.loaded.connect(self.refresh)
-        self.refresh()
         recovery.look()
 
     def refresh(self) -> None:

@@ -27,8 +27,8 @@ from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar
 from napari_medtransformer.plugin.widgets.style import (
     Column,
+    QuietLabel,
     folding,
-    quiet_label,
     row,
     section,
     tool_button,
@@ -104,7 +104,7 @@ class SegmentDock(QWidget):
         layout.addWidget(self.layer_choice)
         self.model_row = ModelRow(self.models, segments_volumes)
         layout.addWidget(self.model_row)
-        self.doubts = quiet_label()
+        self.doubts = QuietLabel()
         dress(self.doubts, warning_style)
         self.doubts.hide()
         layout.addWidget(self.doubts)
@@ -118,7 +118,7 @@ class SegmentDock(QWidget):
         self.draw.clicked.connect(self._draw_region)
         self.regions.activated.connect(self._on_region)
         layout.addLayout(row(self.regions, self.draw))
-        self.region_line = quiet_label()
+        self.region_line = QuietLabel()
         layout.addWidget(self.region_line)
         self.options = SegmentOptionsForm()
         fold, self.fold = folding("Options", self.options, is_open=False)
@@ -134,7 +134,7 @@ class SegmentDock(QWidget):
         layout.addLayout(row(self.run, self.cancel))
         self.progress = CalmBar()
         layout.addWidget(self.progress)
-        self.line = quiet_label()
+        self.line = QuietLabel()
         layout.addWidget(self.line)
         return frame
 

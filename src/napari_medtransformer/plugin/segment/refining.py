@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from napari_medtransformer.plugin.planes import shown_slice
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.plugin.workspace import Workspace
 
 PROMPT_COMMAND = ("napari-medtransformer", "Prompt")
 
@@ -21,14 +23,14 @@ Structure = tuple[str, str, np.ndarray]
 
 
 class Refining(QObject):
-    """Belongs to a dock. What is handed over waits until a model answers prompts."""
+    """Belongs to a dock. What is handed over waits until a model answers prompts on its image."""
 
     handed_over = Signal()
 
     def __init__(self, controller: SessionController) -> None:
         super().__init__()
         self._controller = controller
-        self._waiting: list[Structure] = []
+        self._waiting: list[tuple[weakref.ref[Workspace], Structure]] = []
         controller.changed.connect(self._go_on)
 
     @property
@@ -42,7 +44,8 @@ class Refining(QObject):
         viewer = controller.viewer
         if viewer is None or controller.workspace is None:
             return
-        self._waiting += structures
+        workspace = weakref.ref(controller.workspace)
+        self._waiting += [(workspace, structure) for structure in structures]
         viewer.window.add_plugin_dock_widget(*PROMPT_COMMAND, tabify=True)
         if controller.models.card is None:
             controller.models.load(DEFAULT_MODEL)
@@ -50,9 +53,12 @@ class Refining(QObject):
 
     def _go_on(self) -> None:
         session, workspace = self._controller.session, self._controller.workspace
-        if session is None or workspace is None or not self._waiting:
+        if session is None or workspace is None:
             return
-        structures, self._waiting = self._waiting, []
+        structures = [structure for its, structure in self._waiting if its() is workspace]
+        if not structures:
+            return
+        self._waiting = [one for one in self._waiting if one[0]() not in (workspace, None)]
         try:
             axis = self._shown_axis()
             for name, colour, mask in structures:

@@ -346,6 +346,7 @@ class SegmentState(QObject):
             return False
         if controller.layer is not image:
             controller.set_layer(image)
+            controller.in_front.bring()
         return controller.layer is image
 
     def hide_labels(self, numbers: Sequence[int]) -> None:

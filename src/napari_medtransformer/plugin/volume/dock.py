@@ -36,7 +36,7 @@ from napari_medtransformer.plugin.volume.facts import (
 from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_go, offer
 from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
-from napari_medtransformer.plugin.widgets.style import GAP, Column, quiet_label, quiet_style, row, section, tool_button
+from napari_medtransformer.plugin.widgets.style import GAP, Column, QuietLabel, quiet_style, row, section, tool_button
 from napari_medtransformer.plugin.widgets.theming import ThemeFollower, dress
 from napari_medtransformer.plugin.writers import label_names
 from napari_medtransformer.volumes import (
@@ -101,7 +101,7 @@ class VolumeDock(QWidget):
         self.layer_choice = LayerChoice(Image)
         self.layer_choice.setToolTip("The image layer that this dock is about")
         layout.addWidget(self.layer_choice)
-        self.facts = quiet_label()
+        self.facts = QuietLabel()
         layout.addWidget(self.facts)
         return frame
 
@@ -123,7 +123,7 @@ class VolumeDock(QWidget):
             "Off: the model keeps the window that it has now, whatever you look at."
         )
         self.for_model.toggled.connect(self.controller.set_displayed_contrast)
-        self.model_line = quiet_label()
+        self.model_line = QuietLabel()
         layout.addWidget(self.for_model)
         layout.addWidget(self.model_line)
         self.controller.model_window.changed.connect(self._show_model_window)
@@ -132,7 +132,7 @@ class VolumeDock(QWidget):
 
     def _cursor_section(self) -> QWidget:
         frame, layout = section("Under the cursor")
-        self.readout = quiet_label()
+        self.readout = QuietLabel()
         self.readout.setMinimumHeight(3 * self.readout.fontMetrics().height())  # else the dock jumps with every move
         layout.addWidget(self.readout)
         return frame

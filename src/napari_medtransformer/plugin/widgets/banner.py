@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QFrame, QToolButton, QVBoxLayout
 
-from napari_medtransformer.plugin.widgets.style import AMBER, quiet_label, row, warning_style
+from napari_medtransformer.plugin.widgets.style import AMBER, QuietLabel, row, warning_style
 from napari_medtransformer.plugin.widgets.theming import dress
 
 
@@ -15,7 +15,7 @@ class Banner(QFrame):
         super().__init__()
         self.setObjectName("medtBanner")
         self.setStyleSheet(f"QFrame#medtBanner {{ border: 1px solid {AMBER}; border-radius: 5px; }}")
-        self.text = quiet_label()
+        self.text = QuietLabel()
         dress(self.text, warning_style)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(9, 6, 9, 6)

@@ -18,6 +18,11 @@ HEATMAP_KEY = "medt_heatmap"
 """Marks a layer that this plugin drew, so that it is not offered as an image to work on."""
 
 
+def _fitness(layer: Layer) -> tuple[bool, ...]:
+    """How well a layer suits as the one to begin with: grey, seen, and read by this plugin."""
+    return not getattr(layer, "rgb", False), layer.visible, VOLUME_KEY in layer.metadata
+
+
 class LayerChoice(QComboBox):
     """Shows the image layers; choosing one makes it the controller's and the one seen; a first is chosen by itself."""
 
@@ -53,9 +58,7 @@ class LayerChoice(QComboBox):
             self.addItem(layer.name)
             layer.events.name.connect(self._on_renamed)
         if self._controller.layer not in candidates:
-            ours = [layer for layer in candidates if VOLUME_KEY in layer.metadata]
-            grey = [layer for layer in candidates if not getattr(layer, "rgb", False)]
-            found = (ours or grey or candidates or [None])[-1]
+            found = max(reversed(candidates), key=_fitness, default=None)
             # One that was refused is not told again each time that a layer comes or goes.
             if found is None or found is not self._controller.refused:
                 self._controller.set_layer(found)

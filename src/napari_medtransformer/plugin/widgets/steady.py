@@ -10,7 +10,7 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
 
-from napari_medtransformer.plugin.widgets.style import quiet_label
+from napari_medtransformer.plugin.widgets.style import QuietLabel
 from napari_medtransformer.progress import Progress
 
 BAR_MS = 200
@@ -22,7 +22,7 @@ class SteadyText(QWidget):
 
     def __init__(self, lines: int = 2) -> None:
         super().__init__()
-        self.label = quiet_label()
+        self.label = QuietLabel()
         self.label.setParent(self)
         self.label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
         self._lines = lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QToolButton, QVBoxLayout, QWidget
@@ -22,6 +24,10 @@ NEGATIVE = "#ff5f5f"
 AMBER = "#ffb000"
 QUERY = "#4dd2ff"  # no grey and in none of the heatmaps' colour maps, so it is seen on both
 LETTER_COLOUR = "#ffd84d"
+
+_MAY_BREAK = "\u200b"  # a space without width
+_LONG_WORD = re.compile(r"\S{21,}")
+_BREAK_AFTER = re.compile(r"[^_./\\-]{12}|[_./\\-]+")
 
 OBJECT_COLOURS = (
     "#41b6ff", "#ffb000", "#e26bff", "#8bd450", "#ff7b54",
@@ -164,13 +170,27 @@ def row(*widgets: QWidget | None) -> QHBoxLayout:
     return layout
 
 
-def quiet_label(text: str = "") -> QLabel:
-    """A line of secondary text that wraps rather than widening its dock."""
-    label = QLabel(text)
-    label.setWordWrap(True)
-    dress(label, quiet_style)
-    label.setMinimumWidth(40)
-    return label
+class QuietLabel(QLabel):
+    """A line of secondary text that wraps rather than widening its dock, also within a long name of a file."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self.setText(text)
+        self.setWordWrap(True)
+        dress(self, quiet_style)
+        self.setMinimumWidth(40)
+
+    def setText(self, text: str | None) -> None:
+        """Qt breaks lines between words only, and cuts off what is longer than a line."""
+        super().setText(_LONG_WORD.sub(_with_breaks, text or ""))
+
+    def text(self) -> str:
+        """What it says, without the places where a line may break."""
+        return super().text().replace(_MAY_BREAK, "")
+
+
+def _with_breaks(word: re.Match[str]) -> str:
+    return _BREAK_AFTER.sub(rf"\g<0>{_MAY_BREAK}", word[0])
 
 
 def quiet_style(pixels: int = 11) -> str:
