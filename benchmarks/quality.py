@@ -9,7 +9,8 @@ its innermost pixel; each further click is the innermost pixel of the largest wr
 region asks; a stroke goes through the middle, a lasso around the target a twentieth of its extent away. A model that
 refines is given the points in order and no more; any other its own logits of the points before, too.
 Sets: CT (another patient's abdomen, never trained on), hippocampus (validation volumes), MR and brain (held-out axial
-slices), and the sample CT itself (training anatomy: a smoke test).
+slices), tumours of other patients and scanners (where DATA has them: the folder data of pyradiomics 3.0.1's source
+distribution, as pyradiomics/), and the sample CT itself (training anatomy: a smoke test).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from napari_medtransformer.training.cases import SHARED_SOURCES, CaseSource, Lab
 from napari_medtransformer.volumes.intensity import apply_window
 
 SMALLEST_AREA = 30
+TUMOURS = {"brain1": "brain", "brain2": "brain", "breast1": "breast", "lung1": "lung", "lung2": "lung"}
 MOST_CLICKS = 10
 GOOD = 0.85
 
@@ -52,6 +54,9 @@ def targets(data: Path, every: int) -> Iterator[Target]:
     for path in images[4 :: 5 * every]:
         case = CaseSource(f"msd_hippocampus/images/{path.name}", f"msd_hippocampus/labels/{path.name}", "MR", 1.0)
         yield from _slices("hippocampus, unseen patients", data, case, 4, 0)
+    for name in TUMOURS if (data / "pyradiomics").is_dir() else ():
+        scan = CaseSource(f"pyradiomics/{name}_image.nrrd", f"pyradiomics/{name}_label.nrrd", "", 1.0)
+        yield from _slices("tumours, other scanners", data, scan, 1, 0)
     yield from _slices("sample CT (trained on)", data, SHARED_SOURCES[0], 4 * every, 0)
 
 
@@ -75,6 +80,9 @@ def structure_names(data: Path, source: CaseSource) -> dict[int, str]:
     """What the values of a label file mean, where the data says so."""
     if "hippocampus" in source.labels:
         return {1: "anterior hippocampus", 2: "posterior hippocampus"}
+    for name, organ in TUMOURS.items():
+        if source.labels.endswith(f"{name}_label.nrrd"):
+            return {1: f"{organ} tumour"}
     known = data / "totalsegmentator" / "labels.json"
     if "totalsegmentator" not in source.labels or not known.is_file():
         return {}
