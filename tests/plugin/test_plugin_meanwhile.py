@@ -131,6 +131,20 @@ def test_clearing_the_layer_list_is_no_trouble(looking, torso, liver, notificati
     assert errors(notifications) == []
 
 
+def test_frames_with_work_on_another_one_may_be_cleared_at_once(open_desk, notifications) -> None:
+    z, y, x = np.ogrid[:6, :40, :48]
+    ball = np.where((z - 3) ** 2 * 9 + (y - 20) ** 2 + (x - 24) ** 2 < 120, 100, -50).astype(np.int16)
+    desk = open_desk(Image(np.stack([ball, ball])))
+    desk.prompt((3, 20, 24))
+    desk.wait()
+    desk.viewer.dims.set_point(0, 1 - round(desk.viewer.dims.point[0]))
+    desk.wait()
+    desk.viewer.layers.clear()
+    desk.qtbot.wait(50)
+    assert list(desk.viewer.layers) == []
+    assert errors(notifications) == []
+
+
 def test_an_image_renamed_in_the_midst_is_still_the_same(open_desk, torso, liver, notifications) -> None:
     layer = torso()
     desk = open_desk(layer)

@@ -218,7 +218,8 @@ class SessionController(QObject):
         self.hover.clear()
         self.gestures.drop_polygon()
         current = self.workspace
-        if current is not None and frames_of(current.layer) > 1:
+        # While many layers are taken out, slices change when the image is gone already.
+        if current is not None and frames_of(current.layer) > 1 and current.layer in self.viewer.layers:
             frame = self._shown_frame(current.layer)
             if frame != current.frame:
                 self._leave()

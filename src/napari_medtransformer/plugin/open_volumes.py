@@ -49,9 +49,8 @@ class OpenVolumes:
         return any(w.unsaved or w.waiting for w in self if w.layer is layer)
 
     def drawn_on(self, layer: Layer) -> list[Layer]:
-        """The masks and prompts of an image, of all its frames."""
-        drawn = (one for w in self if w.layer is layer for one in (w.masks, *w.prompts.layers))
-        return [one for one in drawn if one is not None]
+        """The masks, prompts and results on an image, of all its frames."""
+        return [drawn for workspace in self if workspace.layer is layer for drawn in workspace.drawn]
 
     def forget(self, layer: Layer) -> list[Workspace]:
         """A layer was taken out of the viewer. Returns the workspaces that go with it."""

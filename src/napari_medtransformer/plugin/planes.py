@@ -56,6 +56,13 @@ def shown_frame(viewer: Any, layer: Layer) -> int:
     return min(max(frame, 0), len(layer.data) - 1)
 
 
+def show_frame(viewer: Any, layer: Layer, frame: int) -> None:
+    """Bring a frame of a layer (frame, z, y, x) on screen; a layer of one volume is there anyway."""
+    if layer.ndim == 4:
+        first = viewer.dims.ndim - layer.ndim
+        viewer.dims.set_point(first, float(layer.data_to_world((frame, *(0,) * (layer.ndim - 1)))[0]))
+
+
 def turn_upright(viewer: Any) -> None:
     """Superior is up wherever z runs down the screen; anterior is up in axial slices."""
     vertical = viewer.dims.order[-2] - (viewer.dims.ndim - 3)

@@ -51,6 +51,9 @@ class Workspace:
         self.committed: weakref.ref[Labels] | None = None  # the user's layer that labels were handed to last
         self.autosave: Autosave | None = None
         self.masks: Labels | None = None
+        self._results: weakref.WeakSet[Layer] = weakref.WeakSet()
+        self._aside: weakref.WeakSet[Layer] = weakref.WeakSet()  # those that are hidden with this frame
+        self._is_shown = True
         self._painted = -1  # the session's, when the masks were drawn last
         here = weakref.ref(self)
         self.prompts = PromptLayers(self.add_layer, layer, commands, lambda: commands.turn_to(here()))
@@ -117,11 +120,32 @@ class Workspace:
         """Whether there is work that no session file holds."""
         return self.session is not None and self.session.unsaved
 
+    @property
+    def drawn(self) -> list[Layer]:
+        """The layers that show something of this volume: masks, prompts, and results of automatic models."""
+        return [layer for layer in (self.masks, *self.prompts.layers, *self._results) if layer is not None]
+
     def set_visible(self, visible: bool) -> None:
         """Show or hide the layers of this volume: those of other frames would lie on it."""
+        self._is_shown = visible
         for layer in (self.masks, *self.prompts.layers):
             if layer is not None:
                 layer.visible = visible
+        for layer in list(self._aside) if visible else [one for one in self._results if one.visible]:
+            self._aside.discard(layer) if visible else self._aside.add(layer)
+            layer.visible = visible
+
+    def add_result(self, layer: Layer) -> None:
+        """Add what an automatic model found, not drawn yet: right above image and masks."""
+        self._results.add(layer)
+        self.add_layer(layer, below_prompts=True)
+
+    def show_result(self, layer: Layer) -> None:
+        """Draw it, as soon as this volume is on screen."""
+        if self._is_shown:
+            layer.visible = True
+        else:
+            self._aside.add(layer)
 
     def show_session(self, session: PromptSession) -> None:
         """Work with another session from now on."""

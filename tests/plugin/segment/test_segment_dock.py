@@ -169,6 +169,59 @@ def test_closing_the_image_ends_its_run_and_the_next_one_goes(dock: SegmentDock,
     run(dock, qtbot)
 
 
+def test_what_is_found_lies_on_its_own_image_though_another_was_opened_meanwhile(dock: SegmentDock, qtbot: Any) -> None:
+    controller, image = dock.controller, dock.controller.layer
+    viewer = controller.viewer
+    gate = threading.Event()
+    dock.queue.submit(gate.wait, label="")
+    dock.run.click()
+    other = Image(np.asarray(image.data)[::-1].copy(), name="another", scale=image.scale, translate=image.translate)
+    viewer.add_layer(other)
+    qtbot.waitUntil(lambda: controller.layer is other)
+    gate.set()
+    qtbot.waitUntil(lambda: not dock.state.running and bool(dock.state.organs), timeout=PATIENCE_MS)
+    found = dock.state.layer
+    assert viewer.layers.index(image) < viewer.layers.index(found) < viewer.layers.index(other)
+    assert image.name in dock.whose.text()
+    assert not dock.whose.isHidden()
+    assert dock.references.currentText() == "hippocampus parts", "the reference is one of the segmented image"
+    dock.organs.itemDoubleClicked.emit(dock.organs.topLevelItem(1), 0)  # "where is it?"
+    qtbot.wait(50)
+    assert controller.layer is image
+    assert viewer.layers.index(other) < viewer.layers.index(image) < viewer.layers.index(found)
+    assert dock.whose.isHidden()
+    dock.layer_choice.setCurrentIndex(dock.layer_choice.findText("another"))
+    dock.layer_choice.activated.emit(dock.layer_choice.currentIndex())
+    assert viewer.layers.index(found) < viewer.layers.index(other), "it goes where its image goes"
+
+
+def test_what_is_found_on_one_frame_is_not_shown_on_another(make_napari_viewer, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    data = np.asarray(hippocampus()[0][0])
+    viewer.add_layer(Image(np.stack([data, data[::-1]]), name="frames"))
+    _, dock = viewer.window.add_plugin_dock_widget("napari-medtransformer", "Segment")
+    qtbot.waitUntil(lambda: dock.models.model is not None, timeout=PATIENCE_MS)
+    viewer.dims.set_point(0, 0)
+    dock.options.uncertainty.setChecked(True)
+    gate = threading.Event()
+    dock.queue.submit(gate.wait, label="")
+    dock.run.click()
+    viewer.dims.set_point(0, 1)
+    gate.set()
+    qtbot.waitUntil(lambda: not dock.state.running and bool(dock.state.organs), timeout=PATIENCE_MS)
+    found = [layer for layer in viewer.layers if layer.name != "frames"]
+    assert not any(layer.visible for layer in found)
+    assert "frame 0" in dock.whose.text()
+    dock.organs.topLevelItem(0).setSelected(True)
+    dock.refine.click()
+    assert dock.controller.workspace.frame == 0
+    assert viewer.dims.point[0] == 0
+    assert [layer.visible for layer in found if "disagreement" not in layer.name] == [True, True]
+    qtbot.waitUntil(lambda: not dock.refining.waiting, timeout=PATIENCE_MS)
+    viewer.dims.set_point(0, 1)
+    assert not any(layer.visible for layer in found)
+
+
 def test_a_region_bounds_what_is_segmented(dock: SegmentDock, qtbot: Any) -> None:
     viewer = dock.controller.viewer
     image = dock.controller.layer

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
+from napari_medtransformer.plugin.layer_volume import frames_of
 from napari_medtransformer.plugin.models.row import ModelRow
 from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported
@@ -144,6 +145,9 @@ class SegmentDock(QWidget):
             ("structure", "ml", "mean", "mm"),
             "Volume, mean value of the image, extent along z, y, x. Double-click to go there.",
         )
+        self.whose = QuietLabel()
+        dress(self.whose, warning_style)
+        layout.addWidget(self.whose)
         self.organs.jumped.connect(self.state.jump_to)
         self.organs.chosen.connect(self._refresh)
         layout.addWidget(self.organs)
@@ -188,7 +192,7 @@ class SegmentDock(QWidget):
         for shapes in region_layers(layers):
             # connecting twice does nothing
             shapes.events.data.connect(self._on_region)
-        workspace = self.controller.workspace
+        workspace = self.state.workspace
         known = [] if workspace is None else labels_on(layers, workspace.volume, workspace.layer)
         own = (self.state.layer, None if workspace is None else workspace.masks)
         offer(self.references, [(x.name, weakref.ref(x)) for x in known if x not in own], "no other labels here")
@@ -239,6 +243,11 @@ class SegmentDock(QWidget):
         self.line.setText(self.state.said if not running else "")
         self.line.setToolTip("\n".join(self.state.messages))
         self.line.setVisible(bool(self.line.text()))
+        of = self.state.workspace
+        elsewhere = of is not None and of is not workspace
+        frame = f", frame {of.frame}" if elsewhere and frames_of(of.layer) > 1 else ""
+        self.whose.setText(f"Of {of.layer.name}{frame}, which is not what you look at." if elsewhere else "")
+        self.whose.setVisible(elsewhere)
         there = self.state.layer is not None
         missing = "" if there and self.state.organs else "segment first"
         allow(self.save, "Write names, millilitres, values, boxes and scores as CSV or JSON", missing)

@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medtransformer.plugin.layer_volume import world_of_voxel
 from napari_medtransformer.plugin.notify import report, tell, warn
+from napari_medtransformer.plugin.planes import show_frame
 from napari_medtransformer.plugin.segment.layers import colours_of, heat_layer, structures_layer
 from napari_medtransformer.plugin.segment.organ_table import Organ
 from napari_medtransformer.plugin.turns import Turns
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from napari_medtransformer.models.base import AutomaticModel
     from napari_medtransformer.models.card import ModelCard
     from napari_medtransformer.plugin.controller import SessionController
+    from napari_medtransformer.plugin.workspace import Workspace
     from napari_medtransformer.segmentation import FinishedSlab, Segmentation
     from napari_medtransformer.segmentation.evaluation import Agreement
 
@@ -52,7 +54,7 @@ class SegmentState(QObject):
         self._job: Job | None = None
         self._follow_up: Job | None = None
         self._layer: weakref.ref[Labels] | None = None
-        self._image: weakref.ref[Image] | None = None
+        self._workspace: weakref.ref[Workspace] | None = None
         self._labels: np.ndarray | None = None
         self._started = 0.0
         self._finishing = False
@@ -84,6 +86,14 @@ class SegmentState(QObject):
         return layer if layer is not None and viewer is not None and layer in viewer.layers else None
 
     @property
+    def workspace(self) -> Workspace | None:
+        """The volume that is or was segmented, if its image is still in the viewer."""
+        workspace = self._workspace() if self._workspace is not None else None
+        viewer = self._controller.viewer
+        there = workspace is not None and viewer is not None and workspace.layer in viewer.layers
+        return workspace if there else None
+
+    @property
     def names(self) -> list[Label]:
         """Names and colours of the model's labels."""
         return [] if self.card is None else [Label(x.value, x.name, x.color) for x in self.card.labels]
@@ -98,7 +108,7 @@ class SegmentState(QObject):
         self._turns.take_all()  # a run that was cancelled may still be showing what it had
         self._revision += 1
         self._layer, self._labels = None, None
-        self._image = weakref.ref(workspace.layer)
+        self._workspace = weakref.ref(workspace)
         self.volume, self.card = workspace.volume, model.card
         self.organs, self.agreement, self.messages, self.slabs, self.said = [], [], (), 0, ""
         self._started, self._finishing = time.monotonic(), False
@@ -137,8 +147,7 @@ class SegmentState(QObject):
 
     def _is_gone(self) -> bool:
         """Whether the image was closed meanwhile; then the run is over, as there is nothing to show labels on."""
-        viewer, image = self._controller.viewer, None if self._image is None else self._image()
-        if viewer is not None and image is not None and image in viewer.layers:
+        if self.workspace is not None:
             return False
         if self._job is not None:
             self._job.cancel()
@@ -223,34 +232,35 @@ class SegmentState(QObject):
 
     def _make_layer(self, dtype: Any) -> None:
         self._labels = np.zeros(self.volume.shape, dtype)
-        image = self._image() if self._image is not None else None
-        if image is None:
+        workspace = self.workspace
+        if workspace is None:
             return
-        name = f"{image.name} {self.card.name}"
-        layer = structures_layer(self._labels, image, self.volume, name, self.names)
+        name = f"{workspace.layer.name} {self.card.name}"
+        layer = structures_layer(self._labels, workspace.layer, self.volume, name, self.names)
         self._layer = weakref.ref(layer)  # before others hear of the layer: it is no reference to compare with
         self._add(layer)
 
     def _add_heat(self, values: np.ndarray, what: str, highest: float, *, visible: bool) -> None:
-        image = self._image()
-        if image is not None:
+        workspace = self.workspace
+        if workspace is not None:
+            image = workspace.layer
             self._add(heat_layer(values, image, self.volume, f"{image.name} {what}", highest), visible=visible)
 
     def _add(self, layer: Labels | Image, *, visible: bool = True) -> None:
-        """Add a layer: it comes in one turn, and is first drawn in another."""
+        """Add a layer right above its image: it comes in one turn, and is first drawn in another."""
         layer.visible = False
         frames = self._controller.view.frames
         frames.expect()
 
         def come() -> None:
             frames.expect()
-            workspace = self._controller.workspace
-            if workspace is not None:
-                workspace.add_layer(layer, below_prompts=True)
+            if self.workspace is not None:
+                self.workspace.add_result(layer)
 
         def show() -> None:
             frames.expect()
-            layer.visible = visible
+            if self.workspace is not None and visible:
+                self.workspace.show_result(layer)
 
         self._turns.later(come, show)
 
@@ -323,12 +333,12 @@ class SegmentState(QObject):
     # ------------------------------------------------------------------ going there, going on
 
     def jump_to(self, number: int) -> None:
-        """Show the slices through a structure's heart, in the middle of the canvas."""
-        viewer, image = self._controller.viewer, self._image() if self._image is not None else None
+        """Show the slices through a structure's heart, in the middle of the canvas, on the image that it is of."""
         organ = next((one for one in self.organs if one.statistics.label.number == number), None)
-        if viewer is None or image is None or organ is None:
+        if organ is None or not self.turn_to_image():
             return
-        world = world_of_voxel(image, organ.place.heart)
+        viewer = self._controller.viewer
+        world = world_of_voxel(self.workspace.layer, organ.place.heart)
         first = viewer.dims.ndim - len(world)
         for axis, position in enumerate(world):
             viewer.dims.set_point(first + axis, float(position))
@@ -338,16 +348,17 @@ class SegmentState(QObject):
             self.layer.selected_label = number
 
     def turn_to_image(self) -> bool:
-        """Have the segmented image worked on, if another one is by now; whether it is still there."""
-        controller, image = self._controller, None if self._image is None else self._image()
-        viewer = controller.viewer
-        if viewer is None or image is None or image not in viewer.layers:
-            warn("The image that was segmented is closed; open it again to refine its structures.")
+        """Have the segmented volume worked on and seen, if another one is by now; whether it is still there."""
+        controller, workspace = self._controller, self.workspace
+        if workspace is None:
+            warn("The image that was segmented is closed; open it again to see its structures.")
             return False
-        if controller.layer is not image:
-            controller.set_layer(image)
+        if controller.workspace is not workspace:
+            show_frame(controller.viewer, workspace.layer, workspace.frame)
+            turned = controller.turn_to(workspace)
             controller.in_front.bring()
-        return controller.layer is image
+            return turned
+        return True
 
     def hide_labels(self, numbers: Sequence[int]) -> None:
         """Show these labels no more, as long as the layer is there: something else stands for them now."""
