@@ -34,8 +34,9 @@ KINDS = {
 }
 FAILED = 0.5
 _TUMOURS = (
-    " The tumours are: two in brains (T1w MR), one in a breast (MR), two in lungs (CT), outlined by hand, "
-    "from the test cases of pyradiomics. No tumour was ever trained on, and no choice was made by these scores."
+    " The tumours: two in brains (T1w MR), one in a breast (MR), two in lungs (CT), outlined by hand, from the test "
+    "cases of pyradiomics. Neither they nor their scans were trained on; they were first scored when the weights were "
+    "there."
 )
 
 
