@@ -34,9 +34,9 @@ KINDS = {
 }
 FAILED = 0.5
 _TUMOURS = (
-    " The tumours: two in brains (T1w MR), one in a breast (MR), two in lungs (CT), outlined by hand, from the test "
-    "cases of pyradiomics (BSD-3-Clause). Neither they nor their scans were trained on; they were first scored when "
-    "the weights were there."
+    " The tumours: two in brains and one in a breast (MR), two in lungs (CT), as they are labelled in the test cases "
+    "of pyradiomics (Copyright 2017 Harvard Medical School, BSD-3-Clause). Neither they nor their scans were trained "
+    "on; they were first scored when the weights were there."
 )
 
 

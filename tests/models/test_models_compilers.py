@@ -44,7 +44,8 @@ assert "triton" not in sys.modules
 def run(tmp_path: Path):
     """A function that runs Python where the package triton notes how its libraries would be loaded."""
     (tmp_path / "triton.py").write_text("import sys\nflags = sys.getdlopenflags()\n")
-    found = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"}
+    path = f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"
+    found = {**os.environ, "PYTHONPATH": path, "LIBGL_ALWAYS_SOFTWARE": "1"}
     return lambda code: subprocess.run([sys.executable, "-c", code], env=found, capture_output=True, text=True)
 
 

@@ -131,9 +131,12 @@ class Workspace:
         for layer in (self.masks, *self.prompts.layers):
             if layer is not None:
                 layer.visible = visible
-        for layer in list(self._aside) if visible else [one for one in self._results if one.visible]:
-            self._aside.discard(layer) if visible else self._aside.add(layer)
+        if not visible:
+            self._aside.update([layer for layer in self._results if layer.visible])
+        for layer in list(self._aside):
             layer.visible = visible
+        if visible:
+            self._aside.clear()
 
     def add_result(self, layer: Layer) -> None:
         """Add what an automatic model found, not drawn yet: right above image and masks."""

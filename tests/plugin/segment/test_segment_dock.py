@@ -58,6 +58,7 @@ def test_the_network_gives_way_to_frames_between_its_layers(dock: SegmentDock, q
 
 def test_segmenting_measures_compares_jumps_and_saves(dock: SegmentDock, qtbot: Any, tmp_path) -> None:
     viewer = dock.controller.viewer
+    assert dock.references.currentText() == "hippocampus parts"
     dock.options.uncertainty.setChecked(True)
     run(dock, qtbot)
     layer, volume = dock.state.layer, dock.state.volume
@@ -193,6 +194,9 @@ def test_what_is_found_lies_on_its_own_image_though_another_was_opened_meanwhile
     dock.layer_choice.setCurrentIndex(dock.layer_choice.findText("another"))
     dock.layer_choice.activated.emit(dock.layer_choice.currentIndex())
     assert viewer.layers.index(found) < viewer.layers.index(other), "it goes where its image goes"
+    controller.set_layer(image)  # worked on, and hidden
+    dock.organs.itemDoubleClicked.emit(dock.organs.topLevelItem(1), 0)
+    assert viewer.layers.index(other) < viewer.layers.index(found)
 
 
 def test_what_is_found_on_one_frame_is_not_shown_on_another(make_napari_viewer, qtbot: Any) -> None:

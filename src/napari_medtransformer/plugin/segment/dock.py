@@ -192,7 +192,7 @@ class SegmentDock(QWidget):
         for shapes in region_layers(layers):
             # connecting twice does nothing
             shapes.events.data.connect(self._on_region)
-        workspace = self.state.workspace
+        workspace = self.state.workspace or self.controller.workspace
         known = [] if workspace is None else labels_on(layers, workspace.volume, workspace.layer)
         own = (self.state.layer, None if workspace is None else workspace.masks)
         offer(self.references, [(x.name, weakref.ref(x)) for x in known if x not in own], "no other labels here")
@@ -244,7 +244,7 @@ class SegmentDock(QWidget):
         self.line.setToolTip("\n".join(self.state.messages))
         self.line.setVisible(bool(self.line.text()))
         of = self.state.workspace
-        elsewhere = of is not None and of is not workspace
+        elsewhere = of is not None and of is not workspace and (running or bool(self.state.organs))
         frame = f", frame {of.frame}" if elsewhere and frames_of(of.layer) > 1 else ""
         self.whose.setText(f"Of {of.layer.name}{frame}, which is not what you look at." if elsewhere else "")
         self.whose.setVisible(elsewhere)

@@ -55,10 +55,11 @@ class Refining(QObject):
         session, workspace = self._controller.session, self._controller.workspace
         if session is None or workspace is None:
             return
-        structures = [structure for its, structure in self._waiting if its() is workspace]
+        waiting = [(its(), structure) for its, structure in self._waiting]
+        structures = [structure for its, structure in waiting if its is workspace]
+        self._waiting = [(weakref.ref(its), structure) for its, structure in waiting if its not in (workspace, None)]
         if not structures:
             return
-        self._waiting = [one for one in self._waiting if one[0]() not in (workspace, None)]
         try:
             axis = self._shown_axis()
             for name, colour, mask in structures:

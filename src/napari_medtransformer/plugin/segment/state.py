@@ -348,17 +348,17 @@ class SegmentState(QObject):
             self.layer.selected_label = number
 
     def turn_to_image(self) -> bool:
-        """Have the segmented volume worked on and seen, if another one is by now; whether it is still there."""
+        """Have the segmented volume worked on and seen, if another one is; whether it is still there."""
         controller, workspace = self._controller, self.workspace
         if workspace is None:
             warn("The image that was segmented is closed; open it again to see its structures.")
             return False
         if controller.workspace is not workspace:
             show_frame(controller.viewer, workspace.layer, workspace.frame)
-            turned = controller.turn_to(workspace)
+            controller.turn_to(workspace)
+        if controller.in_front.hiding:
             controller.in_front.bring()
-            return turned
-        return True
+        return controller.workspace is workspace
 
     def hide_labels(self, numbers: Sequence[int]) -> None:
         """Show these labels no more, as long as the layer is there: something else stands for them now."""
