@@ -223,6 +223,28 @@ def test_positions_are_shown_and_altered(asked, liver) -> None:
     assert not tab.zero.isEnabled()  # it is not the model's own
 
 
+def test_positions_say_nothing_of_another_image_and_come_back(asked, torso, liver) -> None:
+    desk, dock, _state = asked
+    dock.show_page("Positions")
+    tab = dock.positions
+    tab.view.setCurrentIndex(1)
+    tab.view.activated.emit(1)
+    said, explained, view = tab.described.text(), tab.explained.text(), tab.view.currentText()
+    assert explained
+    first, other = desk.controller.layer, torso()
+    desk.viewer.add_layer(other)
+    desk.controller.set_layer(other)
+    assert "Click a voxel first" in tab.described.text()
+    assert (tab.explained.text(), tab.picture.picture) == ("", None)
+    assert not tab.encoding.isEnabled()
+    desk.controller.set_layer(first)
+    desk.show(liver)
+    desk.prompt(liver)
+    desk.wait()
+    assert (tab.described.text(), tab.explained.text(), tab.view.currentText()) == (said, explained, view)
+    assert tab.picture.picture is not None
+
+
 def test_shares_figure_and_maps_are_taken_away(asked, tmp_path, torso_file) -> None:
     desk, dock, state = asked
     dock.show_page("Export")

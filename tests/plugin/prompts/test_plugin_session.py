@@ -153,7 +153,7 @@ def test_masks_and_heatmap_lie_above_the_image_and_below_the_prompts(open_desk, 
     desk.prompt(liver)
     desk.wait()
     names = [layer.name for layer in desk.viewer.layers]
-    assert names == ["torso_ct", "torso_ct objects", "attention", "prompt points", "attention query"]
+    assert names == ["torso_ct", "torso_ct objects", "attention", "torso_ct points", "attention query"]
     assert desk.viewer.layers.selection.active is desk.controller.layer
 
 

@@ -97,7 +97,7 @@ def test_a_sketch_is_seen_on_its_slice_alone(dark: Any) -> None:
     dark.show((4, 20, 30))
     assert red_at(dark, (4, 10, 30)) == [True]
     assert prompts.shapes is None
-    assert {layer.name for layer in dark.viewer.layers} <= {*names, "prompt points"}
+    assert {layer.name for layer in dark.viewer.layers} <= {*names, "dark points"}
     prompts.sketch(())
     assert red_at(dark, *on) == [False] * 4
 

@@ -11,7 +11,7 @@ from napari_medtransformer.plugin.attention.head_switches import HeadSwitches
 from napari_medtransformer.plugin.attention.pictures import coloured
 from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.subject import object_name
-from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.choices import choice, offer
 from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
@@ -46,6 +46,8 @@ class PositionsTab(SideBySide):
         self.as_layer.toggled.connect(lambda: self._show_layer())
         frame, layout = section("Encoding", self.as_layer)
         self.encoding = choice("The positional encodings that the model keeps, and sines and cosines to compare with")
+        self.encoding.setPlaceholderText("encodings appear with the first click")
+        self.encoding.setEnabled(False)
         self.encoding.activated.connect(lambda: self._on_encoding())
         self.view = choice("What is shown of it")
         self.view.activated.connect(lambda: self._show_picture())
@@ -80,20 +82,17 @@ class PositionsTab(SideBySide):
         """Show the model's encodings and the chosen picture of the chosen one."""
         inspection = self.state.inspection
         if inspection is None:
-            self.described.setText("Click a voxel first: the position there is what is compared with all others.")
-            self.picture.show_picture(None, "")
+            for chooser in (self.encoding, self.view):
+                chooser.setEnabled(False)
+            self._show_nothing("Click a voxel first: the position there is what is compared with all others.")
             self._refresh_effect()
             return
         if self._encodings_of is not inspection.model:
             from napari_medtransformer.inspection.position_views import shown_encodings
 
             self.encodings, self._encodings_of = shown_encodings(inspection), inspection.model
-            self.encoding.clear()
-            for encoding in self.encodings:
-                self.encoding.addItem(encoding.name)
-            self._on_encoding()
-        else:
-            self._show_picture()
+        offer(self.encoding, [(encoding.name, None) for encoding in self.encodings], "none")
+        self._on_encoding()
         self._refresh_effect()
 
     def _on_encoding(self) -> None:
@@ -101,14 +100,17 @@ class PositionsTab(SideBySide):
         from napari_medtransformer.inspection.positions import describe_encoding
 
         encoding = self.chosen
-        self.view.clear()
+        offer(self.view, [] if encoding is None else [(title, None) for title in views_of(encoding)], "none")
         if encoding is None:
-            self.described.setText("This model keeps no positional encoding of its own.")
+            self._show_nothing("This model keeps no positional encoding of its own.")
             return
         self.described.setText(describe_encoding(encoding))
-        for title in views_of(encoding):
-            self.view.addItem(title)
         self._show_picture()
+
+    def _show_nothing(self, why: str) -> None:
+        self.described.setText(why)
+        self.picture.show_picture(None, "")
+        self.explained.setText("")
 
     def _show_picture(self) -> None:
         from napari_medtransformer.errors import MedTransformerError

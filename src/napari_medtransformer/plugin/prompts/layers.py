@@ -184,7 +184,7 @@ class PromptLayers:
         """The layer of lines, made if there is none."""
         if self.shapes is None:
             self.shapes = Shapes(
-                ndim=min(self._image.ndim, 3), name="prompt shapes", opacity=1, **same_place(self._image)
+                ndim=min(self._image.ndim, 3), name=f"{self._image.name} shapes", opacity=1, **same_place(self._image)
             )
             self._add(self.shapes)
         return self.shapes
@@ -192,7 +192,7 @@ class PromptLayers:
     def _make_points(self) -> Points:
         layer = Points(
             ndim=min(self._image.ndim, 3),
-            name="prompt points",
+            name=f"{self._image.name} points",
             size=marker_size(self._image),
             canvas_size_limits=(0, 1.6 * POINT_PIXELS),  # napari keeps a point of no size at the corner: 0 hides it
             border_width=OUTLINE_PIXELS / POINT_PIXELS,
