@@ -297,3 +297,17 @@ def test_switching_the_model_keeps_prompts_and_the_steps_of_undo(open_desk, tors
         desk.controller.redo()
     desk.wait()
     assert len(session.prompts) == 2
+
+
+def test_points_are_as_wide_on_a_screen_of_finer_pixels(open_desk, torso, liver, monkeypatch) -> None:
+    from qtpy.QtGui import QGuiApplication
+
+    widths = []
+    for ratio in (1.0, 2.0):
+        monkeypatch.setattr(QGuiApplication, "devicePixelRatio", lambda _, ratio=ratio: ratio)
+        desk = open_desk(torso())
+        desk.prompt(liver)
+        desk.wait()
+        widths.append(desk.controller.workspace.prompts.points.canvas_size_limits)
+    assert widths[1][0] == widths[0][0] == 0
+    assert widths[1][1] == 2 * widths[0][1]

@@ -15,7 +15,7 @@ from qtpy.QtCore import QTimer
 
 from napari_medtransformer.plugin.attention.pictures import ABOVE, BELOW, limits
 from napari_medtransformer.plugin.layer_volume import place_of_slice, same_place
-from napari_medtransformer.plugin.prompts.layers import OUTLINE_PIXELS, marker_size, quietly
+from napari_medtransformer.plugin.prompts.layers import OUTLINE_PIXELS, marker_size, no_wider_than, quietly
 from napari_medtransformer.plugin.widgets.layer_choice import HEATMAP_KEY
 from napari_medtransformer.plugin.widgets.style import QUERY
 from napari_medtransformer.plugin.workspace import Workspace
@@ -274,7 +274,7 @@ class HeatLayers:
                 name=QUERY_NAME,
                 symbol="disc",
                 size=1.6 * marker_size(image),
-                canvas_size_limits=(0, QUERY_PIXELS),
+                canvas_size_limits=no_wider_than(QUERY_PIXELS),
                 face_color="transparent",
                 border_width=2 * OUTLINE_PIXELS / QUERY_PIXELS,
                 border_color=QUERY,

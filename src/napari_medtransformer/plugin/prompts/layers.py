@@ -11,6 +11,7 @@ import numpy as np
 from napari.layers import Layer, Points, Shapes
 from napari.utils.colormaps.standardize_color import transform_color
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QGuiApplication
 
 from napari_medtransformer.plugin.layer_volume import SlicePoint, layer_shape, same_place
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
@@ -194,7 +195,7 @@ class PromptLayers:
             ndim=min(self._image.ndim, 3),
             name=f"{self._image.name} points",
             size=marker_size(self._image),
-            canvas_size_limits=(0, 1.6 * POINT_PIXELS),  # napari keeps a point of no size at the corner: 0 hides it
+            canvas_size_limits=no_wider_than(1.6 * POINT_PIXELS),
             border_width=OUTLINE_PIXELS / POINT_PIXELS,
             border_color="white",
             **same_place(self._image),
@@ -275,6 +276,15 @@ def _sign(prompt: Prompt) -> str:
 def marker_size(image: Layer) -> float:
     """The size of a point in voxels: a fitted view shows it at its largest, and picking it needs an aimed click."""
     return max(layer_shape(image)[-3:]) / 40
+
+
+def no_wider_than(pixels: float) -> tuple[float, float]:
+    """The limits of points on the canvas, which napari counts in a screen's own, finer pixels where it has such.
+
+    Pixels are those of docks and texts. napari keeps a point of no size at the corner: at least 0 hides it.
+    """
+    finer = QGuiApplication.instance()
+    return 0, pixels * (finer.devicePixelRatio() if isinstance(finer, QGuiApplication) else 1)
 
 
 def box_between(a: SlicePoint, b: SlicePoint, object_id: int) -> BoxPrompt:
