@@ -14,7 +14,7 @@ from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.words import head_title
 from napari_medtransformer.plugin.models.slot import promptable_cards
 from napari_medtransformer.plugin.notify import report
-from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.choices import Choice
 from napari_medtransformer.plugin.widgets.columns import SideBySide
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
@@ -61,7 +61,7 @@ class CompareTab(SideBySide):
             None, "Keep the present map as A; then choose another head, site or query", text="Keep as A"
         )
         self.keep.clicked.connect(self._keep)
-        self.models = choice("Ask another model the same: it is loaded, and its map becomes B")
+        self.models = Choice("Ask another model the same: it is loaded, and its map becomes B")
         self.models.addItem("B: the present map", None)
         for card in promptable_cards():
             self.models.addItem(f"B: {card.title}", card.name)

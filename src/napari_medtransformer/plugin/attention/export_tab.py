@@ -23,7 +23,7 @@ from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.words import head_title
 from napari_medtransformer.plugin.notify import report, tell, warn
 from napari_medtransformer.plugin.planes import shown_frame
-from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.choices import Choice
 from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
@@ -76,7 +76,7 @@ class ExportTab(SideBySide):
 
     def _share_section(self) -> QWidget:
         frame, layout = section("Attention per label")
-        self.labels = choice("The Labels layer whose structures are counted")
+        self.labels = Choice("The Labels layer whose structures are counted")
         self.labels.activated.connect(lambda: self._show_shares())
         layout.addWidget(self.labels)
         self.table = QTableWidget(0, 4)

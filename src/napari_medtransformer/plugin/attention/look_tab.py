@@ -23,14 +23,14 @@ from napari_medtransformer.plugin.attention.organ_choice import OrganChoice
 from napari_medtransformer.plugin.attention.pictures import COLOUR_MAPS
 from napari_medtransformer.plugin.attention.state import Asks, AttentionState
 from napari_medtransformer.plugin.attention.words import numbers_line, query_line, tiles
-from napari_medtransformer.plugin.widgets.choices import choice
+from napari_medtransformer.plugin.widgets.choices import Choice
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.style import QuietLabel, quiet_style, row, section, tool_button
 from napari_medtransformer.plugin.widgets.theming import dress
 
 WIDE = 640
 """From this width on, the controls stand beside the heads instead of above them."""
-CONTROLS_WIDTH = 300
+CONTROLS_WIDTH = 325
 ASKS: dict[Asks, str] = {
     "voxel": "A voxel",
     "prompt": "A prompt's token",
@@ -72,7 +72,7 @@ class LookTab(QWidget):
         self.pin.setToolTip("Keep the voxel that asks while you click elsewhere on its slice")
         self.pin.toggled.connect(self.state.set_pinned)
         frame, layout = section("Query", self.pin, self.live)
-        self.models = choice(
+        self.models = Choice(
             "Which model is looked into: the one that answers your clicks, or an automatic one where its windows hold "
             "the voxel"
         )
@@ -83,9 +83,9 @@ class LookTab(QWidget):
         self.layer_choice.setMinimumContentsLength(3)
         self.models.setMinimumContentsLength(9)
         layout.addLayout(row(self.layer_choice, self.models))
-        self.asks = choice("What asks: the tokens whose attention is shown")
+        self.asks = Choice("What asks: the tokens whose attention is shown")
         self.asks.activated.connect(lambda: self.state.choose_asks(self.asks.currentData()))
-        self.prompts = choice("The decoder's tokens: those of the points and boxes given, and the network's own")
+        self.prompts = Choice("The decoder's tokens: those of the points and boxes given, and the network's own")
         self.prompts.activated.connect(lambda: self.state.choose_prompt(self.prompts.currentData()))
         self.organ = OrganChoice("All tokens inside this label ask; the answer is their mean")
         self.organ.organ_chosen.connect(self.state.choose_asking_organ)
@@ -114,7 +114,7 @@ class LookTab(QWidget):
         self.find.clicked.connect(self.state.find_head)
         self.target = OrganChoice("The organ that is looked at: shares are told and heads are found for it")
         self.target.organ_chosen.connect(self.state.choose_target)
-        self.quantity = choice("The number that frames every head of the matrix")
+        self.quantity = Choice("The number that frames every head of the matrix")
         for key, text in QUANTITIES.items():
             self.quantity.addItem(text, key)
         self.quantity.activated.connect(lambda: self.refresh_matrix())
@@ -153,10 +153,10 @@ class LookTab(QWidget):
         self.smooth.setToolTip("On: interpolated between tokens. Off: every token as the tile it is")
         self.smooth.toggled.connect(lambda on: self.state.restyle(smooth=on))
         frame, layout = section("Heatmap", self.smooth, self.shown)
-        self.colours = choice("Perceptually uniform colour maps only")
+        self.colours = Choice("Perceptually uniform colour maps only")
         self.colours.addItems(COLOUR_MAPS)
         self.colours.activated.connect(lambda: self.state.restyle(colour_map=self.colours.currentText()))
-        self.blend = choice("Translucent hides the anatomy where attention is high; additive brightens it")
+        self.blend = Choice("Translucent hides the anatomy where attention is high; additive brightens it")
         self.blend.addItems(("Translucent", "Additive"))
         self.blend.activated.connect(lambda place: self.state.restyle(additive=place == 1))
         layout.addLayout(row(self.colours, self.blend))
@@ -167,7 +167,7 @@ class LookTab(QWidget):
         self.threshold.setMaximum(99)
         self.threshold.valueChanged.connect(lambda value: self.state.restyle(percentile=float(value)))
         layout.addLayout(line)
-        self.contour = choice("A line around the places that hold so much of the attention")
+        self.contour = Choice("A line around the places that hold so much of the attention")
         for text, share in CONTOURS.items():
             self.contour.addItem(text, share)
         self.contour.activated.connect(lambda: self.state.restyle(contour=self.contour.currentData()))
@@ -312,7 +312,7 @@ class LookTab(QWidget):
 
 def site_combo() -> QComboBox:
     """The sites in the order in which they run; its list has a column for kind, heads, token grid and window."""
-    made = choice("Where in the model: its attention sites in the order in which they run")
+    made = Choice("Where in the model: its attention sites in the order in which they run")
     model = QStandardItemModel(0, 5, made)
     model.setHorizontalHeaderLabels(["site", "kind", "heads", "tokens", "window"])
     view = QTreeView()

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from napari_medtransformer.plugin.attention.organs import Organ
+from napari_medtransformer.plugin.widgets.choices import Choice
 
 
-class OrganChoice(QComboBox):
+class OrganChoice(Choice):
     """Shows organs by name, with their layer where there are several. organ_chosen: an Organ."""
 
     organ_chosen = Signal(object)
 
     def __init__(self, tooltip: str) -> None:
-        super().__init__()
-        self.setToolTip(tooltip)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(8)
+        super().__init__(tooltip, letters=8)
         self.setPlaceholderText("no label on this slice")
         self._organs: list[Organ] = []
         self.activated.connect(lambda place: self.organ_chosen.emit(self._organs[place]))

@@ -11,7 +11,7 @@ from napari_medtransformer.plugin.attention.head_switches import HeadSwitches
 from napari_medtransformer.plugin.attention.pictures import coloured
 from napari_medtransformer.plugin.attention.state import AttentionState
 from napari_medtransformer.plugin.attention.subject import object_name
-from napari_medtransformer.plugin.widgets.choices import choice, offer
+from napari_medtransformer.plugin.widgets.choices import Choice, offer
 from napari_medtransformer.plugin.widgets.columns import SideBySide, stacked
 from napari_medtransformer.plugin.widgets.picture_view import PictureView
 from napari_medtransformer.plugin.widgets.style import QuietLabel, row, section, tool_button
@@ -45,11 +45,11 @@ class PositionsTab(SideBySide):
         self.as_layer.setToolTip("Draw the similarity of the position that was clicked with all others as a layer")
         self.as_layer.toggled.connect(lambda: self._show_layer())
         frame, layout = section("Encoding", self.as_layer)
-        self.encoding = choice("The positional encodings that the model keeps, and sines and cosines to compare with")
+        self.encoding = Choice("The positional encodings that the model keeps, and sines and cosines to compare with")
         self.encoding.setPlaceholderText("encodings appear with the first click")
         self.encoding.setEnabled(False)
         self.encoding.activated.connect(lambda: self._on_encoding())
-        self.view = choice("What is shown of it")
+        self.view = Choice("What is shown of it")
         self.view.activated.connect(lambda: self._show_picture())
         layout.addWidget(self.encoding)
         layout.addWidget(self.view)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QFileDialog, QMenu, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.registry import list_models
 from napari_medtransformer.plugin.models.picker import ModelPicker
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL, ModelSlot
 from napari_medtransformer.plugin.status import card_tooltip, describe_card
+from napari_medtransformer.plugin.widgets.choices import Choice
 from napari_medtransformer.plugin.widgets.style import QuietLabel, row, tool_button
 
 _WEIGHTS_FILTER = "Weights (*.safetensors *.pth *.pt *.bin);;All files (*)"
@@ -28,10 +29,7 @@ class ModelRow(QWidget):
         super().__init__()
         self.slot, self._accepts = slot, accepts
         self.picker: ModelPicker | None = None
-        self.combo = QComboBox()
-        self.combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.combo.setMinimumContentsLength(8)
-        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.combo = Choice(letters=8)
         self.combo.activated.connect(lambda: slot.load(self.combo.currentData()))
         self.pick = tool_button("zoom", "All models: search, download, memory, licences, your own files")
         self.pick.clicked.connect(self.open_picker)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Image
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QButtonGroup, QCheckBox, QLabel, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.models.row import ModelRow
@@ -20,6 +20,7 @@ from napari_medtransformer.plugin.prompts.recovery_banner import RecoveryBanner
 from napari_medtransformer.plugin.prompts.section import PromptSection
 from napari_medtransformer.plugin.prompts.shortcuts import LayerKeys, TabKey, bind_shortcuts
 from napari_medtransformer.plugin.status import status_line
+from napari_medtransformer.plugin.widgets.choices import Choice
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar, SteadyText
 from napari_medtransformer.plugin.widgets.style import GAP, Column, folding, quiet_style, row, section, tool_button
@@ -106,13 +107,9 @@ class PromptDock(QWidget):
         self.model_row = ModelRow(self.controller.models, answers_prompts)
         self.models = self.model_row.combo
         layout.addWidget(self.model_row)
-        self.device = QComboBox()
-        self.device.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.device.setMinimumContentsLength(4)
-        self.device.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.device = Choice("Where the model runs. Automatic takes a GPU if there is one.", letters=4)
         for label, device in (("Automatic", "auto"), ("Processor", "cpu"), ("CUDA GPU", "cuda"), ("Apple GPU", "mps")):
             self.device.addItem(label, device)
-        self.device.setToolTip("Where the model runs. Automatic takes a GPU if there is one.")
         self.device.activated.connect(lambda: self.controller.models.set_device(self.device.currentData()))
         self.contrast = QCheckBox("As displayed")
         self.contrast.setToolTip(

@@ -22,7 +22,7 @@ from napari_medtransformer.plugin.segment.refining import Refining
 from napari_medtransformer.plugin.segment.region import region_in_words, region_layer, region_layers, region_of
 from napari_medtransformer.plugin.segment.state import TOLERANCE_MM, SegmentState
 from napari_medtransformer.plugin.volume.facts import labels_on
-from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_go, offer
+from napari_medtransformer.plugin.widgets.choices import Choice, allow, letting_go, offer
 from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.steady import CalmBar
@@ -113,7 +113,7 @@ class SegmentDock(QWidget):
 
     def _how_section(self) -> QWidget:
         frame, layout = section("Segment")
-        self.regions = choice("What to segment. Draw a box to save time, or to leave out what the model does not know")
+        self.regions = Choice("What to segment. Draw a box to save time, or to leave out what the model does not know")
         self.draw = tool_button("box", "Draw a box: rectangles on slices of a Shapes layer", text="Draw")
         self.draw.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.draw.clicked.connect(self._draw_region)
@@ -160,7 +160,7 @@ class SegmentDock(QWidget):
 
     def _compare_section(self) -> QWidget:
         frame, layout = section("Compare with a reference")
-        self.references = choice("Another labels layer on the same image, such as one drawn by hand")
+        self.references = Choice("Another labels layer on the same image, such as one drawn by hand")
         self.compare = tool_button(None, "", text="Compare")
         self.compare.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.compare.clicked.connect(self._compare)

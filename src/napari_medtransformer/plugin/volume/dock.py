@@ -33,7 +33,7 @@ from napari_medtransformer.plugin.volume.facts import (
     snapshot,
     windows_of,
 )
-from napari_medtransformer.plugin.widgets.choices import allow, choice, letting_go, offer
+from napari_medtransformer.plugin.widgets.choices import Choice, allow, letting_go, offer
 from napari_medtransformer.plugin.widgets.columns import MARGIN, stacked
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
 from napari_medtransformer.plugin.widgets.style import GAP, Column, QuietLabel, quiet_style, row, section, tool_button
@@ -142,7 +142,7 @@ class VolumeDock(QWidget):
         self.isotropic = tool_button(None, "", text="Resample to isotropic")
         self.isotropic.clicked.connect(self._resample_isotropic)
         layout.addLayout(row(self.isotropic))
-        self.targets = choice("The layer whose grid to take")
+        self.targets = Choice("The layer whose grid to take")
         self.onto = tool_button(None, "", text="Resample to that layer's grid")
         self.onto.clicked.connect(self._resample_onto)
         layout.addWidget(self.targets)
@@ -151,7 +151,7 @@ class VolumeDock(QWidget):
 
     def _labels_section(self) -> QWidget:
         frame, layout = section("Labels")
-        self.labels = choice("The labels to measure")
+        self.labels = Choice("The labels to measure")
         self.measure = tool_button(None, "", text="Label volumes…")
         self.measure.clicked.connect(self._ask_for_table)
         layout.addWidget(self.labels)

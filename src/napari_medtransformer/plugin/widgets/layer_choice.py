@@ -6,10 +6,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Layer
-from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from napari_medtransformer.plugin.layers import VOLUME_KEY
-from napari_medtransformer.plugin.widgets.choices import letting_go
+from napari_medtransformer.plugin.widgets.choices import Choice, letting_go
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -23,15 +22,12 @@ def _fitness(layer: Layer) -> tuple[bool, ...]:
     return not getattr(layer, "rgb", False), layer.visible, VOLUME_KEY in layer.metadata
 
 
-class LayerChoice(QComboBox):
+class LayerChoice(Choice):
     """Shows the image layers; choosing one makes it the controller's and the one seen; a first is chosen by itself."""
 
     def __init__(self, kind: type[Layer] = Image) -> None:
-        super().__init__()
+        super().__init__(letters=8)
         self._kind = kind
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.setMinimumContentsLength(8)
         self.setPlaceholderText("no image open")
         self._layers: list[weakref.ref[Layer]] = []
         self.activated.connect(self._on_chosen)
