@@ -12,8 +12,9 @@ import pytest
 import typer.main
 
 import napari_medtransformer as nmt
+from napari_medtransformer.cli import messages
 from napari_medtransformer.cli.app import app, run
-from napari_medtransformer.progress import Progress
+from napari_medtransformer.progress import Progress, Result
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]):
@@ -174,3 +175,21 @@ def test_ctrl_c_while_the_program_is_still_being_imported_is_one_line_too(module
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130
     assert done.stderr == "error: interrupted\n"
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(messages.time, "monotonic", lambda: next(clock))
+
+    def steps() -> Iterator[Progress | Result[str]]:
+        yield from (Progress(done, None, "reading") for done in (1, 2))  # at 20 and 40 s
+        yield from (Progress(done, 10, f"loss {1 / done:.1f}") for done in (1, 2, 3, 4, 5))
+        yield Result("done")
+
+    assert messages.run_with_progress(steps(), "training liver") == "done"
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "training liver: 1 of 10 · loss 1.0",  # at 60 s; how long a step takes is not known yet
+        "training liver: 4 of 10 · 0:02:00 left · loss 0.2",
+    ]

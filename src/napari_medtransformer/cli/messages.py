@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LINE_EVERY_S = 60.0
+"""How often progress is told where there is no terminal."""
 _UNWRAPPED = 10_000  # columns: more than any line of a table has
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -101,21 +105,48 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def run_with_progress(steps: Steps[T], title: str) -> T:
-    """Drive `steps` to their result with a progress bar on stderr, which is drawn only on a terminal."""
+    """Drive `steps` to their result with progress on stderr: a bar on a terminal, else a line every minute."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    lines = None if console.is_terminal else _ProgressLines(title)
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         for step in steps:
             match step:
                 case Progress(done, total, message):
                     bar.update(task, completed=done, total=total, description=message or title)
+                    if lines is not None:
+                        lines.tell(step)
                 case Partial():
                     pass
                 case Result(value):
                     return value
     raise RuntimeError("the steps ended without a Result")
+
+
+class _ProgressLines:
+    """Progress for a file or a pipe, such as the log of a cluster's job."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._last = time.monotonic()
+        self._began: tuple[int | None, int, float] | None = None  # total, steps done and time of what is counted
+
+    def tell(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._began is None or self._began[0] != progress.total:
+            self._began = progress.total, progress.done, now
+        if now - self._last < LINE_EVERY_S:
+            return
+        self._last = now
+        _, first, since = self._began
+        parts = [f"{self._title}: {progress.done}" + ("" if progress.total is None else f" of {progress.total}")]
+        if progress.total is not None and progress.done > first:
+            seconds = (now - since) / (progress.done - first) * (progress.total - progress.done)
+            parts.append(f"{timedelta(seconds=round(seconds))} left")
+        sys.stderr.write(one_line(" · ".join([*parts, *([progress.message] if progress.message else [])])) + "\n")
+        sys.stderr.flush()
