@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from napari_medtransformer.training.cases import CaseSource, LabelledCase, read_case, tissue_classes
 from napari_medtransformer.training.slices import (
+    SliceShares,
+    TrainingSlice,
     bright_regions,
     draw_plane,
     draw_slice,
@@ -27,14 +31,14 @@ def ct() -> LabelledCase:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_same_seed_draws_the_same_slice(ct: LabelledCase, seed: int) -> None:
-    one, two = (draw_slice([ct], 96, np.random.default_rng(seed)) for _ in range(2))
+    one, two = (draw_slice([ct], 96, SliceShares(), np.random.default_rng(seed)) for _ in range(2))
     np.testing.assert_array_equal(one.image, two.image)
     np.testing.assert_array_equal(one.labels, two.labels)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_images_are_within_0_and_1_and_finite(ct: LabelledCase, seed: int) -> None:
-    drawn = draw_slice([ct], 96, np.random.default_rng(seed))
+    drawn = draw_slice([ct], 96, SliceShares(), np.random.default_rng(seed))
     assert drawn.image.shape == drawn.labels.shape == (96, 96)
     assert drawn.image.dtype == np.float32
     assert drawn.image.min() >= 0
@@ -45,11 +49,26 @@ def test_images_are_within_0_and_1_and_finite(ct: LabelledCase, seed: int) -> No
 def test_image_and_labels_are_warped_alike(ct: LabelledCase, seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = (ct.labels[50] == 5).astype(np.float32)  # the liver itself as an image
-    moved, labels, _, inside = warp(image, ct.labels[50], ct.tissues[50], 128, rng)
+    moved, labels, _, inside = warp(image, ct.labels[50], ct.tissues[50], 128, 0.4, rng)
     liver = (labels == 5) & (inside > 0)
     if liver.sum() > 50:
         assert moved[liver].mean() > 0.85
         assert moved[~liver & (inside > 0)].mean() < 0.1
+
+
+def test_slices_are_made_of_what_the_shares_say(ct: LabelledCase) -> None:
+    def draw(shares: SliceShares) -> list[TrainingSlice]:
+        return [draw_slice([ct], 64, shares, np.random.default_rng(seed)) for seed in range(6)]
+
+    real, whole = SliceShares(0, 0, 0, 0), SliceShares(0, 0, 0, 1)
+    own = set(np.unique(ct.labels))
+    assert all(set(np.unique(drawn.labels)) <= own for drawn in draw(whole))
+    bare = LabelledCase(ct.name, ct.image, np.zeros_like(ct.labels), ct.tissues, "CT", 1.0, ct.held_out)
+    for seed in range(3):  # shapes need no labels
+        assert draw_slice([bare], 64, SliceShares(shapes=1), np.random.default_rng(seed)).labels.any()
+    for one, other in ((real, whole), (whole, replace(whole, synthetic=1)), (whole, replace(whole, regions=1))):
+        pairs = zip(draw(one), draw(other), strict=True)
+        assert all((a.image != b.image).any() or (a.labels != b.labels).any() for a, b in pairs)
 
 
 def test_held_out_slices_are_never_drawn(ct: LabelledCase) -> None:

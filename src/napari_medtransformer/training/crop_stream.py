@@ -16,7 +16,7 @@ from napari_medtransformer.prompting.model_prompts import POINTS_PER_STROKE
 from napari_medtransformer.training.cases import LabelledCase
 from napari_medtransformer.training.clicks import ObjectPrompts, draw_targets, first_prompts
 from napari_medtransformer.training.loop import Schedule
-from napari_medtransformer.training.slices import draw_slice
+from napari_medtransformer.training.slices import SliceShares, draw_slice
 from napari_medtransformer.training.spoiling import spoilt_logits
 
 
@@ -32,6 +32,7 @@ class SecondLookRecipe:
     schedule: Schedule = field(
         default_factory=lambda: Schedule(steps=1450, learning_rate=1.2e-3, warmup_steps=100, checkpoint_every=25)
     )
+    slices: SliceShares = field(default_factory=SliceShares)
     images_per_step: int = 6
     targets_per_image: int = 8
     slice_size: int = 256
@@ -78,7 +79,7 @@ class CropStream(Dataset[CropBatch]):
         recipe = self.recipe
         rng = np.random.default_rng((recipe.seed, self.first + item))
         while True:
-            drawn = draw_slice(self.cases, recipe.slice_size, rng)
+            drawn = draw_slice(self.cases, recipe.slice_size, recipe.slices, rng)
             targets = draw_targets(drawn.labels, recipe.targets_per_image, rng)
             if targets:
                 break

@@ -24,7 +24,7 @@ from napari_medtransformer.training.clicks import (
 )
 from napari_medtransformer.training.loop import Schedule, optimise, slice_batches
 from napari_medtransformer.training.losses import SCORE_WEIGHT, intersection_over_union, mask_losses
-from napari_medtransformer.training.slices import draw_slice
+from napari_medtransformer.training.slices import SliceShares, draw_slice
 from napari_medtransformer.training.validation import fixed_targets, validate
 
 
@@ -37,6 +37,7 @@ class FirstLookRecipe:
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=3000))
+    slices: SliceShares = field(default_factory=SliceShares)
     images_per_step: int = 6
     targets_per_image: int = 3
     corrected_share: float = 0.5
@@ -59,7 +60,7 @@ class SliceStream(Dataset[tuple[Tensor, Tensor]]):
         """image (1, S, S) float32 and targets (T, S, S) bool."""
         rng = np.random.default_rng((self.recipe.seed, self.first + item))
         while True:
-            drawn = draw_slice(self.cases, self.config.input_size, rng)
+            drawn = draw_slice(self.cases, self.config.input_size, self.recipe.slices, rng)
             targets = draw_targets(drawn.labels, self.recipe.targets_per_image, rng)
             if targets:
                 break

@@ -15,14 +15,22 @@ from scipy import ndimage
 
 from napari_medtransformer.training.cases import LabelledCase
 
-SHAPES_SHARE = 0.2
-SYNTHETIC_SHARE = 0.45
-# Of the real pictures, how many are asked for their own regions of like brightness instead of their labels.
-REGIONS_SHARE = 0.3
-# Shown as at prediction: the whole slice, unbent.
-WHOLE_SHARE = 0.4
 # Hounsfield windows (low, high) that readers use, and how often: soft tissue, wide, lung, bone, liver, brain.
 CT_WINDOWS = (((-160, 240), 0.5), ((-500, 1000), 0.15), ((-1350, 150), 0.12), ((-400, 1400), 0.13), ((0, 150), 0.1))
+
+
+@dataclass(frozen=True)
+class SliceShares:
+    """What slices are made of. shapes: share of random shapes. synthetic: of the others, those in a synthetic contrast.
+
+    regions: of the real pictures, those asked for their own regions of like brightness instead of their labels. whole:
+    share shown as at prediction, the whole slice, unbent.
+    """
+
+    shapes: float = 0.1
+    synthetic: float = 0.4
+    regions: float = 0.15
+    whole: float = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +41,22 @@ class TrainingSlice:
     labels: np.ndarray
 
 
-def draw_slice(cases: Sequence[LabelledCase], size: int, rng: np.random.Generator) -> TrainingSlice:
+def draw_slice(
+    cases: Sequence[LabelledCase], size: int, shares: SliceShares, rng: np.random.Generator
+) -> TrainingSlice:
     """One training slice of (size, size), wholly determined by the state of `rng`."""
-    if rng.random() < SHAPES_SHARE:
+    if rng.random() < shares.shapes:
         labels, tissues = random_shapes(size, rng)
         return TrainingSlice(degrade(synthetic_contrast(labels, tissues, rng), rng), labels)
     weights = np.array([case.weight for case in cases])
     case = cases[rng.choice(len(cases), p=weights / weights.sum())]
     image, labels, tissues = draw_plane(case, rng)
-    image, labels, tissues, inside = warp(image, labels, tissues, size, rng)
-    if rng.random() < SYNTHETIC_SHARE:
+    image, labels, tissues, inside = warp(image, labels, tissues, size, shares.whole, rng)
+    if rng.random() < shares.synthetic:
         picture = synthetic_contrast(labels, tissues, rng)
     else:
         picture = real_contrast(image, case, rng)
-        if rng.random() < REGIONS_SHARE:
+        if rng.random() < shares.regions:
             regions = bright_regions(picture * inside, rng)
             labels = regions if regions.any() else labels
     return TrainingSlice(degrade(picture, rng) * inside, labels)
@@ -66,7 +76,7 @@ def draw_plane(case: LabelledCase, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def warp(
-    image: np.ndarray, labels: np.ndarray, tissues: np.ndarray, size: int, rng: np.random.Generator
+    image: np.ndarray, labels: np.ndarray, tissues: np.ndarray, size: int, whole_share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Bring a slice to (size, size): sometimes as at prediction, mostly turned, scaled, flipped and bent.
 
@@ -75,7 +85,7 @@ def warp(
     shape = np.array(image.shape, dtype=np.float64)
     scale = shape.max() / size
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij")).astype(np.float64)
-    if rng.random() < WHOLE_SHARE:
+    if rng.random() < whole_share:
         where = (grid + 0.5) * scale - 0.5
         if rng.random() < 0.3:
             where[1] = shape[1] - 1 - where[1]
