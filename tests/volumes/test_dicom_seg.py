@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.sr.codedict import codes
 
 from napari_medtransformer.errors import CannotWrite, UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes import Label, read_label_names, read_labels, read_volume, write_labels
@@ -149,3 +151,43 @@ def test_organs_are_coded_by_their_names(name: str, code: str | None, side: str 
     found, found_side = property_code(name)
     assert (found and found.value) == code
     assert (found_side and found_side.value) == side
+
+
+def test_names_in_any_script_are_kept(drawn, tmp_path: Path) -> None:
+    volume, labels = drawn
+    path = write_labels(labels, volume, tmp_path / "named.dcm", names={2: "肝臓", 7: "печень"})
+    assert [label.name for label in read_label_names(path)] == ["肝臓", "печень"]
+    assert pydicom.dcmread(path).PatientName == "Doe^Jane"
+
+
+def test_a_label_map_is_a_segmentation_too(drawn, tmp_path: Path) -> None:
+    volume, labels = drawn
+    frames = np.ascontiguousarray(volume.grid.to_file_order(labels).transpose(2, 1, 0))
+    tissue = codes.SCT.Tissue
+    made = hd.seg.Segmentation(
+        source_images=[pydicom.dcmread(file) for file in volume.source.files],
+        pixel_array=np.select([frames == 2, frames == 7], [1, 2]).astype(np.uint8),
+        segmentation_type="LABELMAP",
+        segment_descriptions=[
+            hd.seg.SegmentDescription(place, name, tissue, tissue, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
+            for place, name in ((1, "liver"), (2, "kidney"))
+        ],
+        series_instance_uid=hd.UID(),
+        series_number=2,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="none",
+        manufacturer_model_name="none",
+        software_versions="1",
+        device_serial_number="0",
+    )
+    path = tmp_path / "map.dcm"
+    made.save_as(path)
+    read = read_labels(path)
+    first = round(float(read.mm_from_zyx((0, 0, 0))[2] - volume.mm_from_zyx((0, 0, 0))[2]) / 2)
+    expected = np.select([labels == 2, labels == 7], [1, 2])
+    np.testing.assert_array_equal(read.data, expected[first : first + len(read.data)])
+    assert np.count_nonzero(read.data) == np.count_nonzero(labels)
+    assert [(label.number, label.name) for label in read_label_names(path)] == [(1, "liver"), (2, "kidney")]
+    shutil.copy(path, volume.source.path / "map.dcm")
+    assert read_volume(volume.source.path).shape == volume.shape  # no image among images

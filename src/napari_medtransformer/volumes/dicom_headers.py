@@ -6,6 +6,7 @@ DICOM PS3.3, C.7.6.2 (image plane), C.7.6.16 (multi-frame functional groups).
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,18 +19,27 @@ import numpy as np
 from napari_medtransformer.errors import UnreadableFile
 from napari_medtransformer.volumes.guard import decoding
 
-SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
+# Segmentation Storage, Label Map Segmentation Storage
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 # More files than this in one folder are no study that a person opens by choosing a folder.
 _MOST_FILES = 50_000
 # What tells volumes of one series apart that share their positions, in the order in which it is tried.
 _SPLITTING = (
     "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
     "EchoTime",
+    "EffectiveEchoTime",
     "DiffusionBValue",
     "AcquisitionNumber",
     "TriggerTime",
     "ContentTime",
     "ImageType",
+    "FrameType",
+)
+# The functional groups in which a multi-frame object states them.
+_SPLITTING_GROUPS = (
+    *("FrameContentSequence", "MREchoSequence", "MRDiffusionSequence"),
+    *("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence"),
 )
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
@@ -124,24 +134,27 @@ def dicom_files(folder: Path) -> list[Path]:
 def read_series(files: Iterable[Path]) -> list[Series]:
     """The series of images among DICOM files, sorted by number; each is one volume or one set of slices.
 
-    A series is split by orientation and size (scouts), and by time, echo, b-value and the like where positions
-    repeat. Reports, structure sets and segmentations are left out. The same object stored twice counts once.
+    A series is split by orientation, size and pixel spacing (scouts), and by time, echo, b-value and the like where
+    positions repeat. Reports, structure sets and segmentations are left out. The same object stored twice counts once.
     """
     frames: dict[tuple, list[Frame]] = defaultdict(list)
     headers: dict[tuple, Any] = {}
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for file in files:
         with decoding(file):
             header = read_header(file)
             if "Rows" not in header or "Columns" not in header or is_segmentation(header):
                 continue
+            # Scripts and anonymisers give all slices one UID: the same object has the same number and place as well.
             instance = instance_uid(header)
-            if instance and instance in seen:
+            same = instance, str(header.get("InstanceNumber")), str(header.get("ImagePositionPatient"))
+            if instance and same in seen:
                 continue
-            seen.add(instance)
+            seen.add(same)
             for frame in frames_of(header, file):
                 orientation = frame.orientation and tuple(round(c, 3) + 0.0 for c in frame.orientation)
-                key = (frame.series, frame.shape, orientation)
+                spacing = frame.spacing and tuple(round(s, 4) for s in frame.spacing)
+                key = (frame.series, frame.shape, orientation, spacing)
                 frames[key].append(frame)
                 headers.setdefault(key, header)
     series = []
@@ -165,8 +178,8 @@ def instance_uid(header: Any) -> str:
 
 
 def is_segmentation(header: Any) -> bool:
-    """Whether the object is a DICOM-SEG."""
-    return (header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")) == SEGMENTATION_STORAGE
+    """Whether the object is a DICOM-SEG, of segments or a label map."""
+    return (header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")) in _SEGMENTATIONS
 
 
 def frames_of(header: Any, file: Path) -> list[Frame]:
@@ -200,8 +213,11 @@ def _frame(header: Any, shared: Any, own: Any, file: Path, index: int, count: in
     )
     slope = element("PixelValueTransformationSequence", "RescaleSlope")
     intercept = element("PixelValueTransformationSequence", "RescaleIntercept")
-    content = own.get("FrameContentSequence") if own is not None else None
-    split = tuple(str((content and content[0].get(name)) or header.get(name, "")) for name in _SPLITTING)
+    stated = [group[0] for name in _SPLITTING_GROUPS if (group := own.get(name))] if own is not None else []
+    split = tuple(
+        str(next((group.get(name) for group in stated if group.get(name) is not None), header.get(name, "")))
+        for name in _SPLITTING
+    )
     return Frame(
         file=file,
         index=index,
@@ -228,20 +244,76 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def _without_repeats(frames: list[Frame]) -> list[tuple[str, list[Frame]]]:
-    """Frames parted so that no position repeats, with what tells the parts apart ('EchoTime 30'); else as they were."""
+    """Frames parted so that no position repeats, with what tells the parts apart ('EchoTime 30'); else as they were.
+
+    Parts that hold every position are looked for first: by one of _SPLITTING, then by two. Where a value differs from
+    slice to slice, as times of a beating heart do, the frames of each position are taken in the order of theirs.
+    """
     if not _repeats(frames):
         return [("", frames)]
-    for column, name in enumerate(_SPLITTING):
-        parts: dict[str, list[Frame]] = defaultdict(list)
-        for frame in frames:
-            parts[frame.split[column]].append(frame)
-        if len(parts) > 1 and not any(_repeats(part) for part in parts.values()):
-            return [(f"{name} {value}", part) for value, part in parts.items()]
+    places = len({_place(frame) for frame in frames})
+    columns = range(len(_SPLITTING))
+    told_apart = [*((column,) for column in columns), *itertools.combinations(columns, 2)]
+    for chosen in told_apart:
+        parts = _parted(frames, chosen)
+        if all(len(part) == places and not _repeats(part) for part in parts.values()):
+            return _told(parts, chosen)
+    in_turn = _in_turn(frames)
+    if in_turn is not None:
+        return [(f"volume {place} of {len(in_turn)}", part) for place, part in enumerate(in_turn, 1)]
+    for chosen in told_apart:
+        parts = _parted(frames, chosen)
+        if all(len(part) > 1 and not _repeats(part) for part in parts.values()):  # some of them miss slices
+            return _told(parts, chosen)
     return [("", frames)]
 
 
+def _parted(frames: list[Frame], columns: tuple[int, ...]) -> dict[tuple[str, ...], list[Frame]]:
+    parts: dict[tuple[str, ...], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        parts[tuple(frame.split[column] for column in columns)].append(frame)
+    return parts
+
+
+def _told(parts: dict[tuple[str, ...], list[Frame]], columns: tuple[int, ...]) -> list[tuple[str, list[Frame]]]:
+    names = [_SPLITTING[column] for column in columns]
+    return [
+        (", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True)), part)
+        for values, part in parts.items()
+    ]
+
+
+def _in_turn(frames: list[Frame]) -> list[list[Frame]] | None:
+    """The first frame of every position, the second of every, and so on; None where their numbers differ."""
+    at: dict[tuple[float, ...] | None, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        at[_place(frame)].append(frame)
+    count = len(next(iter(at.values())))
+    # Nothing tells two copies at one place apart but their numbers; equal ones are a mistake that is said.
+    told = all(len({(one.split, one.number, one.index) for one in group}) == count for group in at.values())
+    if None in at or count < 2 or not told or any(len(group) != count for group in at.values()):
+        return None
+    ordered = [sorted(group, key=_turn) for group in at.values()]
+    return [list(part) for part in zip(*ordered, strict=True)]
+
+
+def _turn(frame: Frame) -> tuple[Any, ...]:
+    """By what a frame is sorted among those of its position: numbers as such, then words."""
+    values = []
+    for text in frame.split:
+        try:
+            values.append((0, float(text), ""))
+        except ValueError:
+            values.append((1, 0.0, text))
+    return *values, frame.number, frame.index
+
+
+def _place(frame: Frame) -> tuple[float, ...] | None:
+    return None if frame.position is None else tuple(round(p, 3) for p in frame.position)
+
+
 def _repeats(frames: list[Frame]) -> bool:
-    positions = [tuple(round(p, 3) for p in frame.position) for frame in frames if frame.position is not None]
+    positions = [place for frame in frames if (place := _place(frame)) is not None]
     return len(set(positions)) < len(positions)
 
 

@@ -50,9 +50,14 @@ def _stored(frame: Frame) -> tuple[np.ndarray, int]:
     """All stored values of a file (frame, row, column), and how many bits they use."""
     import pydicom
     from pydicom.pixels import get_decoder
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     dataset = pydicom.dcmread(frame.file, force=True)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # of a bare data set: as it was read
+        implicit, little = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
     rows, columns = frame.shape
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise UnsupportedVolume(f"{frame.file.name} is a colour image; expected one value per pixel.")

@@ -87,7 +87,8 @@ def read_dicom_segments(path: Path) -> list[Label]:
         import pydicom
 
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        return [_label(segment) for segment in dataset.get("SegmentSequence") or []]
+        segments = dataset.get("SegmentSequence") or []
+        return [_label(segment) for segment in segments if int(segment.SegmentNumber)]  # 0: a label map's background
 
 
 def check_dicom_seg(grid: FileGrid) -> None:
@@ -125,6 +126,7 @@ def write_dicom_seg(array: np.ndarray, grid: FileGrid, stream: BinaryIO, labels:
         raise CannotWrite(
             f"the headers of {grid.path.name} allow no DICOM-SEG: {' '.join(str(error).split())}. Save as .nii.gz."
         ) from error
+    segmentation.SpecificCharacterSet = "ISO_IR 192"  # names are in any language, whatever the source's were in
     segmentation.save_as(stream)
 
 
