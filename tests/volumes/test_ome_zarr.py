@@ -47,6 +47,29 @@ def test_values_spacing_and_place_are_those_of_the_file(tmp_path: Path, new: boo
     np.testing.assert_allclose(volume.placement.translate, [10 * factor] * 3, rtol=1e-9)
 
 
+def described(path: Path) -> dict:
+    return zarr.open_group(path, mode="r").attrs["multiscales"][0]
+
+
+def test_what_is_stated_of_the_whole_image_comes_after_the_levels_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "image.zarr", VALUES, "zyx", [1.0] * 3, "millimeter")
+    whole = [{"type": "scale", "scale": [2.5, 0.7, 0.7]}, {"type": "translation", "translation": [1.0, 0.0, 0.0]}]
+    zarr.open_group(path).attrs.update({"multiscales": [described(path) | {"coordinateTransformations": whole}]})
+    volume = read_volume(path)
+    assert volume.spacing == pytest.approx((2.5, 0.7, 0.7))
+    np.testing.assert_allclose(volume.placement.translate, [26, 7, 7], rtol=1e-9)
+
+
+def test_units_are_known_or_said(tmp_path: Path) -> None:
+    assert read_volume(write(tmp_path / "um.zarr", VALUES, "zyx", [2.0] * 3, "um")).spacing == pytest.approx([2e-3] * 3)
+    with pytest.raises(UnsupportedVolume, match="“parsec”, which is no known unit"):
+        read_volume(write(tmp_path / "far.zarr", VALUES, "zyx", [2.0] * 3, "parsec"))
+    with pytest.warns(UserWarning, match="in micrometres \\(it states no unit of length\\)"):
+        assert read_volume(write(tmp_path / "bare.zarr", VALUES, "zyx", [2.0] * 3, "")).spacing[0] == pytest.approx(
+            2e-3
+        )
+
+
 def test_channels_are_frames_and_single_ones_vanish(tmp_path: Path) -> None:
     channels = np.stack([VALUES, VALUES + 1])[None]
     frames = read_frames(write(tmp_path / "image.zarr", channels, "tczyx", [1.0] * 5))

@@ -239,6 +239,41 @@ def test_colours_become_luminance_and_say_so(tmp_path: Path) -> None:
     assert not any("colour" in str(one.message) for one in said)
 
 
+def read_quietly(path: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_volume(path).data
+
+
+def test_pages_written_one_by_one_are_a_stack(tmp_path: Path) -> None:
+    pages = np.random.default_rng(0).integers(0, 255, (5, 8, 6)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "loop.tif") as opened:
+        for page in pages:
+            opened.write(page)
+    np.testing.assert_array_equal(read_quietly(tmp_path / "loop.tif"), pages)
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as opened:
+        for page in (pages[0], pages[1, :4], pages[2]):
+            opened.write(page)
+    with pytest.warns(UserWarning, match="also holds 1 images of another shape"):
+        volume = read_volume(tmp_path / "mixed.tif")
+    np.testing.assert_array_equal(volume.data, pages[[0, 2]])
+
+
+def test_a_tiff_is_as_its_header_says_not_as_its_shape_looks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    narrow = rng.integers(0, 255, (7, 8, 4)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "narrow.tif", narrow, photometric="minisblack")
+    np.testing.assert_array_equal(read_quietly(tmp_path / "narrow.tif"), narrow)
+    colours = rng.integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "colours.tif", colours, photometric="rgb")
+    np.testing.assert_allclose(read_quietly(tmp_path / "colours.tif")[0], colours @ [0.299, 0.587, 0.114], rtol=1e-5)
+    tifffile.imwrite(tmp_path / "white.tif", narrow[0], photometric="miniswhite")
+    np.testing.assert_array_equal(read_quietly(tmp_path / "white.tif")[0], 255 - narrow[0])
+    grey = np.repeat((np.arange(256)[::-1] * 257)[None], 3, axis=0).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "palette.tif", narrow[0], photometric="palette", colormap=grey)
+    np.testing.assert_array_equal(read_quietly(tmp_path / "palette.tif")[0], grey[0][narrow[0]])
+
+
 def test_labels_of_a_picture_are_written_beside_it(tmp_path: Path) -> None:
     Image.fromarray(np.arange(30, dtype=np.uint8).reshape(5, 6)).save(tmp_path / "slice.png")
     with warnings.catch_warnings():

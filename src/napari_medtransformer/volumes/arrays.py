@@ -86,8 +86,11 @@ def read_picture(path: Path) -> Decoded:
     Colours become their luminance, with a warning unless red, green and blue are equal everywhere. Pixels are 1 mm.
     """
     with decoding(path):
-        array = _tiff(path) if path.name.lower().endswith((".tif", ".tiff")) else _picture(path)
-    if array.ndim >= 3 and array.shape[-1] in (3, 4) and array.dtype.kind in "ui":
+        is_tiff = path.name.lower().endswith((".tif", ".tiff"))
+        array, colours, others = _tiff(path) if is_tiff else (*_picture(path), 0)
+    if others:
+        warnings.warn(f"{path.name} also holds {others} images of another shape, which are left out.", stacklevel=4)
+    if colours:
         array = _grey(array, path)
     if array.ndim == 2:
         array = array[np.newaxis]
@@ -101,28 +104,44 @@ def read_picture(path: Path) -> Decoded:
     return Decoded(native.transpose(2, 1, 0), FileGrid(path, "image", shape, affine, shape))
 
 
-def _picture(path: Path) -> np.ndarray:
-    """(row, column) or (row, column, colour)."""
+def _picture(path: Path) -> tuple[np.ndarray, bool]:
+    """(row, column) or (row, column, colour), and whether it has colours."""
     from PIL import Image
 
     with Image.open(path, formats=("PNG", "JPEG")) as picture:
         if math.prod(picture.size) > min(_MOST_PIXELS, path.stat().st_size * 8 * GZIP_MOST):
             raise UnsupportedVolume(f"{path.name} promises {picture.size} pixels, more than its size allows.")
         if picture.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV", "PA"):
-            return np.asarray(picture.convert("RGB"))  # a palette's numbers are no intensities
-        return np.asarray(picture.getchannel("L") if picture.mode == "LA" else picture)
+            return np.asarray(picture.convert("RGB")), True  # a palette's numbers are no intensities
+        array = np.asarray(picture.getchannel("L") if picture.mode == "LA" else picture)
+        return array, array.ndim == 3
 
 
-def _tiff(path: Path) -> np.ndarray:
-    """(row, column), (page, row, column), either with colours last."""
+def _tiff(path: Path) -> tuple[np.ndarray, bool, int]:
+    """(row, column), (page, row, column), either with colours last; whether it has colours; images left out.
+
+    Pages that were written one by one count as series of one page to tifffile: together they are a stack.
+    """
     import tifffile
 
     with tifffile.TiffFile(path) as opened:
-        series = opened.series[0]
-        needed = math.prod(series.shape) * series.dtype.itemsize
-        compressed = series.keyframe.compression != 1
+        first = opened.series[0]
+        stack = [
+            one for one in opened.series if (one.shape, one.dtype, one.axes) == (first.shape, first.dtype, first.axes)
+        ]
+        others = len(opened.series) - len(stack)
+        needed = len(stack) * math.prod(first.shape) * first.dtype.itemsize
+        compressed = first.keyframe.compression != 1
         check_promise(path, needed, path.stat().st_size, compressed=compressed)
-        return series.asarray(maxworkers=1)
+        arrays = [one.asarray(maxworkers=1) for one in stack]
+        array = arrays[0] if len(arrays) == 1 else np.stack(arrays)
+        kind, palette = first.keyframe.photometric, first.keyframe.colormap
+    if kind == tifffile.PHOTOMETRIC.PALETTE and palette is not None:
+        return np.moveaxis(palette[:, array], 0, -1), True, others  # a palette's numbers are no intensities
+    if kind == tifffile.PHOTOMETRIC.MINISWHITE and array.dtype.kind == "u":
+        array = np.iinfo(array.dtype).max - array
+    # Planes of three or four "samples" one behind the other are stacks that were written without saying so.
+    return array, first.axes.endswith("S") and array.shape[-1] in (3, 4), others
 
 
 def _grey(array: np.ndarray, path: Path) -> np.ndarray:

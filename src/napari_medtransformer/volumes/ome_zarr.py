@@ -22,13 +22,28 @@ from napari_medtransformer.volumes.kept import Kept
 from napari_medtransformer.volumes.lazy import LAZY_BYTES, LazyArray, Selection, as_array
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
+# Units of length of the specification (names of UDUNITS-2), and signs in use for the common ones.
 _MILLIMETRES = {
+    "angstrom": 1e-7,
+    "picometer": 1e-9,
     "nanometer": 1e-6,
     "micrometer": 1e-3,
+    "micron": 1e-3,
     "millimeter": 1.0,
     "centimeter": 10.0,
+    "decimeter": 100.0,
     "meter": 1000.0,
-    "angstrom": 1e-7,
+    "inch": 25.4,
+    "foot": 304.8,
+    "yard": 914.4,
+    "pm": 1e-9,
+    "nm": 1e-6,
+    "um": 1e-3,
+    "\N{MICRO SIGN}m": 1e-3,
+    "\N{GREEK SMALL LETTER MU}m": 1e-3,
+    "mm": 1.0,
+    "cm": 10.0,
+    "m": 1000.0,
 }
 
 
@@ -54,7 +69,9 @@ def read_ome_zarr(path: Path) -> Decoded:
         image = described[0]
         finest = image["datasets"][0]
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
-        scale, offset = _placement(finest, axes)
+        # those of the image come after those of the level
+        steps = [*finest.get("coordinateTransformations", []), *image.get("coordinateTransformations", [])]
+        scale, offset, has_units = _placement(steps, axes, path)
         levels = [group[dataset["path"]] for dataset in image["datasets"]]
         shape = tuple(int(n) for n in levels[0].shape)
         if 0 in shape:
@@ -75,7 +92,10 @@ def read_ome_zarr(path: Path) -> Decoded:
         coarser = _coarser(levels, spatial, others, path) if lazily else ()
     if len(spatial) == 2:
         scale, offset = np.append(1.0, scale), np.append(0.0, offset)
-    warnings.warn(f"{path.name} says nothing about the patient: taken as upward, backward, leftward.", stacklevel=4)
+    unit = "" if has_units else ", in micrometres (it states no unit of length)"
+    warnings.warn(
+        f"{path.name} says nothing about the patient: taken as upward, backward, leftward{unit}.", stacklevel=4
+    )
     z, y, x = array.shape[:3]
     affine = geometry.upright_affine((1, 1, 1), scale)
     affine[:3, 3] = affine[:3, :3] @ (offset / scale)
@@ -126,10 +146,12 @@ def _coarser(
     return tuple(found)
 
 
-def _placement(dataset: dict[str, Any], axes: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and translation of the spatial axes in mm. A unit left out counts as micrometres, as in microscopy."""
+def _placement(
+    steps: Sequence[dict[str, Any]], axes: list[dict[str, Any]], path: Path
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Scale and translation of the spatial axes in mm, and whether their units are stated; else micrometres."""
     factors, offsets = np.ones(len(axes)), np.zeros(len(axes))
-    for transform in dataset.get("coordinateTransformations", []):
+    for transform in steps:
         if transform["type"] == "scale":
             factors *= np.asarray(transform["scale"], float)
             offsets *= np.asarray(transform["scale"], float)
@@ -137,7 +159,11 @@ def _placement(dataset: dict[str, Any], axes: list[dict[str, Any]]) -> tuple[np.
             offsets += np.asarray(transform["translation"], float)
     names = [axis["name"].lower() for axis in axes]
     spatial = [names.index(name) for name in ("z", "y", "x") if name in names]
-    units = np.array([_MILLIMETRES.get(axes[axis].get("unit", "micrometer"), 1.0) for axis in spatial])
+    stated = [str(axes[axis].get("unit") or "") for axis in spatial]
+    unknown = [unit for unit in stated if unit and unit not in _MILLIMETRES]
+    if unknown:
+        raise UnsupportedVolume(f"{path.name} states its size in “{unknown[0]}”, which is no known unit of length.")
+    units = np.array([_MILLIMETRES[unit or "micrometer"] for unit in stated])
     if not (factors[spatial] > 0).all():
         raise UnsupportedVolume(f"its scale is {factors[spatial].tolist()}; expected numbers above 0")
-    return factors[spatial] * units, offsets[spatial] * units
+    return factors[spatial] * units, offsets[spatial] * units, all(stated)
