@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_blocks import native_slices
 
+from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.layout import FREE_TOKENS, TokenLayout
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.token_grid import TokenGrid
 from napari_medtransformer.errors import QueryOutOfGrid
+from napari_medtransformer.inspection.shares import share_inside, shares_by_label
 
 
 @st.composite
@@ -143,3 +145,34 @@ def test_coordinates_and_tokens_outside_are_refused_in_words():
 def test_a_layout_that_contradicts_itself_is_refused(fields):
     with pytest.raises(ValueError, match="TokenLayout"):
         TokenLayout(**fields)
+
+
+@given(grids())
+@settings(deadline=None)
+def test_every_token_in_the_image_lies_under_a_pixel_however_fine_it_is(grid):
+    per_axis = [set(tokens.tolist()) for tokens, _ in grid.shown_by]
+    for token in range(grid.prefix, grid.n_tokens):
+        centre = grid.native_centre(token)
+        if all(-0.5 <= c < n - 0.5 for c, n in zip(centre, grid.placement.native_shape)):
+            assert all(i in there for i, there in zip(grid.grid_index(token), per_axis))
+    for (_, pixels), n in zip(grid.shown_by, grid.placement.native_shape):
+        assert set(pixels.tolist()) == set(range(n))
+
+
+def test_attention_on_tokens_finer_than_pixels_is_shared_out_and_drawn_whole():
+    # thick slices: 24 rows of 10 mm become 960 of 1024 input pixels, two and a half tokens each
+    grid = TokenGrid(TokenLayout((16, 16), (64, 64)), InputPlacement.longest_side((24, 256), 1024, (10.0, 1.0)))
+    values = np.zeros((2, 64, 64), np.float32)
+    values[0, :60] = 1 / (60 * 64)
+    values[1, 0, 8] = 1  # the first token ends before the centre of the first row
+    heatmap = Heatmap("site", None, grid, values, np.zeros(2, np.float32), np.zeros(2, np.float32))
+    rows = np.arange(24)[:, None] // 6 + np.zeros((1, 256), int)
+    shares = shares_by_label(heatmap, rows)
+    np.testing.assert_allclose(shares.outside, 0, atol=1e-6)
+    np.testing.assert_allclose(shares.shares[0], 0.25, atol=1e-6)
+    np.testing.assert_allclose(share_inside(heatmap, rows == 0), shares.shares[:, 0], atol=1e-6)
+    for smooth in (True, False):
+        drawn = heatmap.on_pixels(smooth=smooth)
+        assert drawn[1].max() > 0
+        assert np.unravel_index(drawn[1].argmax(), drawn[1].shape)[0] == 0
+        np.testing.assert_allclose(drawn[0], 1 / (60 * 64), rtol=1e-5)

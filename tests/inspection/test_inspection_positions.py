@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from napari_medtransformer.attention.altered_positions import altered_positions
+from napari_medtransformer.attention.layout import TokenLayout
+from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.positions import (
     PositionTable,
     RelativeBias,
@@ -14,12 +18,15 @@ from napari_medtransformer.attention.positions import (
     find_positional_encodings,
     sinusoidal,
 )
-from napari_medtransformer.errors import UnsupportedModel
+from napari_medtransformer.attention.probe import AttentionProbe
+from napari_medtransformer.attention.token_grid import TokenGrid
+from napari_medtransformer.errors import QueryOutOfGrid, UnsupportedModel
 from napari_medtransformer.inspection import inspect_slice
 from napari_medtransformer.inspection.ablation import change_labels
 from napari_medtransformer.inspection.gallery import draw_positions, draw_relative_bias
 from napari_medtransformer.inspection.position_views import AROUND, position_view, shown_encodings, tiled, views_of
 from napari_medtransformer.inspection.positions import (
+    bias_around,
     bias_pictures,
     channels,
     encodings_of,
@@ -172,3 +179,27 @@ def test_the_bias_of_a_three_dimensional_swin_transformer_is_found_with_its_wind
     found = [e for e in find_positional_encodings(network) if isinstance(e, RelativeBias)]
     assert {encoding.window for encoding in found} == {(7, 7, 7)}
     assert bias_pictures(found[0]).shape == (3, 13, 13 * 13 + 12)
+
+
+def test_features_of_other_places_are_refused_on_a_grid(inspection):
+    fourier = next(e for e in encodings_of(inspection) if isinstance(e, PositionTable) and e.kind == "fourier")
+    grid = inspection.site("encoder.2").query_grid
+    assert similarity_heatmap(fourier, grid, (6.0, 8.0)).values.shape == (1, *grid.shape)
+    finer = TokenGrid(TokenLayout((8, 8), tuple(2 * n for n in grid.shape)), grid.placement)
+    with pytest.raises(QueryOutOfGrid, match="not at these"):
+        similarity_heatmap(fourier, finer, (6.0, 8.0))
+
+
+def test_the_bias_of_a_shifted_window_is_the_learned_one():
+    model = load_model("upernet-swin-t-ade20k", weights="random", device="cpu", dtype="float32")
+    placement = InputPlacement((96, 160), (96, 160), (96, 160))
+    with AttentionProbe(model) as probe:
+        for listener in model.on_encode:
+            listener(placement)
+        model.logits(torch.randn(1, 3, 96, 160))
+    site = probe.sites[-1].name
+    found = bias_around(SimpleNamespace(captured=probe.captured), site, (90.0, 150.0))
+    learned = probe.captured(site).call.bias
+    assert learned.regions is not None
+    assert np.abs(found.values).max() <= float(learned.table.abs().max())
+    assert found.values.any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -243,3 +245,12 @@ def test_relevance_is_gradient_times_attention_without_the_matrices(inspection, 
     expected = (start / start.sum()).double() @ (relevance - torch.eye(256, dtype=torch.float64))
     np.testing.assert_allclose(found.values.ravel(), expected / expected.sum(), rtol=2e-3, atol=1e-7)
     assert all(p.grad is None for p in model.network.parameters())
+
+
+def test_a_peak_in_the_padding_has_no_place(inspection):
+    answer = ask(inspection, "encoder.2", VOXEL)
+    for place, expected in (((0, 0), True), ((0, 15), False)):  # 24 of 30 mm: the right fifth is padding
+        values = np.zeros_like(answer.heatmap.values)
+        values[0][place] = 1
+        moved = replace(answer, heatmap=replace(answer.heatmap, values=values))
+        assert (moved.peak("0") is not None) == expected

@@ -148,3 +148,9 @@ def test_what_training_scripts_keep_beside_a_network_is_not_run(tmp_path: Path) 
     read = weights.load_state(tmp_path / "w.pth")
     assert read.keys() == STATE.keys()
     assert all(torch.equal(read[k], STATE[k]) for k in STATE)
+
+
+def test_what_has_numbers_for_names_is_no_state_dict(tmp_path):
+    torch.save({0: torch.zeros(1), 1: torch.ones(1)}, tmp_path / "numbers.pth")
+    with pytest.raises(UnreadableWeights, match="hold no named tensors"):
+        weights.load_state(tmp_path / "numbers.pth")

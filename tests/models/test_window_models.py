@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,10 @@ def test_bundled_hippocampus_models_are_small_and_load(name: str) -> None:
     assert path.with_suffix(".md").read_text(encoding="utf-8").startswith(f"# {name}")
     model = load_model(name, device="cpu")
     assert model.attention_sites()
+
+
+def test_a_card_of_several_images_at_once_is_refused() -> None:
+    card = window_card("unetr", "monai-4", (48, 32, 32))
+    card = replace(card, input=replace(card.input, channels=4))
+    with pytest.raises(UnsupportedModel, match="takes 4 images at once"):
+        unetr.build(card, None, seed=0, device=CPU, dtype=FLOAT)

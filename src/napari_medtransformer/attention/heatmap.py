@@ -84,8 +84,8 @@ class Heatmap:
         """(heads, *native_shape) float32: the same values at every native pixel.
 
         smooth: linear between token centres, else each token as the tile it is. Values are not shared out among the
-        pixels of a token: a pixel shows its token's attention. Zero outside a sliding window. Raises ValueError without
-        a place.
+        pixels of a token: a pixel shows its token's attention, or the mean of several that lie under it. Zero outside
+        a sliding window. Raises ValueError without a place.
         """
         if not self.scale:
             raise ValueError(f"{self.site}: its keys have no place in the image.")
@@ -96,7 +96,9 @@ class Heatmap:
         ):
             where = (np.arange(n) - start) / size
             last = out.shape[axis] - 1
-            if smooth:
+            if size < 1:
+                out = _means_along(out, *self.grid.shown_by[axis - 1], n, axis)
+            elif smooth:
                 out = linear_along(out, where, axis)
             else:
                 out = out.take(np.floor(where + 0.5).astype(np.int64).clip(0, last), axis)
@@ -124,6 +126,14 @@ def linear_along(values: np.ndarray, where: np.ndarray, axis: int) -> np.ndarray
     found *= share
     found += values.take(low, axis)
     return found
+
+
+def _means_along(values: np.ndarray, tokens: np.ndarray, pixels: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """The mean of the tokens under each of `count` pixels along an axis, 0 where there is none: (…, count, …)."""
+    under = np.zeros((count, values.shape[axis]), np.float32)
+    under[pixels, tokens] = 1
+    under /= np.maximum(under.sum(axis=1, keepdims=True), 1)
+    return np.moveaxis(np.tensordot(values, under, axes=(axis, 1)), -1, axis)
 
 
 def stitch_heatmaps(

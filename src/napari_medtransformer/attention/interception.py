@@ -128,9 +128,16 @@ def sdpa_call(*args: Any, **kwargs: Any) -> AttentionCall:
     q, k, v, mask = given["query"], given["key"], given["value"], given["attn_mask"]
     kernel = sdpa_kernel_name(q, k, v, mask) if q.ndim == 4 and q.shape[1] == k.shape[1] else f"{q.device.type} sdpa"
     scale = q.shape[-1] ** -0.5 if given["scale"] is None else given["scale"]
+    images = q.shape[:-3]  # over which keys and masks may be broadcast
+    if images and k.shape[:-3] != images:
+        k = k.expand(*images, *k.shape[-3:])
     bias = None
     if mask is not None:
-        bias = DenseBias(_four_axes(mask.detach()) if mask.ndim > 2 else mask.detach())
+        mask = mask.detach()
+        if q.ndim > 4 and mask.ndim > 2:
+            mask = mask[(None,) * (q.ndim - mask.ndim)]
+            mask = mask.expand(*images, *mask.shape[-3:])
+        bias = DenseBias(_four_axes(mask) if mask.ndim > 2 else mask)
     return AttentionCall(own(_four_axes(q)), own(_four_axes(k)), bias, scale, kernel, bool(given["is_causal"]))
 
 

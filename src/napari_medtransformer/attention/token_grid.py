@@ -95,6 +95,33 @@ class TokenGrid:
             self._axis_index(np.arange(n, dtype=np.float64), axis) for axis, n in enumerate(placement.native_shape)
         )
 
+    @cached_property
+    def shown_by(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Per axis, which tokens lie under which pixels: grid indices and pixels, (n,) each, in pairs.
+
+        Every pixel with the token that holds its centre, and every token so fine that it holds no pixel's centre with
+        the pixel that holds its own. Tokens of the padding are in no pair.
+        """
+        _, placement = self._geometry()
+        pairs = []
+        for table, tokens, pixels, size, start in zip(
+            self.pixel_tokens, self.shape, placement.native_shape, self.scale, self.translate, strict=True
+        ):
+            every = np.arange(pixels)
+            known = (table >= 0) & (table < tokens)
+            fine = np.setdiff1d(np.arange(tokens), table[known])
+            centres = np.floor(start + size * fine + 0.5).astype(np.int64)
+            there = (centres >= 0) & (centres < pixels)
+            pairs.append((np.concatenate([table[known], fine[there]]), np.concatenate([every[known], centres[there]])))
+        return tuple(pairs)
+
+    def under_tokens(self, array: np.ndarray) -> np.ndarray:
+        """An array over native pixels as `shown_by` has them: (*native_shape) to (*pairs)."""
+        pixels = [pixels for _, pixels in self.shown_by]
+        if all(len(p) and (np.diff(p) == 1).all() for p in pixels):
+            return array[tuple(slice(p[0], p[-1] + 1) for p in pixels)]
+        return array[np.ix_(*pixels)]
+
     def token_of(self, native: Sequence[float]) -> int:
         """The token that a native coordinate lies in. Raises QueryOutOfGrid outside the image."""
         return int(self.tokens_of(np.asarray([native], dtype=np.float64))[0])

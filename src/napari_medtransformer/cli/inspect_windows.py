@@ -65,7 +65,7 @@ def _reports(inspection: VolumeInspection, answer: Answer) -> list[HeadReport]:
         head = int(name)
         values = whole.values[head]
         peak = answer.peak(name)
-        top = peak if len(peak) == 3 else inspection.plane.in_volume((peak[0], peak[1]))
+        top = peak if peak is None or len(peak) == 3 else inspection.plane.in_volume((peak[0], peak[1]))
         distance = float(answer.distance_mm[head])
         found.append(
             HeadReport(
@@ -75,7 +75,7 @@ def _reports(inspection: VolumeInspection, answer: Answer) -> list[HeadReport]:
                 row_sum=float(values.sum() + whole.prefix_mass[head] + whole.padding_mass[head]),
                 entropy=float(answer.entropy_nats[head]),
                 distance_mm=distance if distance == distance else None,  # nan: no distance
-                top_zyx=(top[0], top[1], top[2]),
+                top_zyx=None if top is None else (top[0], top[1], top[2]),
                 top_share=float(values.max()),
             )
         )

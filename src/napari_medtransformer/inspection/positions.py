@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from napari_medtransformer.attention.altered_positions import Alteration, altered_positions
+from napari_medtransformer.attention.bias import WindowBias
 from napari_medtransformer.attention.heatmap import Heatmap
 from napari_medtransformer.attention.positions import (
     PositionalEncoding,
@@ -69,7 +70,9 @@ def similarity_heatmap(table: PositionTable, grid: TokenGrid, place: tuple[float
     """
     if len(table.grid) != len(grid.shape):
         raise QueryOutOfGrid(f"{table.name} has {len(table.grid)} axes, the image's tokens {len(grid.shape)}.")
-    fitting = table if table.grid == grid.shape or table.kind == "fourier" else table.resized(grid.shape)
+    if table.kind == "fourier" and table.grid != grid.shape:
+        raise QueryOutOfGrid(f"{table.name} was taken at {_by(table.grid)} places, not at these {_by(grid.shape)}.")
+    fitting = table if table.grid == grid.shape else table.resized(grid.shape)
     values = fitting.similarity(grid.grid_index(grid.token_of(place))).numpy()[None]
     nothing = np.zeros(1, np.float32)
     return Heatmap(f"similarity of {table.name}", place, grid, values, nothing, nothing)
@@ -134,7 +137,8 @@ def bias_pictures(encoding: RelativeBias) -> np.ndarray:
 def bias_around(inspection: Inspection, site: str, place: tuple[float, ...]) -> Heatmap:
     """What position alone adds to the scores of the query at a pixel or voxel: per head, over the keys; no attention.
 
-    For decomposed relative positions (SAM) and window biases (Swin). Keys outside the query's window get 0.
+    For decomposed relative positions (SAM) and window biases (Swin). Keys outside the query's window get 0; that a
+    shifted window parts what does not belong together is no position, and left out.
     Raises UnsupportedModel where a site has no relative position.
     """
     captured = inspection.captured(site)
@@ -145,6 +149,8 @@ def bias_around(inspection: Inspection, site: str, place: tuple[float, ...]) -> 
     window, inside = grid.window_of_token[token].unbind(1)
     entry = int(window[0])
     q = captured.call.q[entry][:, inside].float()
+    if isinstance(bias, WindowBias):
+        bias = WindowBias(bias.table, None, bias.penalty)
     rows = bias.rows(q, entry, inside)[:, 0].float().cpu().expand(captured.call.heads, -1)
     keys = captured.keys(token)[0]
     full = torch.zeros(captured.call.heads, captured.site.key_grid.n_tokens)

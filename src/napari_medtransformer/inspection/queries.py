@@ -141,11 +141,16 @@ class Answer:
             return cut.on_pixels(smooth=False)[0]
         return one_map(self.heatmap, name).on_pixels(smooth=smooth)[0]
 
-    def peak(self, name: str) -> tuple[float, ...]:
-        """The centre of the token with the highest value, along the axes of `whole`: (y, x) or (z, y, x) voxels."""
+    def peak(self, name: str) -> tuple[float, ...] | None:
+        """The centre of the token with the highest value, along the axes of `whole`: (y, x) or (z, y, x) voxels.
+
+        None where that token lies in the padding.
+        """
         values, whole = over_heads(self.whole.values, name), self.whole
         place = np.unravel_index(int(np.argmax(values)), values.shape)
-        return tuple(t + s * float(i) for i, s, t in zip(place, whole.scale, whole.translate, strict=True))
+        centre = tuple(t + s * float(i) for i, s, t in zip(place, whole.scale, whole.translate, strict=True))
+        inside = all(-0.5 <= c < n - 0.5 for c, n in zip(centre, whole.native_shape, strict=True))
+        return centre if inside else None
 
 
 def over_heads(values: np.ndarray, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_medtransformer.attention.heatmap import Heatmap
-from napari_medtransformer.errors import PointOutsideVolume
+from napari_medtransformer.errors import PointOutsideVolume, QueryOutOfGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +35,12 @@ def shares_by_label(heatmap: Heatmap, labels: np.ndarray) -> LabelShares:
     grid = heatmap.grid
     values = np.union1d([0], labels)
     label_index = np.searchsorted(values, labels)
-    token_index, inside = np.zeros(labels.shape, np.int64), np.ones(labels.shape, bool)
-    for table, n, stride in zip(np.ix_(*grid.pixel_tokens), grid.shape, _strides(grid.shape), strict=True):
-        token_index = token_index + table * stride
-        inside &= (table >= 0) & (table < n)
+    shown = np.ix_(*(table for table, _ in grid.shown_by))
+    token_index = sum((t * stride for t, stride in zip(shown, _strides(grid.shape), strict=True)), np.int64(0))
     tokens = int(np.prod(grid.shape))
-    # what no window covers counts to a token of its own, which holds nothing
-    token_index = np.where(inside, token_index, tokens)
-    every = np.bincount((token_index * len(values) + label_index).ravel(), minlength=(tokens + 1) * len(values))
-    every = every.reshape(tokens + 1, len(values))
-    counts = every[:tokens]
+    pairs = token_index * len(values) + grid.under_tokens(label_index)
+    counts = np.bincount(pairs.ravel(), minlength=tokens * len(values))
+    counts = counts.reshape(tokens, len(values))
     pixels = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, pixels, out=np.zeros(counts.shape), where=pixels > 0)
     mass = heatmap.values.reshape(heatmap.heads, tokens).astype(np.float64)
@@ -55,7 +51,7 @@ def shares_by_label(heatmap: Heatmap, labels: np.ndarray) -> LabelShares:
         labels=tuple(int(v) for v in values),
         shares=(shared / whole[:, None]).astype(np.float32),
         outside=(beyond / whole).astype(np.float32),
-        extent=(every.sum(axis=0) / labels.size).astype(np.float32),
+        extent=(np.bincount(label_index.ravel(), minlength=len(values)) / labels.size).astype(np.float32),
     )
 
 
@@ -65,11 +61,16 @@ def share_inside(heatmap: Heatmap, mask: np.ndarray) -> np.ndarray:
     mask: bool, the image's native shape; a token's attention is shared out among its pixels evenly. The same number as
     `shares_by_label` gives for a label, only faster. Raises QueryOutOfGrid for another shape.
     """
-    inside = heatmap.grid.pixels_per_token(mask)[heatmap.grid.prefix :].numpy()
+    grid = heatmap.grid
+    if mask.shape != heatmap.native_shape:
+        raise QueryOutOfGrid(f"a mask of shape {mask.shape}; expected the image's, {heatmap.native_shape}.")
+    index = [table[i] for (table, _), i in zip(grid.shown_by, np.nonzero(grid.under_tokens(mask)), strict=True)]
+    tokens = int(np.prod(grid.shape))
+    inside = np.bincount(np.ravel_multi_index(index, grid.shape), minlength=tokens).astype(np.float32)
     pixels = np.ones(1, np.float32)
-    for axis, (table, n) in enumerate(zip(heatmap.grid.pixel_tokens, heatmap.grid.shape, strict=True)):
-        counts = np.bincount(table[(table >= 0) & (table < n)], minlength=n).astype(np.float32)
-        pixels = pixels * counts.reshape([-1 if a == axis else 1 for a in range(len(heatmap.grid.shape))])
+    for axis, ((table, _), n) in enumerate(zip(grid.shown_by, grid.shape, strict=True)):
+        counts = np.bincount(table, minlength=n).astype(np.float32)
+        pixels = pixels * counts.reshape([-1 if a == axis else 1 for a in range(len(grid.shape))])
     fraction = np.divide(inside, np.ravel(pixels), out=np.zeros_like(inside), where=np.ravel(pixels) > 0)
     mass = heatmap.values.reshape(heatmap.heads, -1)
     whole = mass.sum(axis=1) + heatmap.prefix_mass + heatmap.padding_mass

@@ -148,7 +148,8 @@ def _named_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(inner, Mapping):
             break
         loaded = inner
-    tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, Mapping) else {}
+    every = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {k: v for k, v in every if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise UnreadableWeights(f"weights {path} hold no named tensors; expected a network's state_dict.")
     if all(name.startswith("module.") for name in tensors):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from napari_medtransformer.attention.placement import InputPlacement
 from napari_medtransformer.attention.sites import SiteSpec
 from napari_medtransformer.attention.turn import Turn
-from napari_medtransformer.errors import UnsupportedVolume
+from napari_medtransformer.errors import UnsupportedModel, UnsupportedVolume
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.models.card import ModelCard
 from napari_medtransformer.models.channels_last import use_channels_last
@@ -47,6 +47,10 @@ class WindowModel(AutomaticModel):
         multiple: int,
         turn: Turn | None = None,
     ) -> None:
+        if card.input.channels != 1:
+            raise UnsupportedModel(
+                f"{card.name} takes {card.input.channels} images at once, such as several MR sequences; a scan is one."
+            )
         self.card = card
         self.network = use_channels_last(network.to(device).eval(), axes=3)
         self.device, self.dtype = device, dtype

@@ -90,11 +90,11 @@ class SessionController(QObject):
         self.remote = RemoteChoice(self)
         self.recovery = Recovery(self)
         self._store: EmbeddingStore | None = None
+        self.model_window = ModelWindow(self)
         self.attention = AttentionState(self)
         self.tool = Tool.POINT
         self.positive = True
         self.follows_cursor = False
-        self.model_window = ModelWindow(self)
         self.layer_fault = ""
         self._refused: weakref.ref[Image] | None = None
         self._volumes = OpenVolumes()

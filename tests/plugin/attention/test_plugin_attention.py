@@ -71,6 +71,21 @@ def test_every_head_has_a_thumbnail_and_choosing_one_draws_it(asked) -> None:
     assert "Head 1" in dock.look.numbers.text()
 
 
+def test_another_contrast_is_looked_at_anew(asked, liver) -> None:
+    desk, _dock = asked()
+    controller, state = desk.controller, desk.controller.attention
+    before = state.answer.heatmap.values.copy()
+    controller.layer.contrast_limits = (-1000.0, -200.0)
+    desk.qtbot.waitUntil(lambda: controller.session.window == (-1000.0, -200.0))
+    desk.wait()
+    seen = state.inspection
+    assert seen.window == controller.session.window
+    fresh = inspect_slice(controller.model, seen.volume, 0, liver[0], window=controller.session.window)
+    expected = ask(fresh, state.answer.site, VoxelQuery(liver)).heatmap.values
+    np.testing.assert_allclose(state.answer.heatmap.values, expected, atol=1e-5)
+    assert np.abs(expected - before).max() > 1e-3
+
+
 def test_another_site_answers_for_the_same_voxel(asked, liver) -> None:
     desk, _dock = asked()
     state = desk.controller.attention

@@ -62,7 +62,7 @@ class SiteEntry:
 class Wish:
     """What is to be found. make_query: from what was inspected, whose prompts name the decoder's tokens.
 
-    about: (model or session, axis, index, prompts) that the answer will be about. site: "" for the last one of the
+    about: (what is looked at, axis, index, prompts) that the answer will be about. site: "" for the last one of the
     encoder. colour_map, percentile: of the thumbnails. known: what was inspected for the last answer, None if that
     was about another slice or volume.
     """

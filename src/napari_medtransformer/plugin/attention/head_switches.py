@@ -171,7 +171,7 @@ class HeadSwitches(QObject):
         if session is None or state.where is None:
             return None
         here = [p for p in session.prompts.values() if (p.key.axis, p.key.index) == state.where]
-        return id(session), id(state.controller.model), state.where, tuple(here)
+        return state.looked_at, id(state.controller.model), state.where, tuple(here)
 
     def _follow(self) -> None:
         """Drop what was found for another slice, model or prompt."""

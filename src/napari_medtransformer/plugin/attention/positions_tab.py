@@ -143,10 +143,8 @@ class PositionsTab(SideBySide):
         usable = isinstance(encoding, PositionTable) and len(encoding.grid) == (3 if solid else 2)
         self.as_layer.setEnabled(usable)
         if self.as_layer.isChecked() and usable and answer is not None and answer.mark_yx is not None:
-            grid = answer.heatmap.grid
-            place: tuple[float, ...] = answer.mark_yx
-            if solid:
-                grid, place = encoder_sites(self.state.inspection)[-1].query_grid, self.state.query.position_zyx
+            grid = encoder_sites(self.state.inspection)[-1].query_grid  # where tables lie, whatever site answers
+            place: tuple[float, ...] = self.state.query.position_zyx if solid else answer.mark_yx
             found = similarity_heatmap(encoding, grid, place)
             heat = heat_of_map(found, self.state.where, smooth=self.state.style.smooth, signed=True)
         self.state.draw_instead(heat)

@@ -65,6 +65,7 @@ class AttentionState(QObject):
         controller.queried.connect(self._on_query)
         controller.layer_changed.connect(self._on_layer)
         controller.models.changed.connect(self._on_models)
+        controller.model_window.changed.connect(self.ask_again)
 
     # ------------------------------------------------------------------ what there is
 
@@ -122,6 +123,14 @@ class AttentionState(QObject):
     def sites(self) -> tuple[SiteEntry, ...]:
         """Those that can answer."""
         return () if self.seen is None else self.seen.sites
+
+    @property
+    def looked_at(self) -> tuple[Any, ...]:
+        """What slices look like to the model: the volume of an automatic one, or a session's through its window."""
+        model, session = self.inspected.model, self.controller.session
+        if model is not None:
+            return (id(model),)
+        return id(session), None if session is None else session.window
 
     @property
     def where(self) -> tuple[int, int] | None:
@@ -325,10 +334,10 @@ class AttentionState(QObject):
             self.query = SlicePoint((place[0], place[1], place[2]), where[0])
 
     def is_about_this_slice(self, seen: Seen | None) -> bool:
-        """Whether something was found for the slice, and the model or session, that is asked about now."""
+        """Whether something was found for the slice, the model or session, and the window that is asked about now."""
         if seen is None or self.where is None:
             return False
-        return bool(seen.about[:3] == (id(self.inspected.model or self.controller.session), *self.where))
+        return bool(seen.about[:3] == (self.looked_at, *self.where))
 
     def _ask(self, on_end: Callable[[], None] | None = None, *, pictured: bool = True) -> bool:
         """Ask for the present query; whether anything was asked."""

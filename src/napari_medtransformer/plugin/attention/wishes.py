@@ -39,14 +39,14 @@ def wish_of(state: AttentionState, *, pictured: bool = True) -> Wish | None:
             return None
         known = None if seen is None else seen.inspection
         return WindowWish(
-            about=(id(model), axis, index, None), known=known, model=model, zyx=query.position_zyx, **common
+            about=(state.looked_at, axis, index, None), known=known, model=model, zyx=query.position_zyx, **common
         )
     session = controller.session
     if session is None or session.in_3d or controller.model is None:
         return None
     key = SliceKey(controller.workspace.current_object, axis, index)
     prompts = controller.prompting.on_slice(key)
-    about = (id(session), axis, index, prompts)
+    about = (state.looked_at, axis, index, prompts)
     same_slice = seen is not None and seen.about[:3] == about[:3]
     return SliceWish(
         about=about,

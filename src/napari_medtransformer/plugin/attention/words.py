@@ -13,7 +13,7 @@ from napari_medtransformer.plugin.planes import PLANES
 
 if TYPE_CHECKING:
     from napari_medtransformer.inspection import SliceInspection
-    from napari_medtransformer.inspection.queries import Query
+    from napari_medtransformer.inspection.queries import Answer, Query
     from napari_medtransformer.plugin.attention.state import AttentionState
 
 ROLLOUT = "rollout"
@@ -38,8 +38,6 @@ def query_line(state: AttentionState) -> str:
 
 def numbers_line(state: AttentionState) -> str:
     """The chosen map in numbers; empty while the newest answer is of another slice than what asks."""
-    from napari_medtransformer.inspection.queries import over_heads
-
     answer = state.answer
     if answer is None or not state.is_about_this_slice(state.seen):
         return ""
@@ -55,10 +53,25 @@ def numbers_line(state: AttentionState) -> str:
     if share is not None:
         even = float(state.target_mask().mean())
         told.append(f"{_share(share)} on {state.target_organ.name} ({share / even:.1f} times an even share)")
-    peak = answer.peak(state.head)
-    voxel = [round(float(p)) for p in (peak if len(peak) == 3 else np.insert(peak, *state.where))]
-    told.append(f"peak {float(over_heads(answer.whole.values, state.head).max()):.1%} at {_voxel(voxel)}")
+    told.append(f"peak {_share(_highest(answer, state.head))} {_peak_place(answer.peak(state.head), state.where)}")
     return " · ".join(told)
+
+
+def _highest(answer: Answer, name: str) -> float:
+    """The highest value of a map; of what all tokens give, as a share of that."""
+    from napari_medtransformer.inspection.queries import EverythingQuery, one_map
+
+    one = one_map(answer.whole, name)
+    highest = float(one.values.max())
+    if not isinstance(answer.query, EverythingQuery):
+        return highest
+    return highest / max(float(one.values.sum() + one.prefix_mass[0] + one.padding_mass[0]), 1e-12)
+
+
+def _peak_place(peak: tuple[float, ...] | None, where: tuple[int, int]) -> str:
+    if peak is None:
+        return "in the padding"
+    return f"at {_voxel([round(float(p)) for p in (peak if len(peak) == 3 else np.insert(peak, *where))])}"
 
 
 def target_share(state: AttentionState, name: str) -> float | None:
