@@ -17,7 +17,8 @@ import torch
 from napari_medtransformer.errors import CannotWrite, InvalidSession, MedTransformerError, UnreadableFile
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.progress import run_to_end
-from napari_medtransformer.prompting import PointPrompt, PromptSession, SliceKey
+from napari_medtransformer.prompting import PointPrompt, PromptSession, SliceKey, slice_model, storage
+from napari_medtransformer.prompting.fingerprints import earlier_fingerprints
 from napari_medtransformer.volumes import Volume
 
 WINDOW = (0.0, 100.0)
@@ -120,6 +121,22 @@ def test_another_model_and_other_weights_are_refused(
         region_model.network.weight += 1
     with pytest.raises(InvalidSession, match="other weights of region-growing"):
         PromptSession.load(tmp_path / "s.medt", region_model, session.volume)
+
+
+def test_a_session_opens_in_another_number_format_and_where_files_still_told_it(
+    session: PromptSession, region_model: PromptableModel, tmp_path: Path, monkeypatch
+) -> None:
+    kept = tmp_path / "s.medt"
+    session.save(kept)
+    monkeypatch.setattr(region_model, "dtype", torch.bfloat16)  # as on a processor with units for it
+    again = PromptSession.load(kept, region_model, session.volume)
+    np.testing.assert_array_equal(again.labels, session.labels)
+    with monkeypatch.context() as before:
+        before.setattr(slice_model, "model_fingerprint", lambda model: min(earlier_fingerprints(model)))
+        before.setattr(storage, "check_model", lambda *_: None)
+        PromptSession.load(kept, region_model, session.volume).save(tmp_path / "old.medt")
+    old = PromptSession.load(tmp_path / "old.medt", region_model, session.volume)
+    np.testing.assert_array_equal(old.labels, session.labels)
 
 
 def test_what_is_no_session_is_refused(region_model: PromptableModel, blocks: Volume, tmp_path: Path) -> None:

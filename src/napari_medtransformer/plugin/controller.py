@@ -210,6 +210,7 @@ class SessionController(QObject):
     def turn_to(self, workspace: Workspace) -> bool:
         """Work on a volume that was worked on before, because its layers were touched; whether it is there to be."""
         if workspace is not self.workspace and workspace in self._volumes:
+            planes.show_frame(self.viewer, workspace.layer, workspace.frame)
             self.set_layer(workspace.layer)
         return workspace is self.workspace
 

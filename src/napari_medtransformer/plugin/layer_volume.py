@@ -177,7 +177,7 @@ def world_of_voxel(layer: Layer, zyx: Sequence[float]) -> np.ndarray:
 def label_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> np.ndarray | None:
     """The (z, y, x) bool mask of the label under a voxel, in the topmost labels layer that has one there.
 
-    Layers of another shape than the volume's, hidden ones and the session's own masks are passed over.
+    Layers of another shape or place than the volume's, hidden ones and the session's own masks are passed over.
     """
     z, y, x = point.voxel
     for layer in reversed(viewer.layers):
@@ -188,10 +188,28 @@ def label_under(viewer: Any, workspace: Workspace, point: SlicePoint) -> np.ndar
             data = data[min(workspace.frame, len(data) - 1)]
         elif data.ndim == 2:
             data = data[np.newaxis]
-        if data.shape != workspace.volume.shape or not data[z, y, x]:
+        if data.shape != workspace.volume.shape or not lies_on(layer, workspace.layer) or not data[z, y, x]:
             continue
         return np.asarray(data) == np.asarray(data[z, y, x])
     return None
+
+
+def lies_on(layer: Layer, image: Layer) -> bool:
+    """Whether a layer of an image's shape also lies where that does, to a tenth of a voxel."""
+    ndim = min(layer.ndim, image.ndim, 3)
+    ends = np.array(layer_shape(image)[-ndim:]) - 1
+    nearest, *steps = (_in_world(image, place) for place in (np.zeros(ndim), *np.eye(ndim)))
+    tolerance = 0.1 * min(float(np.linalg.norm(step - nearest)) for step in steps)
+    return all(
+        np.abs(_in_world(layer, ends * corner) - _in_world(image, ends * corner)).max() <= tolerance
+        for corner in np.ndindex((2,) * ndim)
+    )
+
+
+def _in_world(layer: Layer, place: np.ndarray) -> np.ndarray:
+    """World coordinates of a place along a layer's last axes, at the first of those before."""
+    before = np.zeros(layer.ndim - len(place))
+    return np.asarray(layer.data_to_world((*before, *place)), dtype=float)[-len(place) :]
 
 
 def _normal_axis(layer: Layer, dims_displayed: Sequence[int], ndim: int) -> int:

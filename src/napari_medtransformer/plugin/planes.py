@@ -58,7 +58,7 @@ def shown_frame(viewer: Any, layer: Layer) -> int:
 
 def show_frame(viewer: Any, layer: Layer, frame: int) -> None:
     """Bring a frame of a layer (frame, z, y, x) on screen; a layer of one volume is there anyway."""
-    if layer.ndim == 4:
+    if layer.ndim == 4 and layer in viewer.layers:
         first = viewer.dims.ndim - layer.ndim
         viewer.dims.set_point(first, float(layer.data_to_world((frame, *(0,) * (layer.ndim - 1)))[0]))
 

@@ -75,7 +75,7 @@ Errors: PointOutsideVolume, InvalidPrompt, UnsupportedModel (the model takes no 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from os import PathLike
 
@@ -138,6 +138,25 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         self._timeline = Timeline(volume.shape)
         self._saved = SessionState()
         self._earlier: list[ModelName] = []  # the models before the present one, in the order in which they were
+
+    @property
+    def steps_made(self) -> int:
+        """How many steps were ever made: undo and redo make none."""
+        return self._timeline.steps_made
+
+    def remove_prompts(self, prompt_ids: Iterable[int]) -> list[Request]:
+        """Remove prompts as one step; returns what is to be predicted. Raises InvalidPrompt for one that is not there.
+
+        Then nothing has changed.
+        """
+        state, last = self.state, {}
+        for prompt_id in prompt_ids:
+            key, _ = state.find(prompt_id)
+            state = state.without_prompt(prompt_id, self._timeline.mask(key), self._timeline.model)
+            last[key] = prompt_id
+        if last:
+            self._timeline.push(state)
+        return [self._request(key, prompt_id) for key, prompt_id in last.items() if self._timeline.slice(key).prompts]
 
     def switch_model(
         self,

@@ -28,6 +28,7 @@ from napari_medtransformer.prompting.encoding import (
     slice_from_json,
     slice_to_json,
 )
+from napari_medtransformer.prompting.fingerprints import earlier_fingerprints
 from napari_medtransformer.prompting.masks import PackedMask
 from napari_medtransformer.prompting.prompts import SliceKey
 from napari_medtransformer.prompting.slice_model import ModelOnVolume, PackedPrediction, SliceModel
@@ -153,7 +154,7 @@ def check_model(source: Path, facts: SessionFacts, slices: ModelOnVolume) -> Non
     saved, name = facts.models[-1], slices.model.card.name
     if saved.name != name:
         raise InvalidSession(f"{source} was made with {saved.name}, not with {name}; load that model first.")
-    if saved.fingerprint != slices.model_fingerprint:
+    if saved.fingerprint != slices.model_fingerprint and saved.fingerprint not in earlier_fingerprints(slices.model):
         raise InvalidSession(f"{source} was made with other weights of {name}; load those first.")
 
 

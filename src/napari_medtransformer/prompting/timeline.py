@@ -24,7 +24,8 @@ class Timeline:
     A prediction is a function of a slice's prompts and the model, so it is stored under them and belongs to no moment:
     undo finds it again, and one that arrives late is right for the moment that asked for it. The labels are repainted
     only on slices whose mask differs. labels: (z, y, x) uint16. voxels: how many each label has. revision grows with
-    every change, painted with those alone that changed a label. model: the number of the model that answers now.
+    every change, painted with those alone that changed a label, steps_made with every step but those of undo and redo.
+    model: the number of the model that answers now.
     budget_bytes: of memory for undo, and as much for predictions; what is older lies on disk.
     """
 
@@ -34,6 +35,7 @@ class Timeline:
         self.revision = 0
         self.painted = 0
         self.model = 0
+        self.steps_made = 0
         self.listeners: list[Callable[[], None]] = []
         self._budget = budget_bytes
         self._history: History[SessionState] = History(SessionState(), StateStep, budget_bytes)
@@ -63,6 +65,7 @@ class Timeline:
         """Make one step."""
         before, order = self.masks(), self.state.objects
         self._history.push(replace(state, step=self.state.step + 1))
+        self.steps_made += 1
         self._changed(before, order != self.state.objects)
 
     def undo(self) -> None:

@@ -14,6 +14,7 @@ from napari.layers import Image, Labels
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
+from napari_medtransformer.plugin.layer_volume import SlicePoint, label_under
 from napari_medtransformer.plugin.layers import image_layer
 from napari_medtransformer.plugin.prompts.commits import Overlap
 from napari_medtransformer.plugin.prompts.preferences import (
@@ -206,3 +207,97 @@ def test_preferences_are_kept_and_damaged_ones_left_alone(own_folders) -> None:
     with pytest.warns(UserWarning, match="cannot be read"):
         assert read_preferences() == Preferences()
     assert preferences_path().read_text() == "{ not json"
+
+
+def test_every_frame_with_unsaved_work_is_saved_before_the_window_closes(
+    docked, torso, liver, tmp_path, monkeypatch
+) -> None:
+    still = torso()
+    film = Image(
+        np.stack([still.data, still.data[:, ::-1]]),
+        scale=(1, *still.scale),
+        translate=(0, *still.translate),
+        units=("pixel", "mm", "mm", "mm"),
+        name="film",
+    )
+    desk, dock = docked(film)
+    controller = desk.controller
+    for frame in (0, 1):
+        desk.viewer.dims.set_point(0, frame)
+        desk.wait()
+        desk.prompt((liver[0], liver[1] + 3 * frame, liver[2]))
+        desk.wait()
+    saved = []
+
+    def ask(title: str, ending: str, kinds: str) -> str:
+        saved.append(controller.workspace.frame)
+        return str(tmp_path / f"frame{saved[-1]}.medt")
+
+    monkeypatch.setattr(dock.work, "_ask_to_save", ask)
+    dock._guard.ask = lambda names, kept: Closing.SAVE
+    assert not dock._guard.eventFilter(desk.viewer.window._qt_window, QCloseEvent())
+    assert sorted(saved) == [0, 1]
+    assert controller.unsaved() == []
+
+
+def test_labels_of_another_place_are_neither_committed_to_nor_refined(docked, torso, liver) -> None:
+    layer = torso()
+    elsewhere = Labels(
+        np.zeros(layer.data.shape, np.uint8),
+        name="labels of another scan",
+        scale=layer.scale,
+        translate=np.add(layer.translate, (0, 400, 0)),
+        units=layer.units,
+    )
+    desk, dock = docked(layer)
+    desk.viewer.add_layer(elsewhere)
+    desk.prompt(liver)
+    desk.wait()
+    desk.viewer.layers.selection.active = elsewhere
+    dock.work.commit.click()
+    assert not elsewhere.data.any()
+    made = [each for each in desk.viewer.layers if isinstance(each, Labels) and each not in (elsewhere,)]
+    assert any(each.data.any() for each in made if each is not desk.controller.workspace.masks)
+    elsewhere.data[liver[0]] = 7
+    for each in made:
+        each.visible = False
+    assert label_under(desk.viewer, desk.controller.workspace, SlicePoint(tuple(map(float, liver)), 0)) is None
+
+
+def test_redo_does_the_newest_step_again_and_no_commit_that_it_replaced(docked, torso, liver) -> None:
+    layer = torso()
+    mine = Labels(np.zeros(layer.data.shape, np.uint8), scale=layer.scale, translate=layer.translate, name="mine")
+    desk, dock = docked(layer)
+    desk.viewer.add_layer(mine)
+    desk.prompt(liver)
+    desk.wait()
+    desk.viewer.layers.selection.active = mine
+    dock.work.commit.click()
+    assert mine.data.any()
+    desk.controller.undo()
+    assert not mine.data.any()
+    desk.controller.redo()
+    assert mine.data.any()
+    desk.controller.undo()
+    desk.prompt((liver[0], liver[1] + 6, liver[2]))
+    desk.wait()
+    desk.controller.undo()
+    desk.wait()
+    desk.controller.redo()
+    desk.wait()
+    assert not mine.data.any()
+    assert len(desk.controller.session.prompts) == 2
+
+
+def test_clearing_a_slice_is_one_step_of_undo(docked, torso, liver) -> None:
+    desk, _dock = docked(torso())
+    desk.show(liver)
+    for beside in (0, 6, -6):
+        desk.prompt((liver[0], liver[1] + beside, liver[2]))
+        desk.wait()
+    desk.controller.prompting.clear_slice()
+    desk.wait()
+    assert not desk.controller.session.prompts
+    desk.controller.undo()
+    desk.wait()
+    assert len(desk.controller.session.prompts) == 3

@@ -43,9 +43,5 @@ class CloseGuard(QObject):
             return True
         answer = self.ask([workspace.layer.name for workspace in unsaved], controller.preferences.autosave)
         if answer is Closing.SAVE:
-            for workspace in unsaved:
-                controller.set_layer(workspace.layer)
-                if not dock.work.save_session():
-                    return False
-            return True
+            return all(controller.turn_to(workspace) and dock.work.save_session() for workspace in unsaved)
         return answer is Closing.LEAVE

@@ -57,8 +57,7 @@ class PromptCommands:
             self._remove_waiting(frozenset(prompt_ids))
             return
         with reported():
-            for prompt_id in prompt_ids:
-                controller.prediction.follow(session, [session.remove_prompt(prompt_id)])
+            controller.prediction.follow(session, session.remove_prompts(prompt_ids))
         controller.showing.with_answer()
 
     def _remove_waiting(self, prompt_ids: frozenset[int]) -> None:
@@ -130,19 +129,19 @@ class PromptCommands:
         """Whether a step that was taken back can be done again."""
         workspace = self._controller().workspace
         session = workspace.session if workspace is not None else None
-        return session is not None and (session.can_redo or workspace.commits.can_redo(session.state))
+        return session is not None and (session.can_redo or workspace.commits.can_redo(session))
 
     def undo(self) -> None:
         """One step back."""
         session = self._controller().session
-        if session is not None and not self._controller().workspace.commits.undo(session.state):
+        if session is not None and not self._controller().workspace.commits.undo(session):
             self._controller().prediction.follow(session, session.undo())
         self._walked()
 
     def redo(self) -> None:
         """One step forward again."""
         session = self._controller().session
-        if session is not None and not self._controller().workspace.commits.redo(session.state):
+        if session is not None and not self._controller().workspace.commits.redo(session):
             self._controller().prediction.follow(session, session.redo())
         self._walked()
 

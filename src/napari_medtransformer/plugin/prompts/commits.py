@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
-from napari_medtransformer.plugin.layer_volume import labels_of_layer
+from napari_medtransformer.plugin.layer_volume import labels_of_layer, lies_on
 from napari_medtransformer.prompting.state import SessionState
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.workspace import Workspace
+    from napari_medtransformer.prompting import PromptSession
 
 
 class Overlap(Enum):
@@ -44,27 +45,34 @@ class Commits:
     """What was handed over from one session, so that undo and redo pass over it in its turn."""
 
     done: list[Commit] = field(default_factory=list)
-    undone: list[Commit] = field(default_factory=list)
+    undone: list[tuple[Commit, int]] = field(default_factory=list)  # with how many steps were made by then
 
     def add(self, commit: Commit) -> None:
         """Remember one that was just made."""
         self.done.append(commit)
         self.undone.clear()
 
-    def undo(self, state: SessionState) -> bool:
+    def undo(self, session: PromptSession) -> bool:
         """Take back the last one if it was made in this very state of the session; whether it was."""
+        state = session.state
         if not self.done or (self.done[-1].state is not state and self.done[-1].state != state):
             return False
         commit = self.done.pop()
-        self.undone.append(commit)
+        self.undone.append((commit, session.steps_made))
         _paint(commit, commit.after, commit.before)
         return True
 
-    def redo(self, state: SessionState) -> bool:
-        """Do the one again that was taken back last, if it was made in this very state; whether it was."""
-        if not self.undone or (self.undone[-1].state is not state and self.undone[-1].state != state):
+    def redo(self, session: PromptSession) -> bool:
+        """Do the one again that was taken back last, if it was made in this very state; whether it was.
+
+        A step made since then has taken its place.
+        """
+        if not self.can_redo(session):
             return False
-        commit = self.undone.pop()
+        commit, _ = self.undone[-1]
+        if commit.state is not session.state and commit.state != session.state:
+            return False
+        self.undone.pop()
         self.done.append(commit)
         _paint(commit, commit.before, commit.after)
         return True
@@ -73,9 +81,12 @@ class Commits:
         """Whether the next step back is one of these."""
         return bool(self.done) and self.done[-1].state.step == state.step
 
-    def can_redo(self, state: SessionState) -> bool:
+    def can_redo(self, session: PromptSession) -> bool:
         """Whether the next step forward is one of these."""
-        return bool(self.undone) and self.undone[-1].state.step == state.step
+        if not self.undone:
+            return False
+        commit, made = self.undone[-1]
+        return made == session.steps_made and commit.state.step == session.state.step
 
 
 def in_the_way(workspace: Workspace, layer: Labels) -> int:
@@ -104,7 +115,7 @@ def fits(layer: Any, workspace: Workspace) -> bool:
     if not isinstance(layer, Labels) or not isinstance(layer.data, np.ndarray) or layer is workspace.masks:
         return False
     new = labels_of_layer(workspace.session.live_labels, workspace.layer)
-    if layer.data.shape != new.shape or not layer.data.flags.writeable:
+    if layer.data.shape != new.shape or not layer.data.flags.writeable or not lies_on(layer, workspace.layer):
         return False
     return int(new.max()) <= np.iinfo(layer.data.dtype).max
 

@@ -183,7 +183,9 @@ class ObjectsSection(QWidget):
             self.controller.files.open_session(path)
 
     def _ask_to_save(self, title: str, ending: str, file_filter: str) -> str:
-        volume = self.controller.workspace.volume
+        workspace = self.controller.workspace
+        volume = workspace.volume
+        name = f"{volume.name}_frame{workspace.frame}" if workspace.layer.ndim == 4 else volume.name
         folder = volume.source.path.parent if volume.source is not None else Path.cwd()
-        path, _ = QFileDialog.getSaveFileName(self, title, str(folder / f"{volume.name}{ending}"), file_filter)
+        path, _ = QFileDialog.getSaveFileName(self, title, str(folder / f"{name}{ending}"), file_filter)
         return path
