@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from wrong_values import assert_refused
 
-from napari_medtransformer.errors import InvalidOption
+from napari_medtransformer.errors import InvalidOption, UnreadableFile
 from napari_medtransformer.models import InputContract, LabelInfo, WeightsSource, find_card, load_model, register
+from napari_medtransformer.models.card_files import read_card, write_card
 from napari_medtransformer.models.registry import unregister
 
 CARD = find_card("medt-hippocampus")
@@ -76,3 +77,13 @@ def test_means_and_deviations_are_one_for_each_channel() -> None:
         with pytest.raises(InvalidOption):
             InputContract((8, 8), mean=mean, std=std)
     assert InputContract((8, 8), channels=2, mean=(0.1, 0.2), std=(1.0, 2.0)).std == (1.0, 2.0)
+
+
+def test_a_card_in_a_file_names_no_function_of_just_any_package(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    path = tmp_path / "mine.json"
+    write_card(replace(CARD, name="mine", builder="os:getcwd", weights=tmp_path / "mine.safetensors"), path)
+    with pytest.raises(UnreadableFile, match="os:getcwd, which is of no installed package that offers models"):
+        load_model(str(path))
+    write_card(replace(CARD, name="mine", weights=tmp_path / "mine.safetensors"), path)
+    assert read_card(path).builder == CARD.builder

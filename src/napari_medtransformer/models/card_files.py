@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from napari_medtransformer.errors import UnreadableFile
 from napari_medtransformer.files import write_text
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard, WeightsSource
+
+ENTRY_POINT_GROUP = "napari_medtransformer.models"
+"""By which installed packages offer models."""
 
 
 def card_as_dict(card: ModelCard) -> dict[str, Any]:
@@ -58,7 +62,11 @@ def write_card(card: ModelCard, path: Path) -> None:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of a JSON file; its weights are the file it names, beside it. Raises UnreadableFile."""
+    """The card of a JSON file; its weights are the file it names, beside it.
+
+    A file can come from anywhere, and loading its model calls what it names: only functions of this package and of
+    those that offer models by an entry point are taken. Raises UnreadableFile.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -68,6 +76,13 @@ def read_card(path: Path) -> ModelCard:
     if not isinstance(values, dict):
         raise UnreadableFile(f"the card {path} holds no named values; expected what training wrote beside the weights.")
     card = card_from_dict(values, path.parent)
+    package = card.builder.partition(":")[0].partition(".")[0]
+    offering = {point.value.partition(":")[0].partition(".")[0] for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if package not in {__name__.partition(".")[0], *offering}:
+        raise UnreadableFile(
+            f"the card {path} asks for {card.builder}, which is of no installed package that offers models; install "
+            f"the one it comes from."
+        )
     if not isinstance(card.weights, Path):
         beside = [path.with_suffix(ending) for ending in (".safetensors", ".pth", ".pt")]
         found = next((candidate for candidate in beside if candidate.is_file()), None)

@@ -20,7 +20,7 @@ from napari_medtransformer.errors import (
 )
 from napari_medtransformer.given import record, text, whole
 from napari_medtransformer.models.card import ModelCard
-from napari_medtransformer.models.card_files import card_from_dict, read_card
+from napari_medtransformer.models.card_files import ENTRY_POINT_GROUP, card_from_dict, read_card
 from napari_medtransformer.models.catalogue import CARDS
 from napari_medtransformer.models.compilers import load_triton_apart
 from napari_medtransformer.models.settings import read_settings, settings_path
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from napari_medtransformer.models.base import PromptableModel
 
-ENTRY_POINT_GROUP = "napari_medtransformer.models"
 
 _registered: dict[str, ModelCard] = {}
 

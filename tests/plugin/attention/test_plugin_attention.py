@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from napari_medtransformer.inspection.queries import VoxelQuery
 from napari_medtransformer.inspection.shares import shares_by_label
 from napari_medtransformer.plugin.attention.dock import AttentionDock
 from napari_medtransformer.plugin.attention.pictures import fitting_size, resampled, thumbnail
+from napari_medtransformer.plugin.attention.words import numbers_line
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.planes import set_plane
 from napari_medtransformer.volumes import apply_window, read_volume
@@ -71,6 +74,17 @@ def test_every_head_has_a_thumbnail_and_choosing_one_draws_it(asked) -> None:
     assert "Head 1" in dock.look.numbers.text()
 
 
+def test_the_peak_of_what_all_tokens_give_is_a_share_of_it(asked) -> None:
+    desk, _dock = asked()
+    state = desk.controller.attention
+    state.choose_asks("everything")
+    desk.wait()
+    for name in state.answer.names:
+        state.choose_head(name)
+        told = numbers_line(state)
+        assert 0 < float(re.search(r"peak <?([0-9.]+) ?%", told)[1]) <= 100, told
+
+
 def test_another_contrast_is_looked_at_anew(asked, liver) -> None:
     desk, _dock = asked()
     controller, state = desk.controller, desk.controller.attention
@@ -82,8 +96,8 @@ def test_another_contrast_is_looked_at_anew(asked, liver) -> None:
     assert seen.window == controller.session.window
     fresh = inspect_slice(controller.model, seen.volume, 0, liver[0], window=controller.session.window)
     expected = ask(fresh, state.answer.site, VoxelQuery(liver)).heatmap.values
-    np.testing.assert_allclose(state.answer.heatmap.values, expected, atol=1e-5)
-    assert np.abs(expected - before).max() > 1e-3
+    np.testing.assert_allclose(state.answer.heatmap.values, expected, atol=2e-3)
+    assert np.abs(expected - before).max() > 2e-2
 
 
 def test_another_site_answers_for_the_same_voxel(asked, liver) -> None:
