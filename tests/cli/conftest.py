@@ -1,3 +1,5 @@
+"""What the tests of the command line share."""
+
 from collections.abc import Iterator
 
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -14,6 +15,8 @@ import typer.main
 import napari_medtransformer as nmt
 from napari_medtransformer.cli import messages
 from napari_medtransformer.cli.app import app, run
+from napari_medtransformer.models import find_card
+from napari_medtransformer.models.own import remember
 from napari_medtransformer.progress import Progress, Result
 
 
@@ -69,6 +72,36 @@ def test_a_models_card_tells_licence_and_citation(capsys: pytest.CaptureFixture[
     text = " ".join(capsys.readouterr().out.split())
     assert "Apache-2.0" in text
     assert "Nature Communications" in text
+
+
+def test_a_models_card_tells_address_file_and_folder_of_weights_that_are_fetched(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MEDT_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    for name in ("medsam", "unetr-btcv", "medt-click-tiny"):
+        assert run(["models", "info", name]) == 0
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        told = {words[0]: words[1].strip() for words in lines if len(words) == 2}
+        source = find_card(name).weights
+        if name == "medsam":
+            assert (told["address"], told["file"], told["folder"]) == (source.url, source.filename, str(tmp_path))
+        else:
+            assert not {"address", "file", "folder"} & set(told)
+
+
+def test_a_model_of_ones_own_is_removed_and_told_as_json(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MEDT_SETTINGS", str(tmp_path / "settings.json"))
+    remember(dataclasses.replace(find_card("medt-hippocampus"), name="mine", weights=tmp_path / "mine.safetensors"))
+    assert run(["models", "remove", "mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "mine", "removed": True}
+    assert run(["models", "remove", "mine", "--json"]) == 2
+
+
+def test_every_command_tells_its_result_as_json_on_request():
+    for words in commands():
+        command = typer.main.get_command(app)
+        for word in words:
+            command = command.commands[word]
+        assert any("--json" in parameter.opts for parameter in command.params), words
 
 
 def test_a_warning_of_this_package_is_one_line_on_stderr(tmp_path, capsys: pytest.CaptureFixture[str]):

@@ -90,7 +90,16 @@ def test_a_figure_says_model_site_and_who_asked(inspection):
     caption = figure.texts[0].get_text().replace("\n", " ")
     for word in ("medt-click-tiny", "site encoder.1 (global, 6 heads)", "voxel z 104, y 42, x 43", "example_ct"):
         assert word in caption
-    assert answer_figure(inspection, ask(inspection, ROLLOUT, answer.query)).texts[0].get_text()
+    assert caption.endswith("Titles: entropy and mean distance of the attention.")
+
+
+@pytest.mark.parametrize("site, names", [(ROLLOUT, None), ("encoder.1", ["mean"])])
+def test_a_figure_whose_titles_have_no_numbers_does_not_say_that_they_have(inspection, site, names):
+    answer = ask(inspection, site, VoxelQuery((float(SLICE), 42.0, 43.0)))
+    figure = answer_figure(inspection, answer, names)
+    assert " nats" not in figure.axes[0].get_title()
+    assert figure.texts[0].get_text().startswith("medt-click-tiny")
+    assert "Titles" not in figure.texts[0].get_text()
 
 
 def test_maps_on_the_volume_lie_on_their_slice_alone(inspection):

@@ -65,8 +65,8 @@ def inspect(
             "--output",
             "-o",
             metavar="OUT",
-            help="Where the result goes: .nii.gz the site's heatmaps on the image's grid, heads last; "
-            ".npz the attention rows of every site; .csv or .json the table.",
+            help="Where the result goes: .nii.gz, .nii, .nrrd or .mha the site's heatmaps on the image's grid, heads "
+            "last; .npz the attention rows of every site, of models that answer clicks; .csv or .json the table.",
             show_default=False,
         ),
     ] = None,

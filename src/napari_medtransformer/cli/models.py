@@ -77,7 +77,7 @@ def _columns_that_fit(columns: Mapping[str, list[str]], width: int) -> list[str]
 
 @models_app.command("info")
 def info(name: Name, as_json: AsJson = False) -> None:
-    """Show a model's card: its input, training data, licence, citation."""
+    """Show a model's card: its input, training data, licence, citation, where its weights come from and go."""
     from napari_medtransformer.cli.messages import say_json
     from napari_medtransformer.models import find_card
 
@@ -100,6 +100,7 @@ def info(name: Name, as_json: AsJson = False) -> None:
         "anatomy": ", ".join(card.anatomy) or "any",
         "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
         "weights": weights_in_words(card),
+        **_where_weights_lie(card),
         "memory": "" if card.memory_bytes is None else size_in_words(card.memory_bytes),
         "licence": card.licence,
         "citation": card.citation,
@@ -113,6 +114,16 @@ def info(name: Name, as_json: AsJson = False) -> None:
         if text:
             table.add_row(what, text)
     console().print(table)
+
+
+def _where_weights_lie(card: ModelCard) -> dict[str, str]:
+    """Of weights that are fetched: their address, and the file and folder where they are looked for first."""
+    from napari_medtransformer.models import WeightsSource
+    from napari_medtransformer.models.download import cache_folder
+
+    if not isinstance(card.weights, WeightsSource):
+        return {}
+    return {"address": card.weights.url, "file": card.weights.filename, "folder": str(cache_folder())}
 
 
 @models_app.command("fetch")
@@ -162,13 +173,16 @@ def add(
 
 
 @models_app.command("remove")
-def remove(name: Name) -> None:
+def remove(name: Name, as_json: AsJson = False) -> None:
     """Take a model that you added out of the list; its file stays."""
-    from napari_medtransformer.cli.messages import say
+    from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.models.own import forget
 
     forget(name)
-    say(f"{name} is no longer listed; its file was left where it is")
+    if as_json:
+        say_json({"name": name, "removed": True})
+    else:
+        say(f"{name} is no longer listed; its file was left where it is")
 
 
 def _as_dict(card: ModelCard) -> dict[str, Any]:

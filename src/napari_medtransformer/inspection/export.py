@@ -53,7 +53,7 @@ def answer_figure(
         spacing_mm=inspection.spacing_mm,
         query=answer.mark_yx,
         titles=[map_title(answer, name) for name in shown],
-        caption=caption(inspection, answer),
+        caption=caption(inspection, answer, shown),
         letters=(volume.direction_letters[rows], volume.direction_letters[columns]),
         upside_down=plane.upside_down,
     )
@@ -82,8 +82,10 @@ def map_title(answer: Answer, name: str) -> str:
     return ", ".join(told)
 
 
-def caption(inspection: Inspection, answer: Answer) -> str:
-    """What a figure of an answer shows: model, site, what asked, slice, tokens, window, and how it is coloured."""
+def caption(inspection: Inspection, answer: Answer, names: Sequence[str]) -> str:
+    """What a figure of an answer's maps shows: model, site, what asked, slice, tokens, window, how it is coloured, and
+    which numbers the maps' titles tell, if any.
+    """
     volume, plane = inspection.volume, inspection.plane
     size = " × ".join(f"{s * mm:.1f}" for s, mm in zip(answer.heatmap.scale, inspection.spacing_mm, strict=True))
     where = f"the {PLANES[plane.axis]} slice {plane.index} of {volume.name}"
@@ -96,10 +98,13 @@ def caption(inspection: Inspection, answer: Answer) -> str:
         what = "what each place receives from all queries"
     site = "" if answer.site == ROLLOUT else f", site {answer.site} ({answer.kind}, {answer.heatmap.heads} heads)"
     mark = "" if answer.mark_yx is None else " (cross)"
+    heads = [int(name) for name in names if name.isdigit()]
+    known = {"entropy": answer.entropy_nats, "mean distance": answer.distance_mm}
+    told = [what for what, values in known.items() if np.isfinite(values[heads]).any()]
+    titles = f" Titles: {' and '.join(told)} of the attention." if told else ""
     return (
         f"{inspection.model.card.name}{site}: {what}{mark}, on {where}. Each map is coloured from 0 to its own "
-        f"maximum; tokens measure {size} mm; window {low:g} to {high:g}. Titles: entropy and mean "
-        "distance of the attention."
+        f"maximum; tokens measure {size} mm; window {low:g} to {high:g}.{titles}"
     )
 
 

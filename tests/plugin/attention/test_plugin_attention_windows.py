@@ -8,7 +8,9 @@ from napari.layers import Image, Labels
 from turned_models import CARD, build_local, write_oriented
 
 from napari_medtransformer.attention.probe import AttentionProbe
+from napari_medtransformer.models.registry import list_models
 from napari_medtransformer.plugin.attention.dock import AttentionDock
+from napari_medtransformer.plugin.attention.model import automatic_cards
 from napari_medtransformer.plugin.attention.words import target_share
 from napari_medtransformer.plugin.layer_volume import SlicePoint
 from napari_medtransformer.plugin.layers import image_layer
@@ -201,3 +203,9 @@ def test_a_map_of_a_volume_is_coloured_up_to_the_maximum_of_the_slice_that_was_a
     here, everywhere = np.take(heat.data, index, axis).max(), heat.data.max()
     assert 0 < here < everywhere
     assert heat.contrast_limits[1] == pytest.approx(here, rel=1e-3)
+
+
+def test_a_model_without_weights_is_not_offered() -> None:
+    names = {card.name for card in automatic_cards()}
+    assert "medt-hippocampus" in names
+    assert not names & {card.name for card in list_models() if card.weights is None}

@@ -23,7 +23,9 @@ def automatic_cards() -> list[ModelCard]:
     return [
         card
         for card in list_models()
-        if card.task == "automatic" and not (isinstance(card.weights, WeightsSource) and not is_on_disk(card))
+        if card.task == "automatic"
+        and card.weights is not None
+        and not (isinstance(card.weights, WeightsSource) and not is_on_disk(card))
     ]
 
 
