@@ -38,6 +38,10 @@ _TUMOURS = (
     "of pyradiomics (Copyright 2017 Harvard Medical School, BSD-3-Clause). Neither they nor their scans were trained "
     "on; they were first scored when the weights were there."
 )
+_UNNAMED = (
+    " The brain's labels have no names here: they are numbers of the GIF parcellation, which the pictures show and the "
+    "table by structure leaves out."
+)
 
 
 def write_report(
@@ -64,6 +68,7 @@ def write_report(
         "Never trained on: the CT of an unseen patient, the hippocampus validation split, and held-out axial slices "
         "of the two MRs (other slices of the same patients). The sample CT was trained on and is a smoke test. These "
         "were looked at between trainings; none is an untouched test set."
+        + (_UNNAMED if any(row["structure"].startswith("label ") for row in own) else "")
         + (_TUMOURS if any("tumours" in row["data"] for row in own) else ""),
         "",
         *score_table(own),
