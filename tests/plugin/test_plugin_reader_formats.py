@@ -11,8 +11,9 @@ import pytest
 from qtpy.QtWidgets import QInputDialog
 
 from napari_medtransformer.errors import InvalidSession, UnsupportedVolume
+from napari_medtransformer.plugin import readers
 from napari_medtransformer.plugin.readers import get_reader, read_layers
-from napari_medtransformer.volumes import Label, Volume, read_label_names, read_labels, write_labels
+from napari_medtransformer.volumes import Label, Volume, file_values, read_label_names, read_labels, write_labels
 
 PLUGIN = "napari-medtransformer"
 
@@ -97,6 +98,29 @@ def test_names_and_colours_survive_from_file_to_viewer_to_file(make_napari_viewe
     (saved,) = layer.save(str(tmp_path / "again.seg.nrrd"), plugin=PLUGIN)
     assert read_label_names(saved) == names
     assert np.array_equal(read_labels(saved).data, data)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_labels_of_an_uncompressed_file_can_be_painted_on(
+    make_napari_viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lazy: bool
+) -> None:
+    if lazy:
+        monkeypatch.setattr(file_values, "LAZY_BYTES", 1)
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.diag([1, 2, 3, 1])), tmp_path / "liver_labels.nii")
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(tmp_path / "liver_labels.nii", plugin=PLUGIN)
+    layer.paint((1, 1, 1), 3)
+    assert layer.data[1, 1, 1] == 3
+    assert not isinstance(layer.metadata["medt_volume"].data, np.memmap)
+    assert layer.metadata["medt_volume"].data is layer.data
+
+
+def test_labels_that_memory_cannot_hold_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)), tmp_path / "liver_labels.nii")
+    monkeypatch.setattr(readers, "physical_memory", lambda: 100)
+    ((data, _, kind),) = read_layers(tmp_path / "liver_labels.nii")
+    assert kind == "labels"
+    assert isinstance(data, np.memmap)
 
 
 def test_labels_numbered_in_the_millions_open_at_once(tmp_path: Path) -> None:

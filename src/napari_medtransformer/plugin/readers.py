@@ -7,13 +7,19 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_medtransformer.errors import InvalidSession, UnsupportedVolume
 from napari_medtransformer.plugin.layers import LayerData, image_layer, labels_layer, series_layer
+from napari_medtransformer.volumes import Volume
+from napari_medtransformer.volumes.guard import physical_memory
 from napari_medtransformer.volumes.label_table import Label, label_color
+from napari_medtransformer.volumes.lazy import lazy_of
 from napari_medtransformer.volumes.reading import (
     DICOM_SUFFIXES,
     READABLE_SUFFIXES,
@@ -95,7 +101,7 @@ def _read_layers(path: Path) -> list[LayerData]:
         return _open_session(path)
     if names_labels(path) or _is_dicom_seg(path):
         with suppress(UnsupportedVolume):  # fractional or negative values: an image after all, or read_frames says why
-            labels = read_labels(path)
+            labels = _paintable(read_labels(path))
             names = read_label_names(path)
             return [labels_layer(labels.data, labels, labels.name, **_named(names))]
     frames = read_frames(path, series=_chosen_series(path))
@@ -111,6 +117,16 @@ def _read_layers(path: Path) -> list[LayerData]:
             kwargs["name"] += f" [frame {place}]"
             kwargs["visible"] = place == 0
     return layers
+
+
+def _paintable(labels: Volume) -> Volume:
+    """Labels in memory where they were in their file, which is let go; as they are if memory cannot hold them."""
+    if lazy_of(labels.data) is None and labels.data.flags.writeable:
+        return labels
+    if labels.data.nbytes > physical_memory():
+        _remark(f"{labels.name} is larger than the memory: it is shown from its file and cannot be painted on.")
+        return labels
+    return replace(labels, data=np.array(labels.data))
 
 
 def _is_dicom_seg(path: Path) -> bool:
