@@ -60,6 +60,16 @@ def test_a_labels_layer_made_by_naparis_button_finds_its_volume(make_napari_view
     assert np.array_equal(np.argwhere(read_labels(saved).data == 4), [(1, 2, 3)])
 
 
+def test_labels_opened_alone_are_painted_on_and_saved_to_their_own_file(make_napari_viewer, tmp_path: Path) -> None:
+    path = tmp_path / "liver_labels.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.diag([-1, -1, 2, 1])), path)
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(path, plugin=PLUGIN)
+    layer.paint((1, 2, 3), 7)
+    assert layer.save(str(path), plugin=PLUGIN) == [str(path)]
+    assert read_labels(path).data[1, 2, 3] == 7
+
+
 def test_an_image_layer_is_saved_as_a_heatmap_with_its_heads_last(make_napari_viewer, tmp_path: Path) -> None:
     viewer = make_napari_viewer()
     (image,) = viewer.open(sample_path(CT), plugin=PLUGIN)

@@ -180,6 +180,22 @@ def test_the_image_itself_is_never_overwritten(ct: Volume, tmp_path: Path) -> No
     assert copy.read_bytes() == ct.source.path.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["organs.nii", "organs.nii.gz", "organs.nrrd", "organs.seg.nrrd", "organs.mha"])
+def test_edited_labels_replace_the_file_they_were_read_from_and_nothing_else_does(tmp_path: Path, name: str) -> None:
+    before = np.zeros((4, 5, 6), np.uint8)
+    before[1, 2, 3] = 1
+    path = write_labels(before, Volume.from_array(before), tmp_path / name)
+    labels = read_labels(path)
+    for write in (write_heatmap, lambda _, volume, target: write_volume(volume, target)):
+        with pytest.raises(CannotWrite, match=r"is the image itself|is the name of a file of labels"):
+            write(labels.data, labels, path)
+    with pytest.raises(CannotWrite, match="is the image itself"):
+        write_labels(labels.data, read_volume(path), path)
+    after = np.array(labels.data) + 1
+    write_labels(after, labels, path)
+    assert np.array_equal(read_labels(path).data, after)
+
+
 _WRITE_MUCH = """
 import sys
 from pathlib import Path

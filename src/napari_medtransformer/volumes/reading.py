@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -84,7 +85,8 @@ def read_labels(path: str | os.PathLike[str]) -> Volume:
         )
     if data.dtype.kind != "u":
         data = data.astype(np.min_scalar_type(int(high)))
-    return Volume(data, decoded.grid.affine, "unknown", decoded.grid)
+    whole_file = decoded.array.size == data.size  # and so nothing is lost when other labels replace it
+    return Volume(data, decoded.grid.affine, "unknown", replace(decoded.grid, labels=whole_file))
 
 
 def read_label_names(path: str | os.PathLike[str]) -> list[Label]:

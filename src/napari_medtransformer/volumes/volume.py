@@ -29,6 +29,7 @@ class FileGrid:
     header: what of the file's header says where the grid lies, written back bit for bit: the whole header of NIfTI,
     the lines on geometry of NRRD and MetaImage; empty for other formats.
     files: the file of every slice along k for DICOM, empty for other formats.
+    labels: whether the file holds the labels that were read from it and nothing else; edited ones may replace it.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class FileGrid:
     file_shape: tuple[int, ...]
     header: bytes = b""
     files: tuple[Path, ...] = ()
+    labels: bool = False
 
     def __post_init__(self) -> None:
         record(self.path, Path, "the Path of a file or folder", UnsupportedVolume)

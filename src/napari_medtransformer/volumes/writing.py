@@ -26,7 +26,8 @@ def write_labels(
 
     labels: (z, y, x) integers or bool, as `volume.data`. Stored in the smallest unsigned type that holds them.
     path: .nii, .nii.gz, .nrrd, .seg.nrrd (3D Slicer), .mha, or .dcm (DICOM-SEG, for a volume read from DICOM); an
-    existing file is replaced in one step. names: by label number, for the formats that keep names. Returns the path.
+    existing file is replaced in one step, the image itself never; labels may replace the file they were read from.
+    names: by label number, for the formats that keep names. Returns the path.
     Raises CannotWrite, or InvalidOption for what are no names, and then leaves no new file and no damaged one.
     """
     target = writable_path(path, volume)
@@ -116,7 +117,8 @@ def writable_path(path: str | os.PathLike[str], volume: Volume, suffixes: tuple[
         from napari_medtransformer.volumes.dicom_seg import check_dicom_seg
 
         check_dicom_seg(volume.grid)
-    if volume.source is not None and target.exists() and volume.source.path.exists():
+    of_labels = suffixes is LABEL_SUFFIXES and volume.grid.labels
+    if not of_labels and volume.source is not None and target.exists() and volume.source.path.exists():
         with suppress(OSError):
             if any(target.samefile(file) for file in (volume.source.path, *volume.source.files)):
                 raise CannotWrite(f"{target} is the image itself and was left as it is. Choose another name.")
