@@ -136,6 +136,20 @@ def test_labels_keep_their_names_and_are_measured_as_numpy_measures_them(
     assert "27" not in capsys.readouterr().err
 
 
+def test_one_frame_of_labels_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    film = np.zeros((5, 6, 7, 3), np.uint8)
+    film[1, 2, 3:5, 1] = 4
+    path = tmp_path / "film_labels.nii.gz"
+    nib.save(nib.Nifti1Image(film, np.diag([1, 2, 3, 1.0])), path)
+    assert "Choose one with --labels-frame 0 to 2" in refusal(capsys, "measure", path)
+    assert "no frame 3" in refusal(capsys, "measure", path, "--labels-frame", 3)
+    assert run(["measure", str(path), "--labels-frame", "1", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["number"], row["voxels"]) == (4, 2)
+    said = refusal(capsys, "convert", path, "--labels", "-o", tmp_path / "one.nii.gz")
+    assert "Choose one with `medtransformer convert --frame`, 0 to 2" in said
+
+
 def test_what_does_not_belong_together_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     organs, ct, mr = sample_path(ORGANS), sample_path(CT), sample_path("example_mr_sm.nii.gz")
     assert "another grid" in refusal(capsys, "measure", organs, "--image", mr)

@@ -15,6 +15,7 @@ from napari_medtransformer.errors import CannotWrite, UnreadableFile
 from napari_medtransformer.volumes import (
     Label,
     Volume,
+    file_values,
     read_label_names,
     read_label_table,
     read_labels,
@@ -25,6 +26,73 @@ from napari_medtransformer.volumes.label_table import label_color, label_table
 from napari_medtransformer.volumes.nrrd import header_fields
 
 LABELS = [Label(1, "liver", (1.0, 0.0, 0.2)), Label(5, "Milz, “groß”", (0.0, 0.4, 0.6))]
+
+
+# Of 3D Slicer: where segments overlap, its files have layers, and a value may stand for one segment in each of them.
+LAYERED = """NRRD0004
+type: unsigned char
+dimension: 4
+space: left-posterior-superior
+sizes: 2 4 5 6
+space directions: none (0.7,0,0) (0,0.8,0) (0,0,2.5)
+kinds: list domain domain domain
+encoding: raw
+space origin: (1,2,3)
+Segment0_ID:=Segment_1
+Segment0_Name:=liver
+Segment0_Layer:=0
+Segment0_LabelValue:=1
+Segment0_Color:=1 0 0
+Segment1_ID:=Segment_2
+Segment1_Name:=lesion
+Segment1_Layer:=1
+Segment1_LabelValue:=1
+Segment1_Color:=0 1 0
+Segment2_ID:=Segment_3
+Segment2_Name:=spleen
+Segment2_Layer:=0
+Segment2_LabelValue:=2
+Segment2_Color:=0 0 1
+
+"""
+
+
+@pytest.fixture
+def layered(tmp_path: Path) -> Path:
+    layers = np.zeros((2, 4, 5, 6), np.uint8)
+    layers[0, 1:3], layers[1, 1, 2, 3:5], layers[1, 3, 4, 5], layers[0, 3, 0] = 1, 1, 1, 2
+    (tmp_path / "organs.seg.nrrd").write_bytes(LAYERED.encode() + layers.tobytes(order="F"))
+    return tmp_path / "organs.seg.nrrd"
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_segments_in_layers_become_one_volume_and_overlaps_are_said(
+    layered: Path, monkeypatch: pytest.MonkeyPatch, lazy: bool
+) -> None:
+    if lazy:
+        monkeypatch.setattr(file_values, "LAZY_BYTES", 1)
+    with pytest.warns(UserWarning, match=r"organs\.seg\.nrrd has segments that overlap in 2 voxels"):
+        labels = read_labels(layered)
+    expected = np.zeros((4, 5, 6), np.uint8)
+    expected[1:3] = 1
+    expected[1, 2, 3:5] = expected[3, 4, 5] = 2
+    expected[3, 0] = 3
+    assert np.array_equal(labels.grid.to_file_order(labels.data), expected)
+    assert [(label.number, label.name) for label in read_label_names(layered)] == [
+        (1, "liver"),
+        (2, "lesion"),
+        (3, "spleen"),
+    ]
+    with pytest.raises(CannotWrite, match="itself"):  # it would lose what lies under other segments
+        write_labels(labels.data, labels, layered)
+
+
+def test_a_segment_in_a_layer_that_is_not_there_is_damage(layered: Path) -> None:
+    layered.write_bytes(layered.read_bytes().replace(b"Segment1_Layer:=1", b"Segment1_Layer:=2"))
+    with pytest.raises(
+        UnreadableFile, match=r"organs\.seg\.nrrd is damaged: it has 2 layers, and lesion is in layer 2"
+    ):
+        read_labels(layered)
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.json"])

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from common_user import common_user
 
-from napari_medtransformer.errors import MedTransformerError, UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes import guard, read_labels, read_volume
+from napari_medtransformer.errors import CannotWrite, MedTransformerError, UnreadableFile, UnsupportedVolume
+from napari_medtransformer.volumes import guard, read_labels, read_volume, write_labels
 from napari_medtransformer.volumes.sample_data import sample_label_names, sample_path
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, 0.8, 0, -120], [0, 0, 2.5, 40], [0, 0, 0, 1.0]])
@@ -151,6 +151,17 @@ def test_labels_stored_as_floats_become_integers_and_fractions_are_refused(nifti
         read_labels(nifti(np.array([0, 0.5]).reshape(1, 1, 2)))
     with pytest.raises(UnsupportedVolume, match="no labels"):
         read_labels(nifti(np.array([0, -1], np.int16).reshape(1, 1, 2)))
+
+
+def test_a_frame_of_labels_is_chosen(nifti) -> None:
+    film = np.random.default_rng(0).integers(0, 9, (4, 5, 6, 3)).astype(np.uint8)
+    path = nifti(film)
+    labels = read_labels(path, frame=2)
+    assert np.array_equal(labels.grid.to_file_order(labels.data), film[..., 2])
+    with pytest.raises(UnsupportedVolume, match="frame=0 to 2"):
+        read_labels(path)
+    with pytest.raises(CannotWrite, match="itself"):  # it would lose the other frames
+        write_labels(labels.data, labels, path)
 
 
 # --- what is no volume ---

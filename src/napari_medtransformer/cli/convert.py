@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_medtransformer.cli.options import AsJson, Frame, InputPath, Series
-from napari_medtransformer.cli.reading import read_input
+from napari_medtransformer.cli.reading import read_input, read_label_input
 from napari_medtransformer.errors import CannotWrite, UnsupportedVolume
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def convert(
     """
     from napari_medtransformer.cli.messages import say, say_json
     from napari_medtransformer.files import file_to_write
-    from napari_medtransformer.volumes import read_label_names, read_labels, write_labels, write_volume
+    from napari_medtransformer.volumes import read_label_names, write_labels, write_volume
     from napari_medtransformer.volumes.reading import existing
     from napari_medtransformer.volumes.writing import LABEL_SUFFIXES, WRITABLE_SUFFIXES, writable_path
 
@@ -69,7 +69,7 @@ def convert(
     source = existing(input_path)
     if file_to_write(output).exists() and output.samefile(source):
         raise CannotWrite(f"{output} is the image itself and was left as it is. Choose another name.")
-    volume = read_labels(input_path) if labels else read_input(input_path, series, frame, interpolate=interpolate)
+    volume = read_label_input(input_path) if labels else read_input(input_path, series, frame, interpolate=interpolate)
     names = read_label_names(input_path) if labels else None
     target = None if like is None else read_input(like)
     # The result has no file behind it after resampling. Better now than after the work.

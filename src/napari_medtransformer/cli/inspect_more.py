@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_medtransformer.cli.reading import check_grid
+from napari_medtransformer.cli.reading import check_grid, read_label_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,6 @@ def check_extras(
     from napari_medtransformer.errors import CannotWrite, InvalidOption, UnsupportedVolume
     from napari_medtransformer.files import file_to_write
     from napari_medtransformer.inspection.figure import figure_path
-    from napari_medtransformer.volumes.reading import read_labels
 
     files = [path.resolve() for path in (*others, shares, matrix, rollout, positions) if path is not None]
     twice = next((path for path in files if files.count(path) > 1), None)
@@ -119,7 +118,7 @@ def check_extras(
         raise InvalidOption("--ask-label says who asks in --shares, --matrix and --rollout; give one of them.")
     if labels is not None and shares is None and ask_label is None:
         raise InvalidOption("--labels are for --shares and --ask-label; give one of them, or leave --labels out.")
-    read = None if labels is None else read_labels(labels)
+    read = None if labels is None else read_label_input(labels)
     if read is not None and labels is not None:
         check_grid(read, volume, labels)
         if ask_label is not None:

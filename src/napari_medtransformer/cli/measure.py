@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_medtransformer.cli.options import AsJson, Frame, Series
-from napari_medtransformer.cli.reading import check_grid, read_input
+from napari_medtransformer.cli.reading import check_grid, read_input, read_label_input
 from napari_medtransformer.errors import UnsupportedVolume
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ def measure(
     ] = None,
     series: Series = None,
     frame: Frame = None,
+    labels_frame: Annotated[
+        int | None,
+        typer.Option("--labels-frame", metavar="N", help="Which frame of 4D LABELS, from 0.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure every label: name, millilitres, the image's values."""
@@ -59,16 +63,17 @@ def measure(
         label_statistics,
         read_label_names,
         read_label_table,
-        read_labels,
         write_statistics,
     )
     from napari_medtransformer.volumes.label_table import table_path
 
     if image is None and (series is not None or frame is not None):
-        raise UnsupportedVolume("--series and --frame choose in an image; give it with --image.")
+        raise UnsupportedVolume(
+            "--series and --frame choose in an image; give it with --image, or choose in LABELS by --labels-frame."
+        )
     if output is not None:
         table_path(output)  # better now than after the work
-    labels = read_labels(labels_path)
+    labels = read_label_input(labels_path, labels_frame, "--labels-frame")
     known = read_label_table(names) if names is not None else read_label_names(labels_path)
     volume = labels if image is None else read_input(image, series, frame)
     check_grid(labels, volume, labels_path)

@@ -33,6 +33,17 @@ def read_input(path: Path, series: str | None = None, frame: int | None = None, 
         raise UnsupportedVolume(text) from error
 
 
+def read_label_input(path: Path, frame: int | None = None, option: str = "`medtransformer convert --frame`,") -> Volume:
+    """The labels of `path`. option: by what a frame is chosen. Raises what read_labels raises."""
+    from napari_medtransformer.volumes import read_labels
+
+    try:
+        return read_labels(path, frame=frame)
+    except UnsupportedVolume as error:
+        text = str(error).replace("with frame=0 to", f"with {option} 0 to")
+        raise UnsupportedVolume(text.replace("Leave frame out", f"Leave {option} out")) from error
+
+
 def check_grid(labels: Volume, image: Volume, labels_path: Path) -> None:
     """Raises UnsupportedVolume unless labels lie on an image's voxels."""
     import numpy as np

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_medtransformer.cli.options import AsJson, Device, Dtype, Frame, Series, WeightsOption
-from napari_medtransformer.cli.reading import check_grid, read_input
+from napari_medtransformer.cli.reading import check_grid, read_input, read_label_input
 
 if TYPE_CHECKING:
     from napari_medtransformer.segmentation.batch import BatchReport
@@ -175,7 +175,7 @@ def _one(
     writable_path(target, volume)
     if uncertainty is not None:
         writable_path(uncertainty, volume, WRITABLE_SUFFIXES)
-    truth = None if reference is None else read_labels(reference)
+    truth = None if reference is None else read_label_input(reference)
     if truth is not None and reference is not None:
         check_grid(truth, volume, reference)
     if region is not None:

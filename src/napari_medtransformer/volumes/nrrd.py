@@ -20,6 +20,7 @@ from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes import geometry
 from napari_medtransformer.volumes.guard import decoding
 from napari_medtransformer.volumes.label_table import Label
+from napari_medtransformer.volumes.lazy import frame_of
 from napari_medtransformer.volumes.raw_data import RawData, little_endian, read_raw
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
@@ -71,6 +72,15 @@ class _Header:
 
     fields: dict[str, str]
     end: int
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One segment of a .seg.nrrd: the voxels of a value in a layer."""
+
+    label: Label
+    layer: int
+    value: int
 
 
 def read_nrrd(path: Path) -> Decoded:
@@ -204,22 +214,59 @@ def _affine(fields: dict[str, str], vectors: Sequence[np.ndarray | None], path: 
 
 
 def read_segments(path: Path) -> list[Label]:
-    """The names and colours of a .seg.nrrd, by label value; empty for a file that has none."""
+    """The names and colours of a .seg.nrrd, by the numbers that `flat_segments` gives; empty for a file without any."""
+    return [segment.label for segment in _segments(path)]
+
+
+def flat_segments(layers: np.ndarray, path: Path) -> np.ndarray:
+    """The layers (i, j, k, layer) of a .seg.nrrd as labels (i, j, k); other arrays as they are.
+
+    Segment N becomes label N + 1, as one value may stand for another segment in every layer. Where segments overlap
+    the later one is kept, with a warning. Raises UnreadableFile.
+    """
+    segments = _segments(path) if layers.ndim == 4 else []
+    if not segments:
+        return layers
+    labels = np.zeros(layers.shape[:3], np.min_scalar_type(len(segments)), order="F")
+    overlaps = 0
+    for segment in segments:
+        if not 0 <= segment.layer < layers.shape[3]:
+            raise UnreadableFile(
+                f"{path.name} is damaged: it has {layers.shape[3]} layers, and {segment.label.name} is in layer "
+                f"{segment.layer}. Export it again."
+            )
+        inside = np.asarray(frame_of(layers, segment.layer)) == segment.value
+        overlaps += int(np.count_nonzero(labels[inside]))
+        labels[inside] = segment.label.number
+    if overlaps:
+        warnings.warn(
+            f"{path.name} has segments that overlap in {overlaps} voxels; each shows the last of them there.",
+            stacklevel=3,
+        )
+    return labels
+
+
+def _segments(path: Path) -> list[_Segment]:
+    """The segments that a header describes, in order."""
     fields = header_fields(path)
-    labels = []
+    is_layered = fields["dimension"] == "4"
+    segments = []
     for index in range(len(fields)):
         if f"Segment{index}_Name" not in fields and f"Segment{index}_ID" not in fields:
             break
         try:
-            number = int(fields.get(f"Segment{index}_LabelValue", index + 1))
+            # Where neither is said, each segment is the ones of a layer of its own.
+            layer = int(fields.get(f"Segment{index}_Layer", index))
+            value = int(fields.get(f"Segment{index}_LabelValue", 1 if is_layered else index + 1))
             red, green, blue = (
                 min(1.0, max(0.0, float(part))) for part in fields.get(f"Segment{index}_Color", "0.5 0.5 0.5").split()
             )
             name = fields.get(f"Segment{index}_Name") or fields[f"Segment{index}_ID"]
-            labels.append(Label(number, name, (red, green, blue)))
+            label = Label(index + 1 if is_layered else value, name, (red, green, blue))
         except ValueError as error:
             raise UnreadableFile(f"{path.name} describes its segment {index} wrongly: {error}.") from error
-    return labels
+        segments.append(_Segment(label, layer, value))
+    return segments
 
 
 def write_nrrd(array: np.ndarray, grid: FileGrid, stream: BinaryIO, labels: Sequence[Label] | None = None) -> None:

@@ -68,15 +68,18 @@ def read_frames(path: str | os.PathLike[str], *, series: int | str | None = None
     return [_volume(decoded, file, frame, None) for frame in range(array.shape[3])]
 
 
-def read_labels(path: str | os.PathLike[str]) -> Volume:
+def read_labels(path: str | os.PathLike[str], *, frame: int | None = None) -> Volume:
     """Read a label file as a volume of unsigned integers (z, y, x): 0 is background.
 
-    path: as for read_volume, or a DICOM-SEG. Whole numbers stored as floating point are converted.
+    path: as for read_volume, or a DICOM-SEG. Whole numbers stored as floating point are converted. Segments in layers
+    (.seg.nrrd) become one volume, the later over the earlier, with a warning. frame: which one of a 4D file, from 0.
     Raises UnreadableFile, or UnsupportedVolume if the values are no labels (negative or fractional).
     """
     file = existing(path)
+    if frame is not None:
+        frame = whole(frame, "a frame", UnsupportedVolume)
     decoded = _decode_labels(file)
-    data = decoded.grid.to_canonical(_spatial(decoded.array, file, None))
+    data = decoded.grid.to_canonical(_spatial(_flat(decoded.array, file), file, frame))
     low, high = data.min(), data.max()
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or (data.dtype.kind == "f" and (data % 1 != 0).any()):
         raise UnsupportedVolume(
@@ -182,6 +185,15 @@ def _decode_labels(file: Path) -> Decoded:
         if is_dicom(file):
             return read_dicom_seg(file)
     return _decode(file, None, False)
+
+
+def _flat(array: np.ndarray, file: Path) -> np.ndarray:
+    """The layers of a .seg.nrrd as one array of labels; any other as it is."""
+    if array.ndim < 4 or not has_suffix(file, (".nrrd",)):
+        return array
+    from napari_medtransformer.volumes.nrrd import flat_segments
+
+    return flat_segments(array, file)
 
 
 def _volume(decoded: Decoded, file: Path, frame: int | None, modality: Modality | None) -> Volume:
