@@ -153,6 +153,25 @@ def test_labels_stored_as_floats_become_integers_and_fractions_are_refused(nifti
         read_labels(nifti(np.array([0, -1], np.int16).reshape(1, 1, 2)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_labels_that_nibabel_scaled_to_integers_are_rounded(tmp_path: Path, dtype) -> None:
+    labels = np.array([0, 1, 2, 3, 7]).reshape(1, 1, 5)
+    image = nib.Nifti1Image(labels.astype(float), AFFINE)
+    image.set_data_dtype(dtype)
+    nib.save(image, tmp_path / "labels.nii")
+    assert (np.asanyarray(nib.load(tmp_path / "labels.nii").dataobj) % 1).any()
+    with pytest.warns(UserWarning, match="beside whole numbers; they were rounded"):
+        read = read_labels(tmp_path / "labels.nii")
+    assert np.array_equal(read.grid.to_file_order(read.data), labels)
+    assert read.data.dtype == np.uint8
+
+
+@pytest.mark.parametrize("values", [[0, 0.01], [1, 1.03], [0, np.nan], [1, np.inf]])
+def test_what_is_not_nearly_whole_is_no_label(nifti, values: list[float]) -> None:
+    with pytest.raises(UnsupportedVolume, match="no labels"):
+        read_labels(nifti(np.array(values).reshape(1, 1, 2)))
+
+
 def test_a_frame_of_labels_is_chosen(nifti) -> None:
     film = np.random.default_rng(0).integers(0, 9, (4, 5, 6, 3)).astype(np.uint8)
     path = nifti(film)

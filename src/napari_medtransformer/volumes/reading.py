@@ -25,6 +25,8 @@ NUMPY_SUFFIXES = (".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # Values of a large file that are looked at for NaN on opening.
 _SAMPLED_VALUES = 500_000
+# Labels that were saved through a slope miss whole numbers by half a step: so far for 0 to 10 in the 255 steps of uint8.
+_NEARLY_WHOLE = 0.02
 READABLE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES + NUMPY_SUFFIXES + PICTURE_SUFFIXES
 
 
@@ -71,7 +73,7 @@ def read_frames(path: str | os.PathLike[str], *, series: int | str | None = None
 def read_labels(path: str | os.PathLike[str], *, frame: int | None = None) -> Volume:
     """Read a label file as a volume of unsigned integers (z, y, x): 0 is background.
 
-    path: as for read_volume, or a DICOM-SEG. Whole numbers stored as floating point are converted. Segments in layers
+    path: as for read_volume, or a DICOM-SEG. Numbers stored as floating point are converted. Segments in layers
     (.seg.nrrd) become one volume, the later over the earlier, with a warning. frame: which one of a 4D file, from 0.
     Raises UnreadableFile, or UnsupportedVolume if the values are no labels (negative or fractional).
     """
@@ -80,6 +82,8 @@ def read_labels(path: str | os.PathLike[str], *, frame: int | None = None) -> Vo
         frame = whole(frame, "a frame", UnsupportedVolume)
     decoded = _decode_labels(file)
     data = decoded.grid.to_canonical(_spatial(_flat(decoded.array, file), file, frame))
+    if data.dtype.kind == "f":
+        data = _nearly_whole(data, file)
     low, high = data.min(), data.max()
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or (data.dtype.kind == "f" and (data % 1 != 0).any()):
         raise UnsupportedVolume(
@@ -185,6 +189,17 @@ def _decode_labels(file: Path) -> Decoded:
         if is_dicom(file):
             return read_dicom_seg(file)
     return _decode(file, None, False)
+
+
+def _nearly_whole(data: np.ndarray, file: Path) -> np.ndarray:
+    """Labels that a slope left a little beside whole numbers, rounded with a warning; others as they are."""
+    with np.errstate(invalid="ignore"):  # infinities, which are refused
+        rounded = np.rint(data)
+        off = np.abs(data - rounded).max()
+    if not 0 < off <= _NEARLY_WHOLE or not rounded.any():
+        return data
+    warnings.warn(f"{file.name} holds values up to {off:.2g} beside whole numbers; they were rounded.", stacklevel=3)
+    return rounded
 
 
 def _flat(array: np.ndarray, file: Path) -> np.ndarray:
