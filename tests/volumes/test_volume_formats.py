@@ -16,7 +16,15 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from napari_medtransformer.errors import CannotWrite, UnreadableFile, UnsupportedVolume
-from napari_medtransformer.volumes import Volume, read_frames, read_labels, read_volume, write_heatmap, write_labels
+from napari_medtransformer.volumes import (
+    Volume,
+    file_values,
+    read_frames,
+    read_labels,
+    read_volume,
+    write_heatmap,
+    write_labels,
+)
 
 VALUES = np.random.default_rng(0).integers(-1000, 2000, (4, 5, 6)).astype(np.int16)  # z, y, x of ITK
 AXES = [
@@ -120,6 +128,27 @@ def test_time_points_are_chosen_by_name_and_never_sliced_silently(tmp_path: Path
     for place, frame in enumerate(frames):
         assert np.array_equal(frame.source.to_file_order(frame.data), values[..., place])
         assert np.array_equal(read_volume(tmp_path / "time.nii", frame=place).data, frame.data)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_components_after_an_axis_of_one_are_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, lazy: bool
+) -> None:
+    if lazy:
+        monkeypatch.setattr(file_values, "LAZY_BYTES", 1)
+    values = np.random.default_rng(0).random((4, 5, 6, 3), np.float32)
+    path = tmp_path / f"field{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(values.transpose(2, 1, 0, 3), isVector=True), str(path))
+    assert nib.load(path).shape == (4, 5, 6, 1, 3)
+    frames = read_frames(path)
+    assert len(frames) == 3
+    for place, frame in enumerate(frames):
+        assert np.array_equal(frame.source.to_file_order(np.asarray(frame.data)), values[..., place])
+        assert np.array_equal(read_volume(path, frame=place).data, frame.data)
+    labels = write_labels(np.ones(frames[0].shape, bool), frames[0], tmp_path / "labels.nii.gz")
+    assert nib.load(labels).shape == (4, 5, 6)
+    assert np.array_equal(nib.load(labels).affine, nib.load(path).affine)
 
 
 def test_channels_of_an_nrrd_are_frames(tmp_path: Path) -> None:

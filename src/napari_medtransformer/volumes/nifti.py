@@ -17,7 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes.file_values import scaled_as_read, values_in_file
 from napari_medtransformer.volumes.guard import GZIP_MOST, check_memory, one_line, size
-from napari_medtransformer.volumes.lazy import lazy_of
+from napari_medtransformer.volumes.lazy import as_array, lazy_of
 from napari_medtransformer.volumes.volume import Decoded, FileGrid
 
 _CHUNK_BYTES = 1 << 24
@@ -29,7 +29,8 @@ _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 def read_nifti(path: Path) -> Decoded:
     """The array of a NIfTI file as stored, scaled by the header's slope and intercept, and its grid.
 
-    The array has the file's own dimensions. Uncompressed files that need no scaling are mapped, not read; large ones
+    The array has the file's own dimensions; components, which lie along the fifth after a fourth of length 1 (ITK,
+    ANTs), are made the fourth. Uncompressed files that need no scaling are mapped, not read; large ones
     are a LazyArray, scaled as they are read.
     Raises UnreadableFile (damaged) or UnsupportedVolume (a dimension or type that is no volume).
     """
@@ -40,7 +41,11 @@ def read_nifti(path: Path) -> Decoded:
     affine = _affine_mm(image, path)
     grid = FileGrid(path, "nifti", (i, j, k), affine, shape, header.binaryblock)
     stored = _stored_array(image, path, shape)
-    return Decoded(_scaled(stored, image.dataobj.slope, image.dataobj.inter, path), grid)
+    array = _scaled(stored, image.dataobj.slope, image.dataobj.inter, path)
+    if len(shape) == 5 and shape[3] == 1:
+        lazy = lazy_of(array)
+        array = array[:, :, :, 0] if lazy is None else as_array(lazy.fixed(3, 0))
+    return Decoded(array, grid)
 
 
 def _open(path: Path) -> Any:

@@ -25,7 +25,7 @@ NUMPY_SUFFIXES = (".npy", ".npz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 # Values of a large file that are looked at for NaN on opening.
 _SAMPLED_VALUES = 500_000
-# Labels that were saved through a slope miss whole numbers by half a step: so far for 0 to 10 in the 255 steps of uint8.
+# Labels that were saved through a slope miss whole numbers by half a step, at most: of 255 steps from 0 to 10 (uint8).
 _NEARLY_WHOLE = 0.02
 READABLE_SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES + NUMPY_SUFFIXES + PICTURE_SUFFIXES
 
