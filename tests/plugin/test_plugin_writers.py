@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from napari.layers import Layer
 
 from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.plugin.layers import grid_kwargs
-from napari_medtransformer.plugin.writers import write_labels_layer
-from napari_medtransformer.volumes import read_labels
+from napari_medtransformer.plugin.layers import grid_kwargs, image_layer
+from napari_medtransformer.plugin.writers import write_image_layer, write_labels_layer
+from napari_medtransformer.volumes import Volume, read_labels, read_volume
 from napari_medtransformer.volumes.sample_data import sample_path
 
 PLUGIN = "napari-medtransformer"
@@ -78,6 +80,46 @@ def test_an_image_layer_is_saved_as_a_heatmap_with_its_heads_last(make_napari_vi
     layer = viewer.add_image(heads, metadata=kwargs["metadata"], scale=(1, *kwargs["scale"]))
     (saved,) = layer.save(str(tmp_path / "heads.nii.gz"), plugin=PLUGIN)
     assert nib.load(saved).shape == (*nib.load(sample_path(CT)).shape, 2)
+
+
+def test_an_image_of_integers_keeps_its_type_and_values(make_napari_viewer, tmp_path: Path) -> None:
+    values = np.full((4, 5, 6), 2**24 + 1, np.int32)  # which float32 does not know
+    nib.save(nib.Nifti1Image(values, np.diag([-1, -1, 2, 1])), tmp_path / "big.nii.gz")
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(tmp_path / "big.nii.gz", plugin=PLUGIN)
+    layer.data[1, 2, 3] = 7
+    (saved,) = layer.save(str(tmp_path / "saved.nii.gz"), plugin=PLUGIN)
+    image = nib.load(saved)
+    assert image.get_data_dtype() == np.int32
+    assert np.array_equal(read_volume(saved).data, layer.data)
+    with pytest.raises(CannotWrite, match="is the image itself"):
+        write_image_layer(str(tmp_path / "big.nii.gz"), *layer.as_layer_data_tuple()[:2])
+
+
+def test_a_pyramid_is_saved_at_its_finest_level(make_napari_viewer, tmp_path: Path) -> None:
+    values = np.arange(8 * 8 * 8, dtype=np.uint16).reshape(8, 8, 8)
+    volume = replace(Volume.from_array(values), coarser=(values[::2, ::2, ::2],))
+    viewer = make_napari_viewer()
+    layer = viewer.add_layer(Layer.create(*image_layer(volume)))
+    (saved,) = layer.save(str(tmp_path / "saved.nii.gz"), plugin=PLUGIN)
+    assert np.array_equal(read_volume(saved).data, values)
+
+
+def test_a_layer_of_many_frames_is_saved_whole_and_labels_of_one(make_napari_viewer, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 900, (4, 5, 6, 14)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-1, -1, 2, 1])), tmp_path / "bold.nii.gz")
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(tmp_path / "bold.nii.gz", plugin=PLUGIN)
+    (saved,) = layer.save(str(tmp_path / "saved.nii.gz"), plugin=PLUGIN)
+    assert np.array_equal(nib.load(saved).get_fdata(), values)
+    assert np.array_equal(nib.load(saved).affine, nib.load(tmp_path / "bold.nii.gz").affine)
+
+    one = viewer.add_labels(np.ones((6, 5, 4), np.uint8), scale=layer.scale[1:], translate=layer.translate[1:])
+    (saved,) = one.save(str(tmp_path / "one.nii.gz"), plugin=PLUGIN)
+    assert np.array_equal(nib.load(saved).affine, nib.load(tmp_path / "bold.nii.gz").affine)
+    every = viewer.add_labels(np.zeros(layer.data.shape, np.uint8), scale=layer.scale, translate=layer.translate)
+    with pytest.raises(CannotWrite, match=r"it has 14 frames, a label file has one\. Right-click it"):
+        write_labels_layer(str(tmp_path / "all.nii.gz"), *every.as_layer_data_tuple()[:2])
 
 
 def test_labels_of_no_known_volume_are_refused_with_the_way_out(make_napari_viewer, tmp_path: Path) -> None:

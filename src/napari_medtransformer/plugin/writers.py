@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from napari_medtransformer.errors import CannotWrite
-from napari_medtransformer.plugin.layers import VOLUME_KEY
-from napari_medtransformer.volumes import Label, Volume, write_heatmap, write_labels
+from napari_medtransformer.plugin.layers import FRAME_KEY, VOLUME_KEY
+from napari_medtransformer.volumes import Label, Volume, write_heatmap, write_labels, write_volume
 from napari_medtransformer.volumes.label_table import label_color
 
 
@@ -18,14 +20,23 @@ def write_labels_layer(path: str, data: Any, attributes: dict[str, Any]) -> list
     The volume is the one in the layer's metadata, or that of a layer in the viewer with the same shape and placement
     (a layer made with napari's own button). Raises CannotWrite.
     """
+    if np.ndim(data) == 4:
+        raise CannotWrite(
+            f"layer {attributes.get('name', '')!r} was not written: it has {len(data)} frames, a label file has one. "
+            f"Right-click it: Convert to Image, then Split Stack, and convert the frame back to labels."
+        )
     volume = _volume_of(data, attributes)
     return [str(write_labels(np.asarray(data), volume, path, names=label_names(attributes)))]
 
 
 def write_image_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer, (z, y, x) or (heads, z, y, x), as float32 on its volume's own grid. Raises CannotWrite."""
+    """Save an image layer on its volume's own grid: integers (z, y, x) in their own type, anything else as float32,
+    heads or frames (frame, z, y, x) as the file's last axis. Raises CannotWrite."""
     volume = _volume_of(data, attributes)
-    return [str(write_heatmap(np.asarray(data), volume, path))]
+    array = np.asarray(data[0] if attributes.get("multiscale") else data)
+    if array.dtype.kind in "ui" and array.shape == volume.shape:
+        return [str(write_volume(replace(volume, data=array, coarser=()), path))]
+    return [str(write_heatmap(array, volume, path))]
 
 
 def label_names(attributes: dict[str, Any]) -> list[Label]:
@@ -46,20 +57,26 @@ def label_names(attributes: dict[str, Any]) -> list[Label]:
 
 def _volume_of(data: Any, attributes: dict[str, Any]) -> Volume:
     """The volume whose grid a layer lies on."""
-    volume = attributes.get("metadata", {}).get(VOLUME_KEY)
-    if isinstance(volume, Volume):
+    volume = _attached(attributes.get("metadata", {}))
+    if volume is not None:
         return volume
     import napari  # only here: saving happens in a viewer, importing this module must not need one
 
     viewer = napari.current_viewer()
     for layer in viewer.layers if viewer is not None else ():
-        candidate = layer.metadata.get(VOLUME_KEY)
-        if isinstance(candidate, Volume) and _same_grid(candidate, data, attributes):
+        candidate = _attached(layer.metadata)
+        if candidate is not None and _same_grid(candidate, data, attributes):
             return candidate
     raise CannotWrite(
         f"layer {attributes.get('name', '')!r} was not written: no open volume has its shape {np.shape(data)} and "
         f"place, so it is not known where in the patient it lies. Open the image it was drawn on first."
     )
+
+
+def _attached(metadata: Mapping[str, Any]) -> Volume | None:
+    """The volume in a layer's metadata; of a layer (frame, z, y, x) the first one, on whose grid all of them lie."""
+    volume = metadata.get(VOLUME_KEY, metadata.get(FRAME_KEY))
+    return volume if isinstance(volume, Volume) else None
 
 
 def _same_grid(volume: Volume, data: Any, attributes: dict[str, Any]) -> bool:
