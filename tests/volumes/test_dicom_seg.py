@@ -137,6 +137,15 @@ def test_a_segmentation_is_no_image_and_an_image_no_segmentation(drawn, tmp_path
         read_labels(volume.source.files[0])
 
 
+def test_a_folder_that_holds_a_segmentation_alone_says_which_file_to_open(drawn, tmp_path: Path) -> None:
+    volume, labels = drawn
+    (tmp_path / "alone").mkdir()
+    path = write_labels(labels, volume, tmp_path / "alone" / "liver.dcm")
+    for given in (path, path.parent):
+        with pytest.raises(UnreadableFile, match=r"only a segmentation\. Open the file liver\.dcm itself, as labels"):
+            read_volume(given)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "side"),
     [

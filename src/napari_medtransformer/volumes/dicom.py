@@ -14,7 +14,15 @@ import numpy as np
 
 from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.volumes import geometry
-from napari_medtransformer.volumes.dicom_headers import Frame, Series, dicom_files, is_dicom, read_series
+from napari_medtransformer.volumes.dicom_headers import (
+    Frame,
+    Series,
+    dicom_files,
+    is_dicom,
+    is_segmentation,
+    read_header,
+    read_series,
+)
 from napari_medtransformer.volumes.dicom_pixels import dicom_pixels
 from napari_medtransformer.volumes.guard import GZIP_MOST, decoding, size
 from napari_medtransformer.volumes.intensity import Modality, Window
@@ -109,6 +117,12 @@ def _read(path: Path, found: list[Series], series: int | str | None, resample: b
 
 def _choose(path: Path, found: list[Series], series: int | str | None) -> Series:
     if not found:
+        segmentation = _segmentation_in(path)
+        if segmentation is not None:
+            raise UnreadableFile(
+                f"{path.name} holds no DICOM images, only a segmentation. Open the file {segmentation.name} itself, as "
+                f"labels."
+            )
         raise UnreadableFile(f"{path.name} holds no DICOM images. Choose the folder that has the .dcm files.")
     listed = "; ".join(f"{place}: {one}" for place, one in enumerate(found, 1))
     if series is None:
@@ -123,6 +137,15 @@ def _choose(path: Path, found: list[Series], series: int | str | None) -> Series
         if len(matching) == 1:
             return matching[0]
     raise UnsupportedVolume(f"{path.name} has no series {series}. There are: {listed}.")
+
+
+def _segmentation_in(path: Path) -> Path | None:
+    """The first DICOM-SEG of a folder, or the file itself if it is one."""
+    for file in dicom_files(path) if path.is_dir() else [path]:
+        with decoding(file):
+            if is_dicom(file) and is_segmentation(read_header(file)):
+                return file
+    return None
 
 
 def _arranged(series: Series, path: Path, resample: bool) -> tuple[list[Frame], np.ndarray, np.ndarray | None]:
