@@ -97,6 +97,11 @@ def test_other_grids(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["convert", str(sample_path(ORGANS)), "--labels", "--like", str(out), "-o", str(back)]) == 0
     assert read_volume(back).shape == read_volume(out).shape
     assert set(np.unique(read_volume(back).data)) <= set(np.unique(nib.load(sample_path(ORGANS)).dataobj))
+    film = tmp_path / "film.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7, 3), np.int16), np.diag([9, 8, 7, 1.0])), film)
+    assert run(["convert", str(ct), "--like", str(film), "-o", str(out)]) == 0
+    assert nib.load(out).shape == (5, 6, 7)
+    assert np.array_equal(nib.load(out).affine, nib.load(film).affine)
     for wrong in ("0", "-1", "nan", "foo"):
         assert "--resample" in refusal(capsys, "convert", ct, "-o", out, "--resample", wrong)
     assert "give one of them" in refusal(capsys, "convert", ct, "-o", out, "--resample", "iso", "--like", ct)

@@ -71,7 +71,7 @@ def convert(
         raise CannotWrite(f"{output} is the image itself and was left as it is. Choose another name.")
     volume = read_label_input(input_path) if labels else read_input(input_path, series, frame, interpolate=interpolate)
     names = read_label_names(input_path) if labels else None
-    target = None if like is None else read_input(like)
+    target = None if like is None else read_input(like, frame=0)  # all frames lie on one grid
     # The result has no file behind it after resampling. Better now than after the work.
     written_on = target or (volume if resample is None else replace(volume, source=None))
     writable_path(output, written_on, LABEL_SUFFIXES if labels else WRITABLE_SUFFIXES)
