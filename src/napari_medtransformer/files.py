@@ -12,6 +12,9 @@ from typing import BinaryIO
 
 from napari_medtransformer.errors import CannotWrite, in_words
 
+# The bits of a file's mode that say who may read, write and run it.
+_PERMISSIONS = 0o777
+
 
 def file_to_write(path: str | os.PathLike[str]) -> Path:
     """`path`, if a file of that name may be written: it can be a file's, is no folder's, and its folder takes files.
@@ -59,8 +62,11 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(target))  # a link keeps pointing at the new file
     temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(4)}.part")
     try:
-        # Opened with the usual mode, so that the user's umask decides who may read it (a tempfile would be private).
+        # Opened with the usual mode, so that the user's umask decides who may read a new file (a tempfile would be
+        # private); whom an existing one was open to, it stays open to.
         with temporary.open("xb") as stream:
+            with suppress(OSError):  # a new file, or a disk that knows no modes
+                temporary.chmod(target.stat().st_mode & _PERMISSIONS)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())  # a full disk may show only here

@@ -148,6 +148,17 @@ def test_an_existing_file_is_replaced_and_a_link_keeps_pointing(ct: Volume, tmp_
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+@pytest.mark.parametrize("mode", [0o664, 0o600])
+def test_a_file_that_is_replaced_keeps_its_mode(ct: Volume, tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "labels.nii.gz"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    write_labels(np.ones(ct.shape, np.uint8), ct, path)
+    assert path.stat().st_mode & 0o777 == mode
+    assert read_labels(path).data.all()
+
+
 # --- what cannot be written ---
 
 
