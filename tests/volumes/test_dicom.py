@@ -115,6 +115,15 @@ def test_a_scout_in_the_series_is_kept_apart(dicom_series) -> None:
     assert [len(series.frames) for series in list_series(folder)] == [6, 1]
 
 
+def test_directions_that_jitter_in_their_last_digits_are_one(dicom_series) -> None:
+    def jitter(ds, place: int) -> None:
+        tilt = 0.0105 + (-1) ** place * 2e-6  # where rounding to three decimals would part them
+        ds.ImageOrientationPatient = [1, 0, 0, 0, f"{np.sqrt(1 - tilt**2):.12f}", f"{tilt:.12f}"]
+
+    (series,) = list_series(dicom_series(STORED, change=jitter))
+    assert len(series.frames) == 6
+
+
 def test_echoes_at_the_same_places_become_series_of_their_own(dicom_series) -> None:
     for echo in (10, 20):
         folder = dicom_series(

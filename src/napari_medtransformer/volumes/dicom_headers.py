@@ -23,6 +23,9 @@ from napari_medtransformer.volumes.guard import decoding
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 # More files than this in one folder are no study that a person opens by choosing a folder.
 _MOST_FILES = 50_000
+# Direction cosines and pixel spacings of one volume differ by no more: headers jitter in their last digits.
+_SAME_COSINE = 1e-3
+_SAME_SPACING_MM = 1e-4
 # What tells volumes of one series apart that share their positions, in the order in which it is tried.
 _SPLITTING = (
     "TemporalPositionIdentifier",
@@ -137,8 +140,7 @@ def read_series(files: Iterable[Path]) -> list[Series]:
     A series is split by orientation, size and pixel spacing (scouts), and by time, echo, b-value and the like where
     positions repeat. Reports, structure sets and segmentations are left out. The same object stored twice counts once.
     """
-    frames: dict[tuple, list[Frame]] = defaultdict(list)
-    headers: dict[tuple, Any] = {}
+    groups: dict[tuple, list[tuple[Any, list[Frame]]]] = defaultdict(list)
     seen: set[tuple[str, ...]] = set()
     for file in files:
         with decoding(file):
@@ -152,16 +154,17 @@ def read_series(files: Iterable[Path]) -> list[Series]:
                 continue
             seen.add(same)
             for frame in frames_of(header, file):
-                orientation = frame.orientation and tuple(round(c, 3) + 0.0 for c in frame.orientation)
-                spacing = frame.spacing and tuple(round(s, 4) for s in frame.spacing)
-                key = (frame.series, frame.shape, orientation, spacing)
-                frames[key].append(frame)
-                headers.setdefault(key, header)
+                alike = groups[frame.series, frame.shape]
+                group = next((group for _, group in alike if _fits(frame, group[0])), None)
+                if group is None:
+                    alike.append((header, [frame]))
+                else:
+                    group.append(frame)
     series = []
-    for key, group in frames.items():
+    for header, group in itertools.chain.from_iterable(groups.values()):
         for detail, part in _without_repeats(group):
             with decoding(part[0].file):
-                series.append(_series(headers[key], part, detail))
+                series.append(_series(header, part, detail))
     return sorted(series, key=lambda one: (one.number, one.uid, one.detail))
 
 
@@ -232,6 +235,15 @@ def _frame(header: Any, shared: Any, own: Any, file: Path, index: int, count: in
         number=int(header.get("InstanceNumber") or 0),
         rescale=(float(1 if slope in (None, "") else slope), float(0 if intercept in (None, "") else intercept)),
         split=split,
+    )
+
+
+def _fits(frame: Frame, first: Frame) -> bool:
+    """Whether a frame lies in the direction of another, its pixels as large, but for the rounding of headers."""
+    pairs = (frame.orientation, first.orientation, _SAME_COSINE), (frame.spacing, first.spacing, _SAME_SPACING_MM)
+    return all(
+        own is other if own is None or other is None else max(map(abs, np.subtract(own, other))) <= tolerance
+        for own, other, tolerance in pairs
     )
 
 
