@@ -46,8 +46,9 @@ format: $(STAMP) ## Format the code
 bench: $(STAMP) ## Compare attention with other implementations; writes docs/benchmarks.md
 	$(BIN)/python benchmarks/attention.py
 
-docs-figures: $(STAMP) ## Make the pictures of attention in docs/images
+docs-figures: $(STAMP) ## Make the pictures of attention and of the window in docs/images
 	$(BIN)/python scripts/docs_figures.py
+	$(XVFB) $(BIN)/python scripts/window_pictures.py
 
 clean: ## Remove caches and build outputs, keep .venv
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(SHOTS)
