@@ -18,10 +18,12 @@ from napari_medtransformer.models.registry import load_model
 from napari_medtransformer.models.scaling import FixedRange
 from napari_medtransformer.progress import Progress, Result, run_to_end
 from napari_medtransformer.segmentation import segment
+from napari_medtransformer.training import auto_model
 from napari_medtransformer.training.augment import Augmentation, draw_window
 from napari_medtransformer.training.auto import AutoRecipe, learning_rate, segmentation_loss, train_network
 from napari_medtransformer.training.auto_cases import AutoCase, find_cases, prepare_case, read_pair, split_cases
 from napari_medtransformer.training.auto_plan import fitting_window, label_names
+from napari_medtransformer.training.auto_report import CaseScore
 from napari_medtransformer.volumes.volume import Volume
 
 UNCHANGED = Augmentation(
@@ -268,6 +270,36 @@ def test_the_command_trains_a_model_that_loads_by_its_card_and_segments(
     assert set(np.unique(segment(model, volume, mirror=(2,)))) <= {0, 3}
     with pytest.raises(InvalidOption, match="along z, x were asked for; ball was trained with mirrored ones along x"):
         segment(model, volume, mirror=(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("scores", "dice", "words", "line"),
+    [
+        ([CaseScore("case4", "ball", 0.9, 2.0, 1.0)], 0.9, "validation Dice 0.900 (ball 0.900, spleen: in no", "0.900"),
+        ([], None, "no validation Dice (ball: in no validation case, spleen: in no", "was not measured"),
+    ],
+)
+def test_structures_that_no_validation_case_holds_have_no_score(
+    balls: Path, tmp_path: Path, capsys, monkeypatch, scores: list[CaseScore], dice: float | None, words: str, line: str
+) -> None:
+    folder = tmp_path / "rare"
+    shutil.copytree(balls, folder)
+    (folder / "labels.csv").write_text("number,name\n3,ball\n5,spleen\n")
+    labels = nib.load(folder / "labels" / "case0.nii.gz")
+    values = np.asarray(labels.dataobj).copy()
+    values[:2] = 5
+    nib.save(nib.Nifti1Image(values, labels.affine), folder / "labels" / "case0.nii.gz")
+    monkeypatch.setattr(auto_model, "score_cases", lambda *given: iter([Result(scores)]))
+    call = ["train", "auto", str(folder), "-o", str(tmp_path / "out"), "--kind", "unetr", "--steps", "1"]
+    assert run([*call, "--device", "cpu", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dice"], told["mean_dice"]) == ({"ball": dice, "spleen": None}, dice)
+    assert run([*call, "--device", "cpu"]) == 0
+    assert words in capsys.readouterr().out
+    text = (tmp_path / "out" / "rare.md").read_text(encoding="utf-8")
+    assert "| spleen | in no validation case |" in text
+    assert line in text
+    assert "nan" not in text
 
 
 @pytest.mark.parametrize(

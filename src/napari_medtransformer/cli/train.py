@@ -101,8 +101,10 @@ def train_auto(
         folder, target, chosen, "unetr" if kind == "unetr" else "swin-unetr", recipe, spacing_zyx, window_zyx, device
     )
     trained = _run(training_steps(wanted), chosen, target)
-    labels = {label.name: [s for s in trained.scores if s.label == label.name] for label in trained.card.labels}
-    dice = {label: sum(s.dice for s in scores) / len(scores) for label, scores in labels.items()}
+    dice = {
+        label.name: _mean([s.dice for s in trained.scores if s.label == label.name]) for label in trained.card.labels
+    }
+    mean = _mean([value for value in dice.values() if value is not None])
     summary: dict[str, Any] = {
         "model": trained.card.name,
         "weights": str(trained.card.weights),
@@ -110,13 +112,16 @@ def train_auto(
         "text": str(trained.text_file),
         "validation_cases": len({s.case for s in trained.scores}),
         "dice": dice,
-        "mean_dice": sum(dice.values()) / len(dice),
+        "mean_dice": mean,
     }
     if as_json:
         say_json(summary)
         return
-    each = ", ".join(f"{label} {value:.3f}" for label, value in dice.items())
-    say(f"{trained.card_file}: validation Dice {summary['mean_dice']:.3f} ({each})")
+    each = ", ".join(
+        f"{label}: in no validation case" if value is None else f"{label} {value:.3f}" for label, value in dice.items()
+    )
+    said = "no validation Dice" if mean is None else f"validation Dice {mean:.3f}"
+    say(f"{trained.card_file}: {said} ({each})")
 
 
 @train_app.command("click")
@@ -177,6 +182,11 @@ def train_click(
         say_json(summary)
         return
     say(f"{trained.card_file}: trained on {trained.cases} volumes in {trained.seconds / 60:.1f} minutes")
+
+
+def _mean(values: list[float]) -> float | None:
+    """None of no values."""
+    return sum(values) / len(values) if values else None
 
 
 def _run(steps: Steps[T], name: str, target: Path) -> T:

@@ -64,7 +64,17 @@ def card_text(
     """The card as Markdown."""
     parameters = sum(p.numel() for p in compact_network(config, recipe.seed).parameters())
     cases = {score.case: score.seconds for score in scores}
-    mean = float(np.mean([score.dice for score in scores]))
+    if scores:
+        mean = float(np.mean([score.dice for score in scores]))
+        seconds = float(np.median(list(cases.values())))
+        worst = ", ".join(f"{name} {dice:.3f}" for name, dice in worst_cases(scores))
+        summary = [
+            f"Mean over labels and cases: {mean:.3f}. Median time per case here: {seconds:.2f} s.",
+            "",
+            f"Worst cases: {worst}.",
+        ]
+    else:
+        summary = ["No structure is in any validation case: how good the model is was not measured."]
     clip = (
         "the volume's own mean and deviation"
         if plan.clip is None
@@ -96,9 +106,7 @@ def card_text(
         "|---|---|---|---|---|---|---|---|---|",
         *score_rows(scores, plan.names),
         "",
-        f"Mean over labels and cases: {mean:.3f}. Median time per case here: {np.median(list(cases.values())):.2f} s.",
-        "",
-        "Worst cases: " + ", ".join(f"{name} {dice:.3f}" for name, dice in worst_cases(scores)) + ".",
+        *summary,
         "",
         "## Recipe",
         "",
