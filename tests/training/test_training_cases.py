@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_medtransformer.errors import UnreadableFile
+from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.training.cases import drawn_plane, read_cases
 from napari_medtransformer.training.slices import draw_plane
 
@@ -52,3 +52,18 @@ def test_a_folder_with_half_of_the_recipes_sets_names_the_others(tmp_path: Path)
     with pytest.raises(UnreadableFile, match="medicaldecathlon") as raised:
         list(read_cases(tmp_path))
     assert "TotalSegmentator" not in str(raised.value)
+
+
+def test_volumes_of_which_nothing_is_labelled_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    labels = np.zeros((8, 8, 8), np.uint8)
+    for name, filled in (("a", 0), ("b", 1), ("c", 0)):
+        labels[2:4] = filled
+        for kind, values in (("images", np.arange(512, dtype=np.float32).reshape(8, 8, 8)), ("labels", labels)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / kind / f"{name}.nii.gz")
+    with pytest.warns(UserWarning, match=r"nothing is labelled there: a\.nii\.gz, c\.nii\.gz\."):
+        assert [case.name for case in read_cases(tmp_path)] == ["b"]
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "b.nii.gz").unlink()
+    with pytest.raises(UnsupportedVolume, match="label some slices"):
+        list(read_cases(tmp_path))

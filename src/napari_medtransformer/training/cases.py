@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from napari_medtransformer.errors import UnreadableFile
+from napari_medtransformer.errors import UnreadableFile, UnsupportedVolume
 from napari_medtransformer.training.auto_cases import find_cases, read_pair
 from napari_medtransformer.volumes.reading import read_volume
 from napari_medtransformer.volumes.volume import Volume
@@ -102,10 +103,15 @@ def read_own_cases(folder: Path, *, all_planes: bool = False) -> Iterator[Labell
     """Cases of images/ and labels/ with files of the same names, in any format that can be read.
 
     all_planes: slices across the labelled ones show whole objects too, because nothing between them is unlabelled.
-    Raises UnreadableFile or UnsupportedVolume, naming the file, if images and labels do not belong together.
+    Cases without a labelled voxel are left out with a warning. Raises UnreadableFile or UnsupportedVolume, naming the
+    file, if images and labels do not belong together, or if no case has a label.
     """
-    for files in find_cases(folder, at_least=1):
+    found, empty = find_cases(folder, at_least=1), []
+    for files in found:
         volume, labels = read_pair(files)
+        if not labels.any():
+            empty.append(files.labels.name)
+            continue
         image = np.asarray(volume.data, dtype=np.float32)
         yield LabelledCase(
             name=files.name,
@@ -117,6 +123,12 @@ def read_own_cases(folder: Path, *, all_planes: bool = False) -> Iterator[Labell
             held_out=image.shape[0],
             axes=(0, 1, 2) if all_planes else (drawn_plane(labels),),
         )
+    if len(empty) == len(found):
+        raise UnsupportedVolume(
+            f"the labels in {folder / _LABELS} hold nothing but 0, the background; label some slices."
+        )
+    if empty:
+        warnings.warn(f"left out, as nothing is labelled there: {', '.join(empty)}.", stacklevel=2)
 
 
 def drawn_plane(labels: np.ndarray) -> int:
