@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -99,3 +101,51 @@ def test_another_networks_checkpoint_is_refused(ct: LabelledCase, tmp_path: Path
     other = ClickConfig(input_size=64, stem_channels=(8, 16, 24), width=48, depth=1, heads=2, decoder_width=32)
     with pytest.raises(UnreadableWeights, match="another training"):
         list(train_click([ct], tmp_path, RECIPE, config=other))
+
+
+def saved(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_training_of_other_data_start_or_recipe_is_refused_and_left_as_it_is(
+    ct: LabelledCase, tmp_path: Path
+) -> None:
+    train([ct], tmp_path)
+    kept = saved(tmp_path)
+    begun = tmp_path.with_name("begun.pt")
+    torch.save(ClickNetwork(CONFIG).state_dict(), begun)
+    seeded = replace(RECIPE, first=replace(RECIPE.first, seed=7))
+    for cases, recipe, start, words in (
+        ([ct, replace(ct, name="another")], RECIPE, None, "data"),
+        ([replace(ct, labels=np.where(ct.labels == 5, 6, ct.labels))], RECIPE, None, "data"),
+        ([replace(ct, axes=(0,))], RECIPE, None, "all planes True, not False"),
+        ([ct], RECIPE, begun, "from 'nothing', not "),
+        ([ct], seeded, None, r"first seed 1, not 7\."),
+    ):
+        with pytest.raises(UnreadableWeights, match=rf"holds another training: .*{words}.*--output"):
+            list(train_click(cases, tmp_path, recipe, config=CONFIG, start_from=start))
+        assert saved(tmp_path) == kept
+
+
+def test_a_training_of_a_version_that_noted_less_goes_on_with_the_same_recipe(
+    ct: LabelledCase, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    train([ct], tmp_path, stop_after=5)
+    noted = json.loads((tmp_path / "recipe.json").read_text())
+    older = {
+        look: {name: value for name, value in noted[look].items() if name != "slices"} for look in ("first", "second")
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(older))
+    with pytest.raises(UnreadableWeights, match="second seed 1, not 2"):
+        list(train_click([ct], tmp_path, replace(RECIPE, second=replace(RECIPE.second, seed=2)), config=CONFIG))
+    assert len(train([ct], tmp_path)) < 7
+    for name, value in load_file(tmp_path / "weights.safetensors").items():
+        torch.testing.assert_close(whole[name], value, rtol=0, atol=0, msg=name)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == noted
+
+
+def test_a_training_that_kept_nothing_yet_may_begin_with_another_recipe(ct: LabelledCase, tmp_path: Path) -> None:
+    train([ct], tmp_path, stop_after=1)
+    seeded = replace(RECIPE, first=replace(RECIPE.first, seed=7))
+    next(train_click([ct], tmp_path, seeded, config=CONFIG))
+    assert json.loads((tmp_path / "recipe.json").read_text())["first"]["seed"] == 7
