@@ -13,6 +13,7 @@ import torch
 
 from napari_medtransformer.cli.app import run
 from napari_medtransformer.errors import InvalidOption, UnreadableFile, UnreadableWeights, UnsupportedVolume
+from napari_medtransformer.models.card_files import read_card
 from napari_medtransformer.models.compact import CompactConfig
 from napari_medtransformer.models.registry import load_model
 from napari_medtransformer.models.scaling import FixedRange
@@ -22,7 +23,7 @@ from napari_medtransformer.training import auto_model
 from napari_medtransformer.training.augment import Augmentation, draw_window
 from napari_medtransformer.training.auto import AutoRecipe, learning_rate, segmentation_loss, train_network
 from napari_medtransformer.training.auto_cases import AutoCase, find_cases, prepare_case, read_pair, split_cases
-from napari_medtransformer.training.auto_plan import fitting_window, label_names
+from napari_medtransformer.training.auto_plan import fitting_window
 from napari_medtransformer.training.auto_report import CaseScore
 from napari_medtransformer.volumes.volume import Volume
 
@@ -120,14 +121,6 @@ def test_labels_that_do_not_fit_their_image_are_refused(balls: Path, tmp_path: P
     nib.save(nib.Nifti1Image(values, affine.astype(float)), folder / "labels" / "case0.nii.gz")
     with pytest.raises(UnsupportedVolume, match=words):
         read_pair(find_cases(folder)[0])
-
-
-def test_names_come_from_the_decathlons_and_nnunets_tables(tmp_path: Path) -> None:
-    for given in ({"0": "background", "1": "liver"}, {"background": 0, "liver": 1}):
-        (tmp_path / "dataset.json").write_text(json.dumps({"labels": given}))
-        assert label_names(tmp_path) == {1: "liver"}
-    (tmp_path / "labels.csv").write_text("number,name\n7,spleen\n")
-    assert label_names(tmp_path) == {7: "spleen"}
 
 
 # ---------------------------------------------------------------- windows
@@ -236,8 +229,15 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path: Pa
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     cases = [smooth_case((16, 16, 16))]
     run_to_end(train_network(TINY, cases, cases, tmp_path, AutoRecipe(steps=1, warmup_steps=1)))
-    with pytest.raises(UnreadableWeights, match="recipe"):
+    with pytest.raises(UnreadableWeights, match=r"it has recipe steps 1, not 2\."):
         run_to_end(train_network(TINY, cases, cases, tmp_path, AutoRecipe(steps=2, warmup_steps=1)))
+
+
+def test_a_checkpoint_of_cases_prepared_otherwise_is_refused(tmp_path: Path) -> None:
+    cases, recipe = [smooth_case((16, 16, 16))], AutoRecipe(steps=1, warmup_steps=1)
+    run_to_end(train_network(TINY, cases, cases, tmp_path, recipe, plan={"spacing_mm": (2.0, 2.0, 2.0)}))
+    with pytest.raises(UnreadableWeights, match=r"plan spacing mm \[2.0, 2.0, 2.0\], not \[3.0, 3.0, 3.0\]"):
+        run_to_end(train_network(TINY, cases, cases, tmp_path, recipe, plan={"spacing_mm": (3.0, 3.0, 3.0)}))
 
 
 def test_the_loop_learns(tmp_path: Path) -> None:
@@ -260,8 +260,6 @@ def test_the_command_trains_a_model_that_loads_by_its_card_and_segments(
     assert set(summary["dice"]) == {"ball"}
     text = (tmp_path / "ball.md").read_text(encoding="utf-8")
     assert f"{summary['mean_dice']:.3f}" in text
-    from napari_medtransformer.models.card_files import read_card
-
     card = read_card(tmp_path / "ball.json")
     assert card.input.spacing_mm == (2.0, 2.0, 2.0)
     assert [label.value for label in card.labels] == [3]
@@ -300,6 +298,36 @@ def test_structures_that_no_validation_case_holds_have_no_score(
     assert "| spleen | in no validation case |" in text
     assert line in text
     assert "nan" not in text
+
+
+def test_the_same_call_at_another_spacing_is_refused_and_a_new_table_of_labels_is_heeded(
+    balls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "named", tmp_path / "out"
+    shutil.copytree(balls, folder)
+    call = ["train", "auto", str(folder), "-o", str(out), "--kind", "unetr", "--steps", "1", "--device", "cpu"]
+    assert run(call) == 0
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert run([*call, "--spacing", "3,3,3"]) == 2
+    error = capsys.readouterr().err
+    assert "spacing mm unset, not [3.0, 3.0, 3.0]" in error
+    assert error.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == kept
+    (folder / "labels.csv").write_text("number,name,color\n3,spleen,#ff0000\n")
+    assert run(call) == 0
+    (label,) = read_card(out / "named.json").labels
+    assert (label.value, label.name, label.color) == (3, "spleen", (1.0, 0.0, 0.0))
+    assert "segmentation network for spleen" in (out / "named.md").read_text(encoding="utf-8")
+
+
+def test_a_table_of_labels_that_is_none_is_refused_before_any_volume_is_read(balls: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mistaken"
+    shutil.copytree(balls, folder)
+    (folder / "labels.json").write_text(json.dumps({"total": {"1": "spleen"}}))
+    (folder / "images" / "case0.nii.gz").write_bytes(b"no volume")
+    with pytest.raises(UnreadableFile, match="labels.json is no table of labels"):
+        run_to_end(auto_model.train_auto(auto_model.AutoTraining(folder, tmp_path / "out", "mistaken")))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from napari_medtransformer.progress import run_to_end
 from napari_medtransformer.training.auto_cases import CaseFiles, read_pair
-from napari_medtransformer.training.auto_plan import plan_training
+from napari_medtransformer.training.auto_plan import named_labels, plan_training
+from napari_medtransformer.volumes.label_table import Label, label_color
 from napari_medtransformer.volumes.sample_data import sample_path
 
 
@@ -22,3 +24,11 @@ def test_a_cts_clip_comes_from_the_whole_of_what_is_labelled(tmp_path: Path) -> 
     assert least - 0.5 <= low <= most + 0.5
     least, most = np.percentile(inside, [99.4, 99.6])
     assert least - 0.5 <= high <= most + 0.5
+
+
+def test_names_come_from_the_decathlons_and_nnunets_tables(tmp_path: Path) -> None:
+    for given in ({"0": "background", "1": "liver"}, {"background": 0, "liver": 1}):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": given}))
+        assert named_labels(tmp_path) == [Label(1, "liver", label_color(1))]
+    (tmp_path / "labels.csv").write_text("number,name,color\n7,spleen,#0000ff\n")
+    assert named_labels(tmp_path) == [Label(7, "spleen", (0.0, 0.0, 1.0))]

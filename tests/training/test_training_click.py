@@ -122,7 +122,7 @@ def test_a_training_of_other_data_start_or_recipe_is_refused_and_left_as_it_is(
         ([ct], RECIPE, begun, "from 'nothing', not "),
         ([ct], seeded, None, r"first seed 1, not 7\."),
     ):
-        with pytest.raises(UnreadableWeights, match=rf"holds another training: .*{words}.*--output"):
+        with pytest.raises(UnreadableWeights, match=rf"belongs to another training: .*{words}.*--output"):
             list(train_click(cases, tmp_path, recipe, config=CONFIG, start_from=start))
         assert saved(tmp_path) == kept
 

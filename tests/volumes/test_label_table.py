@@ -126,6 +126,13 @@ def test_what_is_no_table_is_named(tmp_path: Path, name: str, content: str) -> N
         read_label_table(tmp_path / name)
 
 
+def test_an_entry_that_is_no_label_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps({"total": {str(n): f"structure {n}" for n in range(200)}}))
+    with pytest.raises(UnreadableFile, match="entry 1 is {'number': 'total'") as raised:
+        read_label_table(tmp_path / "labels.json")
+    assert len(str(raised.value)) < 250
+
+
 def test_a_table_of_another_suffix_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(CannotWrite, match=r"use \.csv or \.json"):
         write_label_table(LABELS, tmp_path / "labels.txt")

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from monai.inferers import sliding_window_inference
 from safetensors.torch import save_file
 from torch import Tensor
 
-from napari_medtransformer.errors import InvalidOption, UnreadableWeights
+from napari_medtransformer.errors import InvalidOption
 from napari_medtransformer.given import real, whole, wholes
 from napari_medtransformer.models.compact import CompactConfig, CompactSwinUNETR, CompactUNETR, compact_network
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.augment import Augmentation, draw_window
 from napari_medtransformer.training.auto_cases import AutoCase
+from napari_medtransformer.training.identity import check_identity
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +130,13 @@ def train_network(
     change: Augmentation | None = None,
     device: torch.device | None = None,
     data: str = "",
+    plan: Mapping[str, object] | None = None,
 ) -> Steps[Validation]:
     """Train a compact network; resumes from folder/checkpoint.pt. Ends with the best validation.
 
     folder/weights.safetensors holds the averaged weights with the best mean Dice so far, folder/log.jsonl a line per
-    validation. data: what tells the training data apart; a checkpoint of other data, network or recipe is refused with
-    UnreadableWeights. The same seed draws the same windows, resumed or not.
+    validation. data: what tells the training data apart. plan: how they were prepared. A checkpoint of other data,
+    plan, network or recipe is refused with UnreadableWeights. The same seed draws the same windows, resumed or not.
     """
     change = change or Augmentation(mirror_axes=recipe.mirror_axes)
     device = device or torch.device("cpu")
@@ -143,12 +145,13 @@ def train_network(
     averaged = compact_network(config, recipe.seed).to(device).eval()
     optimizer = _optimizer(network, recipe)
     # As JSON reads it back, so that the two compare equal.
-    identity = json.loads(json.dumps({"config": asdict(config), "recipe": asdict(recipe), "data": data}))
+    facts = {"data": data, "plan": dict(plan or {}), "config": asdict(config), "recipe": asdict(recipe)}
+    identity = json.loads(json.dumps(facts))
     step, best = 0, Validation(0, (0.0,) * (config.classes - 1))
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        _check_identity(saved["identity"], identity, checkpoint)
+        check_identity(saved["identity"], identity, checkpoint)
         network.load_state_dict(saved["network"])
         averaged.load_state_dict(saved["averaged"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -187,8 +190,8 @@ def train_network(
             partial = checkpoint.with_suffix(".part")
             state = {"network": network.state_dict(), "averaged": averaged.state_dict()}
             state["optimizer"] = optimizer.state_dict()
-            facts = {"step": step, "best_step": best.step, "best_dice": list(best.dice), "identity": identity}
-            torch.save({**state, **facts}, partial)
+            reached = {"step": step, "best_step": best.step, "best_dice": list(best.dice)}
+            torch.save({**state, **reached, "identity": identity}, partial)
             partial.replace(checkpoint)
         yield Progress(step, recipe.steps, f"loss {running:.3f}, best validation Dice {best.mean:.3f}")
     yield Result(best)
@@ -247,12 +250,3 @@ def _save_whole(network: CompactUNETR | CompactSwinUNETR, path: Path) -> None:
     partial = path.with_suffix(".part")
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
     partial.replace(path)
-
-
-def _check_identity(saved: dict[str, object], wanted: dict[str, object], checkpoint: Path) -> None:
-    for what in ("data", "config", "recipe"):
-        if saved.get(what) != wanted[what]:
-            raise UnreadableWeights(
-                f"{checkpoint} belongs to another training: its {what} is {saved.get(what)}, not {wanted[what]}. "
-                "Train into another folder, or delete it to begin anew."
-            )

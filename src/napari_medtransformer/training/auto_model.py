@@ -37,9 +37,10 @@ from napari_medtransformer.training.auto_cases import (
     split_cases,
     store_case,
 )
-from napari_medtransformer.training.auto_plan import AutoPlan, plan_training
+from napari_medtransformer.training.auto_plan import AutoPlan, named_labels, plan_training
 from napari_medtransformer.training.auto_report import CaseScore, card_text
-from napari_medtransformer.volumes.label_table import label_color
+from napari_medtransformer.training.identity import check_identity
+from napari_medtransformer.volumes.label_table import Label, label_table
 
 T = TypeVar("T")
 
@@ -100,9 +101,11 @@ def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
     """
     device = choose_device(wanted.device)
     files = find_cases(wanted.folder)
+    known = named_labels(wanted.folder)
     folder_to_write(wanted.output)
     data = fingerprint(files)
     plan = yield from _value(_plan(wanted, files, data))
+    labels = label_table(plan.values, known)
     training_files, validation_files = split_cases(files)
     prepared = wanted.output / "prepared"
     training = yield from _value(_prepare(training_files, plan, prepared))
@@ -114,7 +117,15 @@ def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
     if plan.clip is not None:  # intensities in [0, 1] deviate a quarter as much as normalised ones
         change = replace(change, noise=change.noise / 4)
     steps = train_network(
-        config, training, validation, wanted.output, wanted.recipe, change=change, device=device, data=data
+        config,
+        training,
+        validation,
+        wanted.output,
+        wanted.recipe,
+        change=change,
+        device=device,
+        data=data,
+        plan={"spacing_mm": plan.spacing_mm, "clip": plan.clip, "values": plan.values},
     )
     best = yield from _value(steps)
     state = load_file(wanted.output / "weights.safetensors")
@@ -122,8 +133,8 @@ def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
     _write_half(state, weights)
     network = compact_network(config, wanted.recipe.seed).to(device).eval()
     network.load_state_dict(load_file(weights))  # what is scored is what is written, float16 included
-    scores = yield from _value(score_cases(network, validation, plan, device))
-    card = _card(wanted, plan, weights, len(training))
+    scores = yield from _value(score_cases(network, validation, plan, labels, device))
+    card = _card(wanted, plan, labels, weights, len(training))
     card_file, text_file = weights.with_suffix(".json"), weights.with_suffix(".md")
     write_card(card, card_file)
     write_text(text_file, card_text(card, plan, wanted.recipe, config, scores, best, data, len(training)))
@@ -131,11 +142,14 @@ def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
 
 
 def score_cases(
-    network: torch.nn.Module, cases: list[AutoCase], plan: AutoPlan, device: torch.device
+    network: torch.nn.Module, cases: list[AutoCase], plan: AutoPlan, labels: list[Label], device: torch.device
 ) -> Steps[list[CaseScore]]:
-    """Dice and HD95 of every validation case and class, at the training's voxel size, and each case's seconds."""
+    """Dice and HD95 of every validation case and class, at the training's voxel size, and each case's seconds.
+
+    labels: of the classes 1, 2, …
+    """
     scores: list[CaseScore] = []
-    names = dict(enumerate(plan.names, start=1))
+    names = {i: label.name for i, label in enumerate(labels, start=1)}
     for i, case in enumerate(cases):
         started = time.perf_counter()
         predicted = predict_case(network, case, plan.window, device)
@@ -156,7 +170,7 @@ def _value(steps: Steps[T]) -> Generator[Progress | Partial[Any], None, T]:
 
 
 def _plan(wanted: AutoTraining, files: list[CaseFiles], data: str) -> Steps[AutoPlan]:
-    """The plan of an earlier call on the same data, or a new one."""
+    """The plan of an earlier call on the same data, or a new one; UnreadableWeights if one was trained otherwise."""
     path = wanted.output / "plan.json"
     asked = {"data": data, "spacing_mm": wanted.spacing_mm, "window": wanted.window}
     asked = json.loads(json.dumps(asked))  # tuples become lists, as they are read back
@@ -165,6 +179,9 @@ def _plan(wanted: AutoTraining, files: list[CaseFiles], data: str) -> Steps[Auto
         if saved["asked"] == asked:
             yield Result(_plan_from(saved["plan"]))
             return
+        checkpoint = wanted.output / "checkpoint.pt"
+        if checkpoint.exists():
+            check_identity(saved["asked"], asked, checkpoint)
         for stale in (wanted.output / "prepared").glob("*.npy"):
             stale.unlink()
     steps = plan_training(files, wanted.folder, spacing_mm=wanted.spacing_mm, window=wanted.window)
@@ -176,6 +193,7 @@ def _plan(wanted: AutoTraining, files: list[CaseFiles], data: str) -> Steps[Auto
 
 def _plan_from(values: dict[str, Any]) -> AutoPlan:
     plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    plain.pop("names", None)  # of an earlier version
     return AutoPlan(**plain)
 
 
@@ -201,7 +219,7 @@ def _write_half(state: dict[str, torch.Tensor], path: Path) -> None:
     partial.replace(path)
 
 
-def _card(wanted: AutoTraining, plan: AutoPlan, weights: Path, cases: int) -> ModelCard:
+def _card(wanted: AutoTraining, plan: AutoPlan, labels: list[Label], weights: Path, cases: int) -> ModelCard:
     intensities = (
         "clipped to the volume's 0.5 to 99.5 percentiles, then mean 0 and deviation 1"
         if plan.clip is None
@@ -224,9 +242,7 @@ def _card(wanted: AutoTraining, plan: AutoPlan, weights: Path, cases: int) -> Mo
                 mirrored=wanted.recipe.mirror_axes,
             ),
             modalities=() if plan.modality in ("unknown", "mixed") else (plan.modality,),
-            labels=tuple(
-                LabelInfo(value, name, label_color(value)) for value, name in zip(plan.values, plan.names, strict=True)
-            ),
+            labels=tuple(LabelInfo(label.number, label.name, label.color) for label in labels),
             weights=weights.resolve(),
             licence="that of its training data",
             citation="napari-medtransformer, trained by `medtransformer train auto`",

@@ -16,7 +16,7 @@ from napari_medtransformer.models.scaling import FixedRange, Scaling, ZScore
 from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.auto_cases import CaseFiles, read_pair
 from napari_medtransformer.volumes.intensity import sample_values
-from napari_medtransformer.volumes.label_table import read_label_table
+from napari_medtransformer.volumes.label_table import Label, as_labels, read_label_table
 
 # Voxels per axis of a window, at most: what trains on a processor in reasonable time.
 LARGEST_AXIS = 64
@@ -34,13 +34,11 @@ _MOST_CLASSES = 250
 class AutoPlan:
     """How a folder's volumes are prepared. Everything (z, y, x).
 
-    values: label values of the classes 1, 2, … names: of the classes. spacing_mm: of the training. window: voxels.
-    modality: of every image, "mixed" if they differ. clip: native intensities that become 0 and 1; None: each volume's
-    own mean and deviation.
+    values: label values of the classes 1, 2, … spacing_mm: of the training. window: voxels. modality: of every image,
+    "mixed" if they differ. clip: native intensities that become 0 and 1; None: each volume's own mean and deviation.
     """
 
     values: tuple[int, ...]
-    names: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     window: tuple[int, int, int]
     modality: str
@@ -92,11 +90,9 @@ def plan_training(
     if modalities == {"CT"}:
         low, high = np.percentile(np.concatenate(intensities), _CT_PERCENTILES)
         clip = (float(round(low)), float(max(round(high), round(low) + 1)))
-    known = label_names(folder)
     yield Result(
         AutoPlan(
             values=classes,
-            names=tuple(known.get(v, f"label {v}") for v in classes),
             spacing_mm=(z, y, x),
             window=window or fitting_window(np.percentile(sizes, _SHARE_HELD, axis=0)),
             modality=modalities.pop() if len(modalities) == 1 else "mixed",
@@ -111,17 +107,17 @@ def fitting_window(size: Sequence[float]) -> tuple[int, int, int]:
     return z, y, x
 
 
-def label_names(folder: Path) -> dict[int, str]:
-    """Names of label values: from labels.csv or labels.json, or dataset.json as the Decathlon and nnU-Net write it.
+def named_labels(folder: Path) -> list[Label]:
+    """Labels of labels.csv or labels.json, or of dataset.json as the Decathlon and nnU-Net write it.
 
     Empty if there is no such file. Raises UnreadableFile.
     """
     for name in ("labels.csv", "labels.json"):
         if (folder / name).is_file():
-            return {label.number: label.name for label in read_label_table(folder / name)}
+            return read_label_table(folder / name)
     path = folder / "dataset.json"
     if not path.is_file():
-        return {}
+        return []
     try:
         given = json.loads(path.read_text(encoding="utf-8"))["labels"].items()
         # {"1": "liver"} in the Decathlon, {"liver": 1} in nnU-Net.
@@ -130,4 +126,4 @@ def label_names(folder: Path) -> dict[int, str]:
         raise UnreadableFile(
             f'{path} names no labels: {error!r}; expected "labels": {{"1": "liver", …}} or {{"liver": 1, …}}.'
         ) from error
-    return {value: name for value, name in pairs if value > 0}
+    return as_labels({value: name for value, name in pairs if value > 0})

@@ -63,6 +63,7 @@ def card_text(
 ) -> str:
     """The card as Markdown."""
     parameters = sum(p.numel() for p in compact_network(config, recipe.seed).parameters())
+    names = [label.name for label in card.labels]
     cases = {score.case: score.seconds for score in scores}
     if scores:
         mean = float(np.mean([score.dice for score in scores]))
@@ -85,7 +86,7 @@ def card_text(
     lines = [
         f"# {card.name}",
         "",
-        f"An automatic segmentation network for {', '.join(plan.names)}: a compact {config.kind} "
+        f"An automatic segmentation network for {', '.join(names)}: a compact {config.kind} "
         f"({parameters / 1e6:.1f} million parameters, stored as float16). Windows of {window} voxels (z, y, x) at "
         f"{spacing} mm; intensities: {clip}.",
         "",
@@ -104,7 +105,7 @@ def card_text(
         "",
         "| label | mean Dice | deviation | median | worst | mean HD95 (mm) | median | worst | not found |",
         "|---|---|---|---|---|---|---|---|---|",
-        *score_rows(scores, plan.names),
+        *score_rows(scores, names),
         "",
         *summary,
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_medtransformer.errors import UnreadableWeights, in_words
+from napari_medtransformer.errors import UnreadableWeights
 from napari_medtransformer.files import write_text
 from napari_medtransformer.models.click_network import ClickConfig, ClickNetwork
 from napari_medtransformer.models.weights import fill, load_state
@@ -21,10 +21,9 @@ from napari_medtransformer.progress import Progress, Result, Steps
 from napari_medtransformer.training.cases import LabelledCase
 from napari_medtransformer.training.crop_stream import SecondLookRecipe
 from napari_medtransformer.training.first_look import FirstLookRecipe, train_first_look
+from napari_medtransformer.training.identity import check_identity
 from napari_medtransformer.training.loop import Schedule
 from napari_medtransformer.training.second_look import train_second_look
-
-_SHOWN = 3  # differences named in a message before "and n more"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def train_click(
         fill(network, load_state(start_from), start_from.name)
     identity = _identity(cases, recipe, start_from)
     if any(folder.glob("*/checkpoint.pt")):
-        _check_identity(folder, identity)
+        check_identity(_noted(folder / "recipe.json"), identity, folder)
     write_text(folder / "recipe.json", json.dumps(identity, indent=1))
     steps = recipe.first.schedule.steps + recipe.second.schedule.steps
     first = yield from _part(
@@ -115,8 +114,8 @@ def _identity(cases: Sequence[LabelledCase], recipe: ClickRecipe, start_from: Pa
     data = hashlib.sha256()
     for case in cases:
         data.update(repr((case.name, case.modality, case.weight, case.held_out, case.image.shape)).encode())
-        data.update(np.ascontiguousarray(case.image))
-        data.update(np.ascontiguousarray(case.labels))
+        data.update(np.ascontiguousarray(case.image).data)
+        data.update(np.ascontiguousarray(case.labels).data)
     facts = {
         "data": data.hexdigest()[:16],
         "all_planes": all(len(case.axes) == 3 for case in cases),
@@ -125,35 +124,14 @@ def _identity(cases: Sequence[LabelledCase], recipe: ClickRecipe, start_from: Pa
     return dict(json.loads(json.dumps({**facts, **asdict(recipe)})))
 
 
-def _check_identity(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Raise UnreadableWeights if the folder's training is another than `wanted`.
-
-    What its recipe.json does not tell, as that of an earlier version, is not compared.
-    """
-    remedy = "Train into another folder (--output), or remove it to begin anew."
+def _noted(path: Path) -> dict[str, Any]:
     try:
-        saved = _flat(json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UnreadableWeights(f"{folder} has checkpoints, but no recipe.json that can be read. {remedy}") from error
-    other = [
-        f"{what} {in_words(saved[what])}, not {in_words(value)}"
-        for what, value in _flat(wanted).items()
-        if what in saved and saved[what] != value
-    ]
-    if other:
-        more = f" and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise UnreadableWeights(
-            f"{folder} holds another training: its recipe.json has {'; '.join(other[:_SHOWN])}{more}. {remedy}"
-        )
-
-
-def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """The values of a nested mapping by the words that lead to them: {"first schedule steps": 100, …}."""
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        words = f"{before}{name.replace('_', ' ')}"
-        flat |= _flat(value, f"{words} ") if isinstance(value, Mapping) else {words: value}
-    return flat
+            f"{path.parent} has checkpoints, but no recipe.json that can be read. "
+            "Train into another folder (--output), or remove it to begin anew."
+        ) from error
 
 
 def _part(steps: Steps[Path], what: str, done: int, total: int) -> Generator[Progress, None, Path]:

@@ -97,8 +97,8 @@ def read_label_table(path: str | os.PathLike[str]) -> list[Label]:
             labels.append(Label(number, str(row["name"]), color))
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableFile(
-                f"{file.name} is no table of labels: entry {place} is {row}; expected number, name and perhaps color "
-                f"as #rrggbb."
+                f"{file.name} is no table of labels: entry {place} is {in_words(row)}; expected number, name and "
+                "perhaps color as #rrggbb."
             ) from error
     return labels
 
