@@ -26,6 +26,7 @@ from napari_medtransformer.training.auto_cases import AutoCase, find_cases, prep
 from napari_medtransformer.training.auto_plan import fitting_window
 from napari_medtransformer.training.auto_report import CaseScore
 from napari_medtransformer.volumes.volume import Volume
+from napari_medtransformer.volumes.writing import write_labels
 
 UNCHANGED = Augmentation(
     (), spatial_chance=0, elastic_chance=0, gamma_chance=0, contrast_chance=0, noise_chance=0, blur_chance=0,
@@ -72,9 +73,13 @@ def test_images_and_labels_pair_by_name_whatever_their_format(balls: Path, tmp_p
     image = nib.load(folder / "images" / "case1.nii.gz")
     nib.save(image, folder / "images" / "case1.nii")
     (folder / "images" / "case1.nii.gz").unlink()
+    volume, labels = read_pair(find_cases(folder)[2])
+    write_labels(labels, volume, folder / "labels" / "case2.seg.nrrd")
+    (folder / "labels" / "case2.nii.gz").unlink()
     files = find_cases(folder)
     assert [case.name for case in files] == [f"case{i}" for i in range(5)]
     assert files[1].image.suffix == ".nii"
+    np.testing.assert_array_equal(read_pair(files[2])[1], labels)
 
 
 def test_every_fifth_case_is_for_validation(balls: Path) -> None:
@@ -337,6 +342,7 @@ def test_a_table_of_labels_that_is_none_is_refused_before_any_volume_is_read(bal
         (["--mirror", "w"], "letters x, y and z"),
         (["--window", "40,56"], "three positive numbers"),
         (["--window", "40,56,41"], "multiples of 8"),
+        (["--window", "8,8,8"], "16 voxels along one axis at least"),
         (["--name", "My Model"], "lower-case"),
     ],
 )

@@ -19,7 +19,12 @@ from napari_medtransformer.volumes.volume import Volume
 # Every fifth case of the sorted ids, beginning with the fifth, is for validation and never trained on.
 FOLD = 5
 _IMAGES, _LABELS = "images", "labels"
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".zarr")
+# Of volumes; where one ends in another, the longer one is meant.
+_SUFFIXES = (
+    *(".nii.gz", ".nii", ".nrrd", ".mha", ".dcm"),
+    *(".seg.nrrd", ".nhdr", ".mhd", ".hdr", ".hdr.gz", ".dicom", ".ima", ".npy", ".npz"),
+    *(".zarr", ".ome.zarr", ".tif", ".tiff", ".ome.tif", ".ome.tiff"),
+)
 _LABELLED_SAMPLE = 20_000
 _SPACING_TOLERANCE = 0.02  # relative: below that, resampling would only blur
 
@@ -175,7 +180,7 @@ def _by_name(folder: Path, *, channel_numbers: bool = False) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
+        suffix = max((s for s in _SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
         if not suffix and not path.is_dir():  # a folder may be a DICOM series
             continue
         name = path.name[: len(path.name) - len(suffix)]

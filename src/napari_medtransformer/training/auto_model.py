@@ -20,7 +20,7 @@ from napari_medtransformer.given import path as path_of
 from napari_medtransformer.given import text as text_of
 from napari_medtransformer.models.card import InputContract, LabelInfo, ModelCard
 from napari_medtransformer.models.card_files import write_card
-from napari_medtransformer.models.compact import CompactConfig, Kind, compact_network
+from napari_medtransformer.models.compact import MULTIPLE, CompactConfig, Kind, compact_network
 from napari_medtransformer.models.devices import choose_device
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 from napari_medtransformer.segmentation.evaluation import agreement
@@ -90,6 +90,11 @@ class AutoTraining:
             len(wholes(self.window, "voxels along z, y and x")) != 3 or any(n < 8 or n % 8 for n in self.window)
         ):
             raise InvalidOption(f"a window's three axes are multiples of 8, unlike {self.window}.")
+        if self.kind == "swin-unetr" and self.window is not None and max(self.window) < 2 * MULTIPLE:
+            raise InvalidOption(
+                f"a swin-unetr's window has {2 * MULTIPLE} voxels along one axis at least, unlike {self.window}; "
+                "with fewer it is a single token in the end. Give a larger window, or --kind unetr."
+            )
 
 
 def train_auto(wanted: AutoTraining) -> Steps[TrainedModel]:
