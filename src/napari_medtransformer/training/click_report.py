@@ -102,7 +102,7 @@ def train_click_model(wanted: ClickTraining) -> Steps[TrainedClick]:
         licence="that of the data it was trained on",
         citation=f"trained by you from {wanted.start}",
         description=f"The click model trained on {len(cases)} labelled volumes of {wanted.folder.name}.",
-        modalities=tuple(sorted({case.modality for case in cases})),
+        modalities=tuple(sorted({case.modality for case in cases} - {"unknown"})),
         training=f"{len(cases)} labelled volumes of {wanted.folder.name}",
     )
     card_file = wanted.output / f"{wanted.name}.json"
