@@ -122,6 +122,18 @@ def test_a_cluster_with_another_model_is_refused(
         session.use(RemoteModel(model, Cluster("tcp://127.0.0.1:1", 1.0)))
 
 
+def test_the_same_model_answers_where_it_did_through_another_window_and_another_model_here(
+    model: PromptableModel, volume: Volume, region_model: PromptableModel
+) -> None:
+    session = PromptSession(model, volume)
+    session.use(RemoteModel(model, Cluster("tcp://127.0.0.1:1", 1.0)))
+    session.set_window((-100, 200))
+    assert session.window == (-100, 200)
+    assert session.place == "tcp://127.0.0.1:1"
+    session.switch_model(region_model)
+    assert session.place == "here"
+
+
 def test_logits_in_steps_keep_their_sign_and_are_off_by_a_step_at_most() -> None:
     logits = np.concatenate([np.linspace(-8, 8, 1601), [1e-6, -1e-6, 0.0]]).astype(np.float32)
     back = logits_from_levels(rounded_levels(logits))

@@ -260,6 +260,7 @@ class SessionController(QObject):
         """Work with a session that was loaded from a file."""
         workspace = self.workspace
         workspace.show_session(session)
+        self.remote.serve()
         self.model_window.show(session.window)
         self.keep_current_object()
         self.prediction.follow(session, session.pending())

@@ -168,8 +168,8 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
 
         repredict: every prompted slice is to be predicted anew, as one step; undo brings the masks before back.
         Otherwise the new model answers from the next prompt on. Prompts that were given in 3D keep their answer where
-        the new model works on slices; one of 3D takes the points, strokes and lassos of slices over. Returns what is
-        to be predicted.
+        the new model works on slices; one of 3D takes the points, strokes and lassos of slices over. The same model
+        goes on answering where it did, another one answers here. Returns what is to be predicted.
         Raises UnsupportedModel and InvalidPrompt, and then nothing has changed.
         """
         old = self._slices
@@ -177,6 +177,8 @@ class PromptSession(ObjectSteps, MaskSteps, FollowSteps):
         slices = model_on_volume(
             model, self.volume, old.window if window is None else window, old.embeddings.budget_bytes, old.store
         )
+        if slices.model is old.model and isinstance(slices, SliceModel) and isinstance(old, SliceModel):
+            slices.remote = old.remote
         self._earlier.append(ModelName(old.model.card.name, old.model_fingerprint))
         self._slices = slices
         self._timeline.model = number = len(self._earlier)

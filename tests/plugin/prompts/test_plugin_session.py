@@ -10,6 +10,7 @@ import pytest
 from napari.layers import Labels
 from qtpy.QtCore import QTimer
 
+from napari_medtransformer.cluster import Cluster
 from napari_medtransformer.plugin.workspace import Workspace
 from napari_medtransformer.prompting.prompts import PointPrompt
 
@@ -231,3 +232,17 @@ def test_undo_and_redo_by_keys_on_the_canvas(open_desk, torso, liver) -> None:
     assert len(desk.controller.session.prompts) == 1
     desk.key(Qt.Key.Key_T)
     assert desk.controller.positive is False
+
+
+def test_with_a_cluster_another_contrast_and_an_opened_session_leave_prompts_to_it(docked, torso, tmp_path) -> None:
+    desk, _ = docked(torso())
+    controller = desk.controller
+    controller.remote._cluster = Cluster("tcp://127.0.0.1:1", 1.0)
+    controller.remote.serve()
+    controller.layer.contrast_limits = (-100, 200)
+    controller.model_window.settle()
+    assert controller.session.window == (-100, 200)
+    assert controller.session.place == "tcp://127.0.0.1:1"
+    assert controller.files.save_session(tmp_path / "work.medt")
+    controller.files.open_session(tmp_path / "work.medt")
+    assert controller.session.place == "tcp://127.0.0.1:1"
