@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Layer
 
+from napari_medtransformer.errors import MedTransformerError
 from napari_medtransformer.models.base import PromptableModel
 from napari_medtransformer.plugin.adding import insert_quietly
 from napari_medtransformer.plugin.label_colours import label_colours
 from napari_medtransformer.plugin.layer_volume import LayerVolume, labels_of_layer, same_place, volume_of_layer
 from napari_medtransformer.plugin.layers import VOLUME_KEY
+from napari_medtransformer.plugin.notify import warn
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
 from napari_medtransformer.plugin.prompts.commits import Commits
 from napari_medtransformer.plugin.prompts.layers import PromptLayers
@@ -70,12 +72,18 @@ class Workspace:
         name = next((o.name for o in objects if o.object_id == self.current_object), "")
         return name or f"object {self.current_object}"
 
+    @property
+    def shown_prompts(self) -> dict[int, Prompt]:
+        """Every prompt by its number; those that wait for a model are numbered from below zero."""
+        if self.session is None:
+            return dict(enumerate(self.waiting, start=-len(self.waiting)))
+        return self.session.prompts
+
     def refresh(self, selected: frozenset[int] = frozenset()) -> None:
         """Show the session as it is now. selected: prompts that are marked."""
         if self.session is None:
-            shown = dict(enumerate(self.waiting, start=-len(self.waiting)))
             objects = {prompt.object_id for prompt in self.waiting} | {self.current_object}
-            self.prompts.sync(shown, {i: self.colour(i) for i in objects})
+            self.prompts.sync(self.shown_prompts, {i: self.colour(i) for i in objects})
             return
         if self.session.state.slices:
             self.show_masks()
@@ -84,7 +92,7 @@ class Workspace:
             if self._painted != self.session.painted:
                 self.masks.refresh(extent=False, thumbnail=False)
                 self._painted = self.session.painted
-        self.prompts.sync(self.session.prompts, self._colours(), selected)
+        self.prompts.sync(self.shown_prompts, self._colours(), selected)
 
     def show_masks(self) -> None:
         """Let there be a layer of the objects' masks."""
@@ -103,6 +111,7 @@ class Workspace:
     ) -> list[Request]:
         """Let this model answer, through this window; prompts, masks and undo stay. Returns what is to be predicted.
 
+        Of the prompts that waited for a model, those that this one does not take are left out, with a warning.
         Raises UnsupportedModel and InvalidPrompt.
         """
         if self.session is not None:
@@ -110,9 +119,18 @@ class Workspace:
             return self.session.switch_model(model, low_high)
         part = f"frame {self.frame}" if self.layer.ndim == 4 else ""
         session = PromptSession(model, self.volume, window, embeddings_bytes, store, part)
-        requests = [session.add_prompt(prompt) for prompt in self.waiting]
+        requests: list[Request] = []
+        reasons: list[str] = []
+        for prompt in self.waiting:
+            try:
+                requests.append(session.add_prompt(prompt))
+            except MedTransformerError as error:
+                reasons.append(str(error))
         self.waiting = []
         self.show_session(session)
+        if reasons:
+            prompts = "A prompt" if len(reasons) == 1 else f"{len(reasons)} prompts"
+            warn(f"{prompts} given before the model was there could not be kept. {' '.join(dict.fromkeys(reasons))}")
         return requests
 
     @property

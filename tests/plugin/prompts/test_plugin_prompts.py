@@ -311,3 +311,24 @@ def test_points_are_as_wide_on_a_screen_of_finer_pixels(open_desk, torso, liver,
         widths.append(desk.controller.workspace.prompts.points.canvas_size_limits)
     assert widths[1][0] == widths[0][0] == 0
     assert widths[1][1] == 2 * widths[0][1]
+
+
+def test_a_point_that_is_dragged_before_the_model_is_there_is_answered_where_it_was_left(
+    open_desk, torso, liver, click_model
+) -> None:
+    layer = torso()
+    desk = open_desk(layer, model=None)
+    z, y, x = liver
+    desk.show(liver)
+    desk.prompt(liver)
+    desk.prompt((z, y + 20, x))
+    points = desk.controller.workspace.prompts.points
+    desk.viewer.layers.selection.active = points
+    points.mode = "select"
+    desk.drag(layer, liver, (z, y + 10, x))
+    desk.controller.models.use(click_model)
+    desk.wait()
+    moved, other = [p.position_zyx for p in desk.controller.session.prompts.values()]
+    assert moved == pytest.approx((z, y + 10, x), abs=0.8)
+    assert other == (z, y + 20, x)
+    np.testing.assert_allclose(desk.controller.workspace.prompts.points.data, [moved, other])

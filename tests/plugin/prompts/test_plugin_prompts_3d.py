@@ -124,6 +124,29 @@ def test_the_docks_say_what_a_model_in_3d_does_not_do(open_desk, torso, liver, m
     assert attention.state.seen is None
 
 
+def test_a_box_drawn_before_a_model_in_3d_is_there_is_left_out_and_clicks_are_answered(
+    open_desk, torso, liver, model, notifications
+) -> None:
+    layer = torso()
+    desk = open_desk(layer, model=None)
+    z, y, x = liver
+    desk.show(liver)
+    desk.prompt(liver)
+    desk.controller.set_tool(Tool.BOX)
+    desk.drag(layer, (z, y - 8, x - 8), (z, y + 8, x + 8))
+    desk.controller.models.use(model)
+    desk.wait()
+    (said,) = [n.message for n in notifications if "could not be kept" in n.message]
+    assert said.startswith("A prompt given before the model was there could not be kept. sam-med3d")
+    assert "takes no boxes" in said
+    desk.controller.set_tool(Tool.POINT)
+    desk.prompt((z, y, x + 9))
+    desk.wait()
+    session = desk.controller.session
+    assert [p.position_zyx for p in session.prompts.values()] == [(z, y, x), (z, y, x + 9)]
+    assert session.labels[z, y, x] == session.labels[z, y, x + 9] == 1
+
+
 def test_the_model_of_slices_corrects_the_mask_in_3d_where_it_is_clicked(
     open_desk, torso, liver, model, click_model
 ) -> None:

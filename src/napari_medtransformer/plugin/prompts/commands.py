@@ -71,8 +71,12 @@ class PromptCommands:
     def replace(self, changed: dict[int, Prompt]) -> None:
         """Put other prompts in the place of some, as when they were dragged elsewhere, and predict."""
         controller = self._controller()
-        session = controller.session
+        workspace, session = controller.workspace, controller.session
+        if workspace is None:
+            return
         if session is None:
+            workspace.waiting = [changed.get(number, prompt) for number, prompt in workspace.shown_prompts.items()]
+            controller.after_change()
             return
         with reported():
             for prompt_id, prompt in changed.items():
@@ -81,9 +85,10 @@ class PromptCommands:
 
     def move_points(self, positions: dict[int, tuple[float, float, float]]) -> None:
         """Points were dragged elsewhere. positions: (z, y, x) by prompt."""
-        session = self._controller().session
-        if session is not None:
-            self.replace({i: replace(session.prompts[i], position_zyx=zyx) for i, zyx in positions.items()})
+        workspace = self._controller().workspace
+        if workspace is not None:
+            there = workspace.shown_prompts
+            self.replace({i: replace(there[i], position_zyx=zyx) for i, zyx in positions.items()})
 
     def clear_slice(self) -> None:
         """Take away the current object's prompts on the slice that is shown."""
