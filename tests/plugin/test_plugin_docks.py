@@ -298,16 +298,6 @@ def test_the_model_sees_the_window_on_screen_unless_another_is_fixed(docked, tor
     assert len(session.prompts) == 2
 
 
-def test_closing_the_dock_gives_the_viewer_its_mouse_back(open_desk, torso) -> None:
-    desk = open_desk(torso())
-    callbacks = len(desk.viewer.mouse_drag_callbacks)
-    dock = PromptDock(desk.viewer)
-    desk.viewer.window.add_dock_widget(dock, name="Prompt")
-    desk.viewer.window.remove_dock_widget(dock)
-    dock.deleteLater()
-    desk.qtbot.waitUntil(lambda: len(desk.viewer.mouse_drag_callbacks) == callbacks - 1)
-
-
 def test_the_candidate_masks_are_buttons_with_their_scores_and_tab_cycles_them(docked, torso, liver) -> None:
     from qtpy.QtCore import Qt
 

@@ -22,11 +22,11 @@ from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.open_volumes import OpenVolumes
 from napari_medtransformer.plugin.prompts.actions import SessionActions
-from napari_medtransformer.plugin.prompts.canvas import CanvasTools
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
 from napari_medtransformer.plugin.prompts.files import SessionFiles
 from napari_medtransformer.plugin.prompts.gestures import Gestures
 from napari_medtransformer.plugin.prompts.hover import HoverPreview
+from napari_medtransformer.plugin.prompts.mouse_and_keys import MouseAndKeys
 from napari_medtransformer.plugin.prompts.obstacles import obstacle_to_clicks
 from napari_medtransformer.plugin.prompts.predicting import PredictionLoop
 from napari_medtransformer.plugin.prompts.preferences import Preferences, read_preferences, write_preferences
@@ -81,12 +81,12 @@ class SessionController(QObject):
         self.models.loaded.connect(self._on_model)
         self.models.changed.connect(self.changed)
         self.preferences = read_preferences()
-        self.prediction = PredictionLoop(self)
+        self.prediction: PredictionLoop = PredictionLoop(self)
         self.hover = HoverPreview(self)
         self.gestures = Gestures(self)
-        self.prompting = PromptCommands(self)
-        self.actions = SessionActions(self)
-        self.files = SessionFiles(self)
+        self.prompting: PromptCommands = PromptCommands(self)
+        self.actions: SessionActions = SessionActions(self)
+        self.files: SessionFiles = SessionFiles(self)
         self.remote = RemoteChoice(self)
         self.recovery = Recovery(self)
         self._store: EmbeddingStore | None = None
@@ -100,21 +100,16 @@ class SessionController(QObject):
         self._volumes = OpenVolumes()
         self.in_front = InFront(viewer, self, self._volumes)
         self._closed = False
-        self._users = 0
-        self._docks: weakref.WeakSet[QObject] = weakref.WeakSet()
-        self._canvas = CanvasTools(viewer, self)
-        self._canvas.allow_double_click_zoom(False)
+        self._hands = MouseAndKeys(viewer, self)
+        self._hands.docks.destroyed_with_window.connect(self._end)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.view = ViewFollower(viewer, self)
         self._collecting = Collecting(viewer, self.models)
 
     def attach(self, dock: QWidget) -> None:
-        """A dock uses this controller; when the last one is gone, mouse and worker are given back."""
-        self._users += 1
-        self._docks.add(dock)
+        """A dock uses this controller; while none is in the window, napari has mouse and keys, and sessions wait."""
+        self._hands.docks.add(dock)
         arrange(dock, self.viewer)
-        controller = weakref.ref(self)
-        dock.destroyed.connect(lambda: (c := controller()) is not None and c._dock_gone())
 
     def close(self) -> None:
         """Stop the worker and leave the viewer as it was."""
@@ -133,18 +128,15 @@ class SessionController(QObject):
         self.model_window.close()
         self.queue.close()
         self.models.close()
-        self._canvas.detach()
+        self._hands.detach()
         viewer = self._viewer()
         if viewer is not None:
             viewer.layers.events.removed.disconnect(self._on_layer_removed)
             _controllers.pop(viewer, None)
 
-    def _dock_gone(self) -> None:
-        self._users -= 1
-        if self._users == 0:
-            # At the end of the program Qt may have deleted our timers before this dock.
-            with suppress(RuntimeError):
-                self.close()
+    def _end(self) -> None:
+        with suppress(RuntimeError):  # at the end of the program Qt may have deleted our timers before the docks
+            self.close()
 
     @property
     def viewer(self) -> Any:
@@ -311,7 +303,7 @@ class SessionController(QObject):
         self.gestures.drop_polygon()
         if tool is not Tool.EDIT and self.prompting.selected:
             self.prompting.select(())
-        self._canvas.allow_double_click_zoom(tool is Tool.PAN)
+        self._hands.canvas.allow_double_click_zoom(tool is Tool.PAN)
         viewer = self.viewer
         if viewer is not None and tool is not Tool.PAN and self.layer is not None:
             active = viewer.layers.selection.active
@@ -346,8 +338,7 @@ class SessionController(QObject):
     @property
     def _clicks_only_ask(self) -> bool:
         """Whether a click is for the automatic model that is looked into, and there is no dock to see a prompt in."""
-        prompted = any(getattr(dock, "gives_prompts", False) for dock in self._docks)
-        return self.attention.inspected.is_automatic and not prompted
+        return self.attention.inspected.is_automatic and not self._hands.docks.give_prompts
 
     def hovered(self, point: SlicePoint | None) -> None:
         """The mouse moved while somebody follows it."""

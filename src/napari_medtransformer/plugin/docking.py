@@ -1,11 +1,14 @@
-"""Where docks below one another would hide much of each other: a strip goes below the canvas, others become tabs."""
+"""Docks in the viewer's window: whether any is there, and their places.
+
+Where docks below one another would hide much of each other, a strip goes below the canvas, others become tabs.
+"""
 
 from __future__ import annotations
 
 import weakref
 from typing import Any
 
-from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_medtransformer.plugin.widgets.style import Column
@@ -15,6 +18,53 @@ STRIP_HEIGHT = 350
 LEAST_CANVAS = 480
 """What a strip leaves of the window's height."""
 _STRIP = "medtStrip"
+
+
+class OpenDocks(QObject):
+    """The docks of one viewer that are in its window, be they hidden; napari takes one out when its X is clicked."""
+
+    came = Signal()  # a dock is there, or there again
+    left = Signal()  # the last one was taken out
+    destroyed_with_window = Signal()
+
+    def __init__(self, window: QMainWindow) -> None:
+        super().__init__()
+        self._docks: weakref.WeakSet[QWidget] = weakref.WeakSet()
+        self._there: set[int] = set()  # ids of those in the window
+        here = weakref.ref(self)
+        window.destroyed.connect(lambda: (docks := here()) is not None and docks.destroyed_with_window.emit())
+
+    @property
+    def give_prompts(self) -> bool:
+        """Whether one of them is for prompts."""
+        return any(id(dock) in self._there and getattr(dock, "gives_prompts", False) for dock in self._docks)
+
+    def add(self, dock: QWidget) -> None:
+        """A dock was made, to be put into the window."""
+        number, here = id(dock), weakref.ref(self)
+        self._docks.add(dock)
+        self._there.add(number)
+        dock.installEventFilter(self)
+        dock.destroyed.connect(lambda: (docks := here()) is not None and docks._on_destroyed(number))
+        self.came.emit()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Notice a dock that goes into the window or out of it; False: nothing is kept from it."""
+        if event.type() == QEvent.Type.ParentChange:
+            if watched.parent() is not None:
+                self._there.add(id(watched))
+                self.came.emit()
+            elif id(watched) in self._there:
+                self._there.remove(id(watched))
+                if not self._there:
+                    self.left.emit()
+        return False
+
+    def _on_destroyed(self, number: int) -> None:
+        if number in self._there:
+            self._there.remove(number)
+            if not self._there:
+                self.destroyed_with_window.emit()
 
 
 def make_strip(dock: QWidget) -> None:

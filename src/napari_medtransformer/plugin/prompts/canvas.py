@@ -33,8 +33,15 @@ class CanvasTools:
             (viewer.mouse_move_callbacks, self._on_move),
             (viewer.mouse_double_click_callbacks, self._on_double_click),
         ]
+        self.attach()
+
+    def attach(self) -> None:
+        """Listen to the mouse; a double click zooms with the tool that only moves the view."""
         for callbacks, callback in self._listening:
-            callbacks.append(callback)
+            if callback not in callbacks:
+                callbacks.append(callback)
+        controller = self._controller()
+        self.allow_double_click_zoom(controller is not None and controller.tool is Tool.PAN)
 
     def detach(self) -> None:
         """Give the viewer back its own mouse."""

@@ -18,7 +18,6 @@ from napari_medtransformer.plugin.prompts.layers_ahead import LayersAhead
 from napari_medtransformer.plugin.prompts.objects_section import ObjectsSection
 from napari_medtransformer.plugin.prompts.recovery_banner import RecoveryBanner
 from napari_medtransformer.plugin.prompts.section import PromptSection
-from napari_medtransformer.plugin.prompts.shortcuts import LayerKeys, TabKey, bind_shortcuts
 from napari_medtransformer.plugin.status import status_line
 from napari_medtransformer.plugin.widgets.choices import Choice
 from napari_medtransformer.plugin.widgets.layer_choice import LayerChoice
@@ -45,9 +44,6 @@ class PromptDock(QWidget):
         viewer = real_viewer(napari_viewer)
         self.controller = controller_of(viewer)
         self.controller.attach(self)
-        bind_shortcuts(viewer, self.controller)
-        self._layer_keys = LayerKeys(viewer, self.controller)
-        self._tab = TabKey(viewer, self.controller, self)
 
         self.recovery = RecoveryBanner(self.controller)
         self.hidden = HiddenBanner(self.controller)

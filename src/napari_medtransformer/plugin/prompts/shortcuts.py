@@ -71,13 +71,41 @@ SHORTCUTS: tuple[tuple[str, str, str, Action], ...] = (
 _MOUSE = (("Shift-click", "a prompt of the other sign"), ("Alt-drag", "moves the view, whatever the tool"))
 
 
-class TabKey(QObject):
-    """Tab on the canvas. Qt would move the focus with it before napari ever heard of the key."""
+class CanvasKeys(QObject):
+    """The same keys on the viewer, on images and on the masks, and Tab on the canvas, from `bind` until `release`.
 
-    def __init__(self, viewer: Any, controller: SessionController, parent: QObject) -> None:
-        super().__init__(parent)
-        self._controller = weakref.ref(controller)
+    A layer's own keys go first: C adjusts an image's contrast, P paints. Layers of the user's own and the prompts' keep
+    napari's keys. Holds viewer and controller weakly.
+    """
+
+    def __init__(self, viewer: Any, controller: SessionController) -> None:
+        super().__init__()
+        self._viewer, self._controller = weakref.ref(viewer), weakref.ref(controller)
+        self._owners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def bind(self) -> None:
+        """Bind them all; nothing happens where they are bound."""
+        viewer, controller = self._viewer(), self._controller()
+        if viewer is None or controller is None or self._owners:
+            return
+        self._owners.add(viewer)
+        bind_shortcuts(viewer, controller)
+        # Qt would move the focus with Tab before napari ever heard of the key.
         viewer.window._qt_viewer.canvas.native.installEventFilter(self)
+        viewer.layers.selection.events.active.connect(self._bind_layer)
+        self._bind_layer()
+
+    def release(self) -> None:
+        """Give napari its keys back."""
+        viewer = self._viewer()
+        if viewer is None or not self._owners:
+            return
+        viewer.layers.selection.events.active.disconnect(self._bind_layer)
+        for owner in self._owners:
+            for key, *_ in SHORTCUTS:
+                owner.bind_key(key, None)
+        self._owners.clear()
+        viewer.window._qt_viewer.canvas.native.removeEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """True if it was Tab alone."""
@@ -87,30 +115,19 @@ class TabKey(QObject):
         controller.prompting.cycle_mask()
         return True
 
-
-class LayerKeys:
-    """The same keys on images and on the masks, whose own would go first: C adjusts an image's contrast, P paints.
-
-    Layers of the user's own and the prompts' keep napari's keys.
-    """
-
-    def __init__(self, viewer: Any, controller: SessionController) -> None:
-        self._viewer, self._controller = weakref.ref(viewer), weakref.ref(controller)
-        viewer.layers.selection.events.active.connect(self._bind)
-        self._bind()
-
-    def _bind(self, _event: Any = None) -> None:
+    def _bind_layer(self, _event: Any = None) -> None:
         viewer, controller = self._viewer(), self._controller()
         if viewer is None or controller is None:
             return
         layer = viewer.layers.selection.active
         workspace = controller.workspace
         if isinstance(layer, Image) or (workspace is not None and layer is not None and layer is workspace.masks):
+            self._owners.add(layer)
             _bind_to(layer, controller)
 
 
 def bind_shortcuts(viewer: Any, controller: SessionController) -> None:
-    """Bind every key to the viewer; a layer's own keys go first, as everywhere in napari (see LayerKeys)."""
+    """Bind every key to the viewer; a layer's own keys go first, as everywhere in napari (see CanvasKeys)."""
     _bind_to(viewer, controller)
 
 
