@@ -246,3 +246,18 @@ def test_with_a_cluster_another_contrast_and_an_opened_session_leave_prompts_to_
     assert controller.files.save_session(tmp_path / "work.medt")
     controller.files.open_session(tmp_path / "work.medt")
     assert controller.session.place == "tcp://127.0.0.1:1"
+
+
+def test_an_object_made_before_the_measuring_begins_is_measured_too(docked, torso, liver) -> None:
+    desk, dock = docked(torso())
+    desk.prompt(liver)
+    desk.wait()
+    gate = threading.Event()
+    desk.controller.queue.submit(gate.wait, label="")
+    dock.work.open_measurements()
+    desk.controller.actions.new_object()
+    desk.controller.actions.rename_object(2, "lesion")
+    gate.set()
+    desk.wait()
+    table = dock.work.measurements.table
+    assert [table.item(row, 0).text() for row in range(table.rowCount())] == ["object 1", "lesion"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_medtransformer.errors import InvalidPrompt
 from napari_medtransformer.models.encoding import EncodingStopped, watched_steps
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.prompts.statistics_table import Row
 from napari_medtransformer.plugin.work import Job
 from napari_medtransformer.progress import Progress
-from napari_medtransformer.prompting.measures import ObjectStatistics
 
 if TYPE_CHECKING:
     from napari_medtransformer.plugin.controller import SessionController
@@ -125,18 +126,21 @@ class SessionActions(QObject):
         session = controller.session
         if session is None:
             return
-        objects = {one.object_id: one for one in session.objects}
         unit = "HU" if session.volume.modality == "CT" else ""
 
-        def show(found: list[ObjectStatistics]) -> None:
+        def measure() -> list[Row]:
             rows = []
-            for one in found:
-                known = objects[one.object_id]
-                name = known.name or f"object {one.object_id}"
-                rows.append(Row(name, known.class_name, one.volume_ml, one.mean, one.std, one.diameter_mm))
+            for known in session.objects:  # those that are there when their turn has come
+                with suppress(InvalidPrompt):  # removed while the others were measured
+                    one = session.statistics(known.object_id)
+                    name = known.name or f"object {known.object_id}"
+                    rows.append(Row(name, known.class_name, one.volume_ml, one.mean, one.std, one.diameter_mm))
+            return rows
+
+        def show(rows: list[Row]) -> None:
             self.measured.emit(rows, unit)
 
-        controller.queue.submit(session.statistics, label="Measuring…", key="statistics", on_done=show, on_error=report)
+        controller.queue.submit(measure, label="Measuring…", key="statistics", on_done=show, on_error=report)
 
     # ------------------------------------------------------------------ 3D
 
