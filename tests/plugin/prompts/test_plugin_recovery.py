@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
@@ -109,6 +110,48 @@ def test_work_on_an_image_that_is_not_open_is_offered_with_that_image(
     desk.controller.recovery.discard(offer)
     assert not offer.found.path.exists()
     assert desk.controller.recovery.offers == []
+
+
+def test_work_on_another_frame_of_an_open_film_is_restored_there(docked, tmp_path, torso_file, liver) -> None:
+    still = nib.load(torso_file)  # of fewer frames, each would be an image of its own
+    data = np.asarray(still.dataobj)
+    film = tmp_path / "film.nii.gz"
+    nib.save(nib.Nifti1Image(np.stack([data, *[data[:, ::-1]] * 15], -1), still.affine), film)
+    desk, dock = docked()
+    viewer, controller = desk.viewer, desk.controller
+
+    def open_film():
+        (layer,) = viewer.open(str(film), plugin="napari-medtransformer")
+        viewer.dims.set_point(0, 0)
+        desk.wait()
+        return layer
+
+    layer = open_film()
+    labels = []
+    for frame in (0, 2):
+        viewer.dims.set_point(0, frame)
+        desk.wait()
+        desk.prompt(liver)
+        desk.wait()
+        assert controller.workspace.autosave.flush()
+        labels.append(controller.session.labels)
+    viewer.layers.remove(layer)
+    layer = open_film()
+    recovery = controller.recovery
+    desk.qtbot.waitUntil(lambda: bool(recovery.offers) and recovery.offers[0].here, timeout=180_000)
+    dock.recovery.restore.click()
+    desk.wait()
+    np.testing.assert_array_equal(controller.session.labels, labels[0])
+    (other,) = recovery.offers
+    assert not other.here
+    dock.recovery.restore.click()
+    assert [one for one in viewer.layers if isinstance(one, Image)] == [layer]
+    assert controller.workspace.frame == 2
+    desk.qtbot.waitUntil(lambda: bool(recovery.offers) and recovery.offers[0].here, timeout=180_000)
+    dock.recovery.restore.click()
+    desk.wait()
+    np.testing.assert_array_equal(controller.session.labels, labels[1])
+    assert not recovery.offers
 
 
 def test_saved_work_is_not_offered_again(docked, tmp_path, torso, liver) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari.layers import Layer
 from qtpy.QtCore import QObject, Signal
 
 from napari_medtransformer.errors import CannotWrite
 from napari_medtransformer.files import write_text
+from napari_medtransformer.plugin import planes
+from napari_medtransformer.plugin.layer_volume import frames_of
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
+from napari_medtransformer.plugin.volume.cursor_readout import is_image_of, volume_on
 from napari_medtransformer.plugin.work import WorkQueue
 from napari_medtransformer.prompting import PromptSession
 from napari_medtransformer.prompting.autosave import Autosave, Recoverable, recoverable
@@ -34,6 +39,12 @@ class Offer:
     found: Recoverable
     here: bool
     source: Path | None
+
+    @property
+    def frame(self) -> int:
+        """Which frame of the image was worked on; 0 for one of a single volume."""
+        kind, _, number = self.found.facts.part.partition(" ")
+        return int(number) if kind == "frame" and number.isdecimal() else 0
 
     def in_words(self) -> str:
         """What there is, for the user."""
@@ -117,11 +128,10 @@ class Recovery(QObject):
         self._queue.submit(search, label="", key="look", on_done=self._found, on_error=report)
 
     def restore(self, offer: Offer) -> None:
-        """Go on with what was left behind; on an image that is not open, open that first."""
+        """Go on with what was left behind; on an image that is not looked at, show that first."""
         controller = self._controller()
         if not offer.here:
-            if offer.source is not None:
-                controller.viewer.open(str(offer.source), plugin="napari-medtransformer")
+            self._show_image(offer)
             return
         workspace = controller.workspace
         with reported():
@@ -138,6 +148,20 @@ class Recovery(QObject):
             self.offers = [other for other in self.offers if other is not offer]
             self.changed.emit()
             tell(f"Restored. {offer.in_words()}")
+
+    def _show_image(self, offer: Offer) -> None:
+        """Go to the image that was worked on, and to its frame; open it if it is not there, or another one by now."""
+        controller = self._controller()
+        viewer, frame = controller.viewer, offer.frame
+        layer = _image_of(offer, viewer.layers)
+        if layer is None or (layer is controller.layer and planes.shown_frame(viewer, layer) == frame):
+            if offer.source is None:
+                return
+            layer = _image_of(offer, viewer.open(str(offer.source), plugin="napari-medtransformer"))
+        if layer is not None:
+            planes.show_frame(viewer, layer, frame)
+            controller.set_layer(layer)
+            controller.in_front.bring()
 
     def discard(self, offer: Offer) -> None:
         """Throw away what was left behind."""
@@ -168,6 +192,18 @@ def _source_of(found: Recoverable) -> Path | None:
     except OSError:
         return None
     return source if source.exists() else None
+
+
+def _image_of(offer: Offer, layers: Iterable[Layer]) -> Layer | None:
+    """The first layer of these that shows the image of an offer, by its file and shape."""
+    for layer in layers:
+        volume = volume_on(layer)
+        if volume is None or volume.source is None or offer.source is None or not is_image_of(layer, volume):
+            continue
+        same_file = volume.source.path.resolve() == offer.source.resolve()
+        if same_file and volume.shape == offer.found.facts.volume_shape and offer.frame < frames_of(layer):
+            return layer
+    return None
 
 
 def _count(n: int, what: str) -> str:
