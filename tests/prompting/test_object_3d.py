@@ -13,7 +13,7 @@ from napari_medtransformer.models.sam_med3d import SamMed3DModel
 from napari_medtransformer.models.sam_med3d_network import SamMed3D, SamMed3DConfig
 from napari_medtransformer.models.volume_model import VolumePrompts
 from napari_medtransformer.progress import Progress, Result
-from napari_medtransformer.prompting.object_3d import crop_centre, object_steps, segment_object
+from napari_medtransformer.prompting.object_3d import Turn, crop_spans, object_steps, segment_object
 from napari_medtransformer.prompting.predictor import promptable
 from napari_medtransformer.volumes.volume import Volume
 
@@ -40,12 +40,28 @@ def test_an_object_is_found_around_its_clicks_and_nothing_beyond_the_crop(model,
     assert found.mask.shape == volume.shape
     assert found.mask[:, 60:].sum() == 0  # the crop ends 32 voxels of 1.5 mm from the clicks
     assert np.array_equal(found.mask[found.answer.slices], found.answer.logits > 0)
-    assert found.left_out == 0
 
 
-def test_clicks_far_from_the_others_are_told(model, volume):
-    found = segment_object(model, volume, [(10, 5, 15), (10, 8, 15), (10, 85, 15)], [1, 1, 0])
-    assert found.left_out == 1
+def test_a_click_beyond_the_crop_is_answered_around_itself_and_the_mask_stays_beyond(model, volume):
+    near = segment_object(model, volume, [(10, 5, 15)])
+    both = segment_object(model, volume, [(10, 5, 15), (10, 85, 15)])
+    rows = both.answer.slices[1]
+    assert rows.start >= near.answer.slices[1].stop  # crops of 64 voxels of 1.5 mm
+    assert np.array_equal(both.mask[:, : rows.start], near.mask[:, : rows.start])
+    assert np.array_equal(both.mask[both.answer.slices], both.answer.logits > 0)
+    alone = segment_object(model, volume, [(10, 85, 15)])
+    assert np.array_equal(both.answer.logits, alone.answer.logits)
+
+
+def test_where_crops_meet_the_next_refines_the_answer_before_and_clicks_outside_only_take_away(model, volume):
+    near = segment_object(model, volume, [(10, 20, 15)])
+    further = segment_object(model, volume, [(10, 20, 15), (10, 60, 15)])
+    alone = segment_object(model, volume, [(10, 60, 15)])
+    assert near.mask[further.answer.slices].any()
+    assert not np.array_equal(further.answer.logits, alone.answer.logits)
+    less = segment_object(model, volume, [(10, 20, 15), (10, 60, 15)], [1, 0])
+    assert not (less.mask & ~near.mask).any()
+    assert (near.mask & ~less.mask).any()
 
 
 def test_an_earlier_answer_refines_the_next(model, volume):
@@ -71,11 +87,22 @@ def test_every_click_refines_the_answer_to_those_before(model, volume):
     assert np.array_equal(two.answer.logits, again.logits)
 
 
-def test_the_crop_stays_at_the_first_click_while_it_holds_them_all(model, volume):
-    near, far = [(10, 20, 15), (9, 40, 14)], [(10, 5, 15), (10, 85, 15)]
-    assert crop_centre(model, volume, np.array(near), np.array([1, 1])) == (10, 20, 15)
-    assert crop_centre(model, volume, np.array(far), np.array([1, 1])) == (10, 45, 15)
-    assert crop_centre(model, volume, np.array(near), np.array([0, 1])) == (9, 40, 14)
+def test_a_crop_serves_clicks_while_it_holds_them_all_and_the_next_begins_at_the_one_beyond(model, volume):
+    def spans(points, labels):
+        return crop_spans(model, volume, [Turn(np.array([p], float), np.array([s])) for p, s in zip(points, labels)])
+
+    near, far = (10, 20, 15), (10, 85, 15)
+    assert spans([near, (9, 40, 14)], [1, 1]) == [(2, near)]
+    assert spans([near, (9, 40, 14)], [0, 1]) == [(2, (9, 40, 14))]
+    assert spans([near, far, (9, 80, 15), near], [1, 1, 0, 1]) == [(1, near), (3, far), (4, near)]
+
+
+def test_a_long_stroke_is_seen_from_its_middle_and_one_that_no_crop_holds_from_its_end(model, volume):
+    rows = np.array([(10, y, 15) for y in (10, 40, 70)], float)
+    assert crop_spans(model, volume, [Turn(rows, np.ones(3, int))]) == [(1, (10, 40, 15))]
+    long = Volume.from_array(np.zeros((4, 400, 4), np.float32), (1.5, 1.5, 1.5), "MR")
+    ends = np.array([(2, 5, 2), (2, 395, 2)], float)
+    assert crop_spans(model, long, [Turn(ends, np.ones(2, int))]) == [(1, (2, 395, 2))]
 
 
 def test_a_3d_model_says_how_it_is_used_when_given_for_slices(model):

@@ -88,6 +88,60 @@ def test_strokes_and_lassos_speak_in_3d_and_boxes_are_refused(session):
     assert session.state is before
 
 
+def test_far_clicks_keep_the_mask_and_every_click_is_on_its_side_through_undo_and_files(
+    session, model, volume, tmp_path
+):
+    steps = [((10, 5, 15), True), ((10, 45, 15), True), ((10, 85, 15), True), ((10, 60, 15), False), ((10, 5, 9), True)]
+    masks = []
+    for place, positive in steps:
+        session.add_point(place, positive)
+        masks.append(mask_of(session))
+        for given, inside in steps[: len(masks)]:
+            assert masks[-1][given] == inside
+    assert np.array_equal(masks[0][:, :20], masks[1][:, :20])  # a crop of 32 voxels of 1.5 mm
+    assert np.array_equal(masks[1][:, :60], masks[2][:, :60])
+    for before in masks[-2::-1]:
+        session.undo()
+        assert np.array_equal(mask_of(session), before)
+    for after in masks[1:]:
+        assert session.redo() == []
+        assert np.array_equal(mask_of(session), after)
+    anew = PromptSession(model, volume)
+    for prompt in session.prompts.values():
+        anew.add_prompt(prompt)
+    anew.predict_pending()  # all at once, in a session that remembers nothing
+    assert np.array_equal(anew.labels, session.labels)
+    session.save(tmp_path / "work.medt")
+    loaded = PromptSession.load(tmp_path / "work.medt", model, volume)
+    assert np.array_equal(loaded.labels, session.labels)
+    loaded.add_point((10, 84, 20))
+    session.add_point((10, 84, 20))
+    assert np.array_equal(loaded.labels, session.labels)
+
+
+def test_a_stroke_longer_than_the_crop_is_inside_from_end_to_end(session):
+    stroke = np.zeros((90, 30), bool)
+    stroke[2:88, 15] = True
+    session.add_scribble(stroke, axis=0, index=10)
+    assert mask_of(session)[10][stroke].all()
+    upright = np.zeros((20, 90), bool)
+    upright[1:19, 4] = True
+    session.add_scribble(upright, axis=2, index=15)
+    assert mask_of(session)[:, :, 15][upright].all()
+    session.add_scribble(upright, axis=2, index=15, positive=False)
+    assert not mask_of(session)[:, :, 15][upright].any()
+    assert mask_of(session)[10, 5:88, 15].all()
+
+
+def test_what_was_imported_stays_beyond_the_crop(session, volume):
+    label = np.zeros(volume.shape, bool)
+    label[2:18, 5:85, 10:20] = True
+    session.import_mask(label)
+    session.add_point(CLICK)
+    assert np.array_equal(mask_of(session)[:, 60:], label[:, 60:])
+    assert not np.array_equal(mask_of(session), label)
+
+
 def test_moving_and_removing_a_click_predicts_anew(session, model, volume):
     first = session.add_point(CLICK)
     second = session.add_point(OTHER, positive=False, axis=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,14 +17,13 @@ from napari_medtransformer.prompting.embeddings import EmbeddingCache
 from napari_medtransformer.prompting.labels import plane
 from napari_medtransformer.prompting.masks import PackedBlock
 from napari_medtransformer.prompting.model_prompts import (
-    MASK_LOGIT,
     lasso_mask,
     logits_of,
     marked_pixels,
     pixels_on_slice,
     stroke_points,
 )
-from napari_medtransformer.prompting.object_3d import Turn, answer_turns, crop_centre
+from napari_medtransformer.prompting.object_3d import Turn, answer_turns, crop_spans, found_in_crop, mask_to_refine
 from napari_medtransformer.prompting.predictor import Prediction
 from napari_medtransformer.prompting.prompts import (
     IN_3D,
@@ -35,11 +36,16 @@ from napari_medtransformer.prompting.prompts import (
     Prompt,
     ScribblePrompt,
     SliceKey,
+    Zyx,
 )
 from napari_medtransformer.prompting.slice_model import ModelOnVolume, Outcome, PackedPrediction, Request, SliceModel
 from napari_medtransformer.volumes.volume import Volume, check_volume
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _REMEMBERED = 2  # answers in full, for the next prompt to refine
+_BLOCKS_REMEMBERED = 16  # masks, packed, of what was found in crops before the last one
 
 
 class CropModel(ModelOnVolume):
@@ -64,6 +70,7 @@ class CropModel(ModelOnVolume):
         self.embeddings: EmbeddingCache[VolumeEmbedding] = EmbeddingCache(embeddings_bytes)
         self.store = store  # for the next model: crops are not kept on disk
         self._answers: OrderedDict[tuple[Given, ...], VolumeMask] = OrderedDict()
+        self._blocks: OrderedDict[tuple[Given, ...], PackedBlock] = OrderedDict()
         self._decoding = threading.Lock()
 
     def key_of(self, prompt: Prompt) -> SliceKey:
@@ -87,42 +94,102 @@ class CropModel(ModelOnVolume):
             )
         base = next((one.mask for one in request.prompts if isinstance(one, BlockPrompt)), None)
         prompts = tuple(one for one in request.prompts if not isinstance(one, BlockPrompt))
-        answer = self._answer(base, prompts)
-        logits = self._honoured(answer, prompts)
-        block = PackedBlock.pack(logits > 0, answer.start_zyx, self.volume.shape)
+        before, answer = self._answer(base, prompts)
+        first, mask = self._composed(before, answer, prompts)
+        z, y, x = answer.slices
+        seen = mask[z.start - first : z.stop - first, y, x]
+        logits = np.where(seen == (answer.logits > 0), answer.logits, logits_of(seen))
+        block = PackedBlock.pack(mask, (first, 0, 0), self.volume.shape)
         scores = np.array([answer.score], np.float32)
-        return Outcome(request, Prediction(logits[None], scores, 0), PackedPrediction((block,), (float(scores[0]),), 0))
+        prediction = Prediction(logits[None], scores, 0)
+        return Outcome(request, prediction, PackedPrediction((block,), (float(scores[0]),), 0))
 
-    def _answer(self, base: PackedBlock | None, prompts: tuple[Prompt, ...]) -> VolumeMask:
-        """The answer to the last prompt, which refines the one before it, and so on back to `base`."""
+    def _answer(self, base: PackedBlock | None, prompts: tuple[Prompt, ...]) -> tuple[PackedBlock | None, VolumeMask]:
+        """What holds beyond the last crop, and the answer in it to the last prompt, which refines the one before it."""
         turns = [self._turn(prompt) for prompt in prompts]
-        points = np.concatenate([turn.points_zyx for turn in turns])
-        signs = np.concatenate([turn.labels for turn in turns])
+        head: tuple[Given, ...] = () if base is None else (BlockPrompt(base),)
+        before, start = base, 0
+        *earlier, (_, centre) = crop_spans(self.model, self.volume, turns)
+        for stop, earlier_centre in earlier:
+            given = prompts[:stop]
+            known = self._blocks.get((*head, *given))
+            if known is None:
+                answer = self._in_crop(earlier_centre, before, head, given, turns[:stop], start)
+                first, mask = self._composed(before, answer, given)
+                known = PackedBlock.pack(mask, (first, 0, 0), self.volume.shape)
+                with self._decoding:
+                    _remember(self._blocks, (*head, *given), known, _BLOCKS_REMEMBERED)
+            before, start = known, stop
+        return before, self._in_crop(centre, before, head, prompts, turns, start)
+
+    def _in_crop(
+        self,
+        centre: Zyx,
+        before: PackedBlock | None,
+        head: tuple[Given, ...],
+        prompts: tuple[Prompt, ...],
+        turns: list[Turn],
+        start: int,
+    ) -> VolumeMask:
+        """The answer in the crop at a centre, which begins with what was there before the prompt of number `start`."""
         volume = self.volume
-        centre = crop_centre(self.model, volume, points, signs)
         placement = self.model.placement(volume.shape, volume.spacing, centre)
         embedding = self.embeddings.get(
             placement.start, lambda: self.model.encode(volume.data, volume.spacing, centre, volume.modality)
         )
-        head: tuple[Given, ...] = () if base is None else (BlockPrompt(base),)
         with self._decoding:
-            before, done = None if base is None else self._as_answer(base, embedding), 0
-            for known in range(len(prompts), 0, -1):
+            answer, done = None, start
+            for known in range(len(prompts), start, -1):
                 found = self._answers.get((*head, *prompts[:known]))
                 if found is not None and found.placement == embedding.placement:
-                    before, done = found, known
+                    answer, done = found, known
                     break
-            answer = before if before is not None and done == len(prompts) else None
-            if answer is None:
-                answer = answer_turns(self.model, embedding, turns, done, before)
-            self._answers[(*head, *prompts)] = answer
-            while len(self._answers) > _REMEMBERED:
-                self._answers.popitem(last=False)
+            if answer is None and before is not None:
+                answer = mask_to_refine(before.unpack(), before.start, embedding.placement)
+            if answer is None or done < len(prompts):
+                answer = answer_turns(self.model, embedding, turns, done, answer)
+            _remember(self._answers, (*head, *prompts), answer, _REMEMBERED)
         return answer
 
-    def _as_answer(self, base: PackedBlock, embedding: VolumeEmbedding) -> VolumeMask:
-        """A mask that no model gave, for the model to refine."""
-        return VolumeMask((base.start, 0, 0), logits_of(base.unpack()), 1.0, embedding.placement)
+    def _composed(
+        self, before: PackedBlock | None, answer: VolumeMask, prompts: tuple[Prompt, ...]
+    ) -> tuple[int, np.ndarray]:
+        """The answer in its crop over what was there, with every marked voxel as the person marked it.
+
+        Of two marks on a voxel the later one counts. Returns the first slice and (z, H, W) bool from it on.
+        """
+        marks = [(prompt.key, prompt.positive, pixels) for prompt, pixels in self._marks(prompts)]
+        slices = [range(answer.slices[0].start, answer.slices[0].stop)]
+        if before is not None:
+            slices.append(range(before.start, before.start + len(before.slices)))
+        for key, positive, pixels in marks:
+            there = np.flatnonzero(pixels.any(axis=1))
+            if positive and len(there):
+                slices.append(range(key.index, key.index + 1) if key.axis == 0 else range(there[0], there[-1] + 1))
+        first, stop = min(part.start for part in slices), max(part.stop for part in slices)
+        mask = np.zeros((stop - first, *self.volume.shape[1:]), bool)
+        if before is not None:
+            mask[before.start - first :][: len(before.slices)] = before.unpack()
+        z, y, x = answer.slices
+        seen = mask[z.start - first : z.stop - first, y, x]
+        turns = [self._turn(prompt) for prompt in prompts]
+        seen[:] = found_in_crop(answer, turns, None if before is None else seen)
+        for key, positive, pixels in marks:
+            if key.axis:
+                plane(mask, key.axis, key.index)[pixels[first:stop]] = positive
+            elif first <= key.index < stop:
+                mask[key.index - first][pixels] = positive
+        return first, mask
+
+    def _marks(
+        self, prompts: tuple[Prompt, ...]
+    ) -> Iterator[tuple[PointPrompt | ScribblePrompt | LassoPrompt, np.ndarray]]:
+        """The prompts that say of voxels what they are, with the (H, W) bool pixels of their slice."""
+        for prompt in prompts:
+            if not isinstance(prompt, BoxPrompt | MaskPrompt) and not (
+                isinstance(prompt, LassoPrompt) and prompt.positive
+            ):
+                yield prompt, marked_pixels(prompt, self.slice_shape(prompt.key.axis))
 
     def _turn(self, prompt: Prompt) -> Turn:
         """A prompt as clicks in the volume."""
@@ -150,23 +217,12 @@ class CropModel(ModelOnVolume):
             )
         return Turn(points, np.full(len(points), int(prompt.positive), np.int64))
 
-    def _honoured(self, answer: VolumeMask, prompts: tuple[Prompt, ...]) -> np.ndarray:
-        """The answer's logits with every marked voxel as the person marked it, the later mark over the earlier."""
-        logits = answer.logits.copy()
-        for prompt in prompts:
-            if isinstance(prompt, BoxPrompt | MaskPrompt) or (isinstance(prompt, LassoPrompt) and prompt.positive):
-                continue
-            key = prompt.key
-            index = key.index - answer.start_zyx[key.axis]
-            if not 0 <= index < logits.shape[key.axis]:
-                continue
-            shape = self.slice_shape(key.axis)
-            marked = marked_pixels(prompt, shape)
-            part = tuple(s for axis, s in enumerate(answer.slices) if axis != key.axis)
-            seen = plane(logits, key.axis, index)
-            wrong = marked[part] & ((seen > 0) != prompt.positive)
-            seen[wrong] = MASK_LOGIT if prompt.positive else -MASK_LOGIT
-        return logits
+
+def _remember(known: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+    """Keep a value, and of all of them as many as were kept last."""
+    known[key] = value
+    while len(known) > most:
+        known.popitem(last=False)
 
 
 def model_on_volume(
