@@ -42,6 +42,8 @@ logger = logging.getLogger("window_pictures")
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
 OF_THE_DEMO = {"02-liver-click": "liver-click", "03-attention": "demo", "04-coronal": "coronal"}
 DOCK_WIDTH = 360
+COLOURS, MAX_BYTES = 256, 380_000
+"""Of a picture that would be larger: its palette."""
 
 
 def main() -> int:
@@ -184,7 +186,10 @@ def finish(viewer: Any, controller: Any, name: str, *, close: bool = True) -> No
 def save(picture: Picture.Image, name: str) -> None:
     """Write a picture into docs/images."""
     path = FOLDER / f"{name}.png"
-    picture.convert("RGB").save(path, optimize=True)
+    whole = picture.convert("RGB")
+    whole.save(path, optimize=True)
+    if path.stat().st_size > MAX_BYTES:
+        whole.quantize(COLOURS, kmeans=1).save(path, optimize=True)
     logger.info("wrote %s", path)
 
 
