@@ -115,7 +115,7 @@ class CropModel(ModelOnVolume):
             known = self._blocks.get((*head, *given))
             if known is None:
                 answer = self._in_crop(earlier_centre, before, head, given, turns[:stop], start)
-                first, mask = self._composed(before, answer, given)
+                first, mask = self._composed(before, answer, given, marked=False)  # all marks come last
                 known = PackedBlock.pack(mask, (first, 0, 0), self.volume.shape)
                 with self._decoding:
                     _remember(self._blocks, (*head, *given), known, _BLOCKS_REMEMBERED)
@@ -152,13 +152,13 @@ class CropModel(ModelOnVolume):
         return answer
 
     def _composed(
-        self, before: PackedBlock | None, answer: VolumeMask, prompts: tuple[Prompt, ...]
+        self, before: PackedBlock | None, answer: VolumeMask, prompts: tuple[Prompt, ...], *, marked: bool = True
     ) -> tuple[int, np.ndarray]:
-        """The answer in its crop over what was there, with every marked voxel as the person marked it.
+        """The answer in its crop over what was there, with every voxel that the person marked as it was marked.
 
-        Of two marks on a voxel the later one counts. Returns the first slice and (z, H, W) bool from it on.
+        marked: whether with marks; of two on a voxel the later one counts. Returns the first slice and (z, H, W) bool from it on.
         """
-        marks = [(prompt.key, prompt.positive, pixels) for prompt, pixels in self._marks(prompts)]
+        marks = [(prompt.key, prompt.positive, pixels) for prompt, pixels in self._marks(prompts if marked else ())]
         slices = [range(answer.slices[0].start, answer.slices[0].stop)]
         if before is not None:
             slices.append(range(before.start, before.start + len(before.slices)))
