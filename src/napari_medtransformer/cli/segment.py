@@ -111,8 +111,8 @@ def segment(
         raise CannotWrite(
             f"{output.name} has no suffix that can be written; use {', '.join(LABEL_SUFFIXES)}, or a folder's name"
         )
-    if uncertainty is not None and uncertainty.resolve() == output.resolve():
-        raise CannotWrite(f"{output} cannot be labels and their uncertainty at once; give two names")
+    if uncertainty is not None:
+        _check_distinct(output, "labels", uncertainty, "their uncertainty")
     if many and (series or frame is not None):
         raise InvalidOption("--series and --frame choose in one volume; of a folder every series is segmented")
     if not many:
@@ -127,13 +127,17 @@ def segment(
     from napari_medtransformer.segmentation.work import Errand, job_for
 
     folder = folder_to_write(output)
+    maps = None if uncertainty is None else folder_to_write(uncertainty)
+    for given in (folder, maps):
+        if given is not None and given.resolve() == source.resolve():
+            raise CannotWrite(f"{given} holds the images; choose another folder for what is made of them")
     errands = [
         Errand(
             case,
             folder / f"{case.name}.nii.gz",
-            None if uncertainty is None else folder_to_write(uncertainty) / f"{case.name}.nii.gz",
+            None if maps is None else maps / f"{case.name}.nii.gz",
         )
-        for case in find_cases(source, folder)
+        for case in find_cases(source, [one for one in (folder, maps) if one is not None])
     ]
     report = _run(errands, job_for(card, weights, device, options), folder, jobs, cluster)
     for done in report.done:
@@ -161,16 +165,28 @@ def _one(
 ) -> None:
     """One volume: nothing but its labels is written."""
     from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.errors import CannotWrite
     from napari_medtransformer.files import folder_to_write
     from napari_medtransformer.segmentation.cases import single_case
-    from napari_medtransformer.segmentation.work import Errand, elsewhere, errand_steps, job_for, run_errand
+    from napari_medtransformer.segmentation.work import Errand, elsewhere, errand_steps, is_ours, job_for, run_errand
     from napari_medtransformer.volumes import read_labels
     from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
 
     series, frame = chosen
     case = single_case(source, series=series, frame=frame)
     target = output if one_file else folder_to_write(output) / f"{case.name}.nii.gz"
+    errand = Errand(case, target, uncertainty)
     # better now than after the work
+    if not one_file and target.exists() and not is_ours(errand):
+        raise CannotWrite(
+            f"{target} is there already and not from a batch; give its name after -o to replace it, or choose another "
+            "folder"
+        )
+    if uncertainty is not None:
+        _check_distinct(target, "labels", uncertainty, "their uncertainty")
+    for path in (target, uncertainty):
+        if reference is not None and path is not None:
+            _check_distinct(reference, "the reference", path, "what is written")
     volume = read_input(source, series, frame)
     writable_path(target, volume)
     if uncertainty is not None:
@@ -181,7 +197,6 @@ def _one(
     if region is not None:
         options["region"] = _region(region, volume)
     job = job_for(card, weights, device, options, recorded=False)
-    errand = Errand(case, target, uncertainty)
     if cluster is None:
         done = run_with_progress(errand_steps(job, errand), f"segmenting {case.name}")
     else:
@@ -215,6 +230,13 @@ def _one(
             f"{score.label.name}: Dice {score.dice:.3f}, HD95 {score.hd95_mm:.2f} mm, "
             f"surface Dice {score.surface_dice:.3f} at 1 mm"
         )
+
+
+def _check_distinct(one: Path, what: str, other: Path, other_what: str) -> None:
+    from napari_medtransformer.errors import CannotWrite
+
+    if one.resolve() == other.resolve():
+        raise CannotWrite(f"{one} cannot be {what} and {other_what} at once; give two names")
 
 
 def _run(errands: list[Errand], job: Job, folder: Path, jobs: int, cluster: str | None) -> BatchReport:

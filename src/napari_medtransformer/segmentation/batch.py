@@ -22,11 +22,21 @@ from filelock import FileLock, Timeout
 
 from napari_medtransformer.errors import CannotWrite, MedTransformerError
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
-from napari_medtransformer.segmentation.work import Done, Errand, Job, elsewhere, errand_steps, finished, run_errand
+from napari_medtransformer.segmentation.work import (
+    Done,
+    Errand,
+    Job,
+    check_ours,
+    elsewhere,
+    errand_steps,
+    finished,
+    run_errand,
+)
 
 SUMMARY = "summary.csv"
 FAILURES = "failures.csv"
 _LOCK = ".medtransformer.lock"
+_TABLE_START = b"case,input"
 _LOOK_SECONDS = 0.1
 # How often a case is given out again when the process that did it died.
 _TRIES = 3
@@ -65,8 +75,9 @@ def batch_steps(
 
     folder: where the labels lie; SUMMARY (millilitres per structure) and, if any case failed, FAILURES are written
     there. jobs: processes of this machine. cluster: a cluster.Cluster, whose workers see the same folders. A case that
-    fails is reported and the others go on; work of a process or worker that died is done again elsewhere.
-    Raises CannotWrite if another batch works on the folder.
+    fails is reported and the others go on; work of a process or worker that died is done again elsewhere. Files of
+    those names that no batch made are left alone, and their cases fail.
+    Raises CannotWrite if another batch works on the folder, or has tables that no batch made.
     """
     lock = FileLock(folder / _LOCK)
     try:
@@ -74,6 +85,7 @@ def batch_steps(
     except Timeout:
         raise CannotWrite(f"another batch is writing to {folder}; wait for it, or choose another folder.") from None
     try:
+        _check_tables(folder)
         _remove_parts(errands)
         report = yield from _all(errands, job, jobs, cluster)
         _write_tables(report, job, folder)
@@ -92,13 +104,19 @@ def _all(
     outcomes: dict[str, Done | Failed] = {}
     open_errands = []
     for errand in errands:
-        before = finished(job, errand)
+        before: Done | Failed | None = finished(job, errand)
+        if before is None:
+            try:
+                check_ours(errand)
+            except CannotWrite as error:
+                before = _failed(errand, error)
         if before is None:
             open_errands.append(errand)
         else:
             outcomes[errand.case.name] = before
             yield Partial(before)
-            yield Progress(len(outcomes), total, f"{before.name}: done before")
+            said = "done before" if isinstance(before, Done) else before.error
+            yield Progress(len(outcomes), total, f"{before.name}: {said}")
     if cluster is not None:
         steps = _given_out(open_errands, lambda errand: cluster.submit(run_errand, *elsewhere(job, errand)))
     elif jobs > 1 and len(open_errands) > 1:
@@ -222,6 +240,16 @@ def _remove_parts(errands: Sequence[Errand]) -> None:
             if match and match["name"] in names:
                 with suppress(OSError):
                     file.unlink()
+
+
+def _check_tables(folder: Path) -> None:
+    """Raises CannotWrite where a file that no batch made has the name of a table."""
+    for table in (folder / SUMMARY, folder / FAILURES):
+        if table.exists():
+            with suppress(OSError), table.open("rb") as stream:
+                if stream.read(len(_TABLE_START)) == _TABLE_START:
+                    continue
+            raise CannotWrite(f"{table} is not from this program's batch and was left alone; choose another folder.")
 
 
 def _write_tables(report: BatchReport, job: Job, folder: Path) -> None:

@@ -36,8 +36,8 @@ class Case:
     frame: int | None = None
 
 
-def find_cases(folder: Path, leave_out: Path | None = None) -> list[Case]:
-    """Every volume in a folder and below it, by name; nothing under `leave_out`, nothing hidden.
+def find_cases(folder: Path, leave_out: Iterable[Path] = ()) -> list[Case]:
+    """Every volume in a folder and below it, by name; nothing under the folders of `leave_out`, nothing hidden.
 
     NIfTI, NRRD, MHA and NumPy files, DICOM zips, OME-Zarr folders, and every series of a folder of DICOM files.
     Pictures are no volumes. Raises UnreadableFile if there is none.
@@ -45,13 +45,13 @@ def find_cases(folder: Path, leave_out: Path | None = None) -> list[Case]:
     from napari_medtransformer.volumes.ome_zarr import is_ome_zarr
 
     found: list[Case] = []
-    skipped = None if leave_out is None else leave_out.resolve()
+    skipped = {one.resolve() for one in leave_out}
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
         kept = []
         for name in sorted(folders):
             inner = here / name
-            if name.startswith(".") or inner.resolve() == skipped:
+            if name.startswith(".") or inner.resolve() in skipped:
                 continue
             if is_ome_zarr(inner):
                 found.append(Case(inner, _relative(folder, inner), _all_files(inner)))

@@ -71,18 +71,32 @@ def finished(job: Job, errand: Errand) -> Done | None:
         return None
     if errand.uncertainty is not None and not errand.uncertainty.is_file():
         return None
+    record = _read_record(errand.record)
     try:
-        record = json.loads(errand.record.read_text(encoding="utf-8"))
-        if record["key"] != _key(job, errand.case):
+        if record is None or record["key"] != _key(job, errand.case):
             return None
         volumes = {str(name): float(ml) for name, ml in record["volumes_ml"].items()}
         return Done(
             errand.case.name, str(errand.case.path), str(errand.output), volumes, tuple(record["messages"]), True
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # no record, or not one of ours: the case is done again
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # damaged: the case is done again
     except UnreadableFile:
         return None  # the input went away since: doing the case says so, and the others go on
+
+
+def is_ours(errand: Errand) -> bool:
+    """Whether the record of a batch lies beside the labels, of whatever input, model and options."""
+    return _read_record(errand.record) is not None
+
+
+def check_ours(errand: Errand) -> None:
+    """Raises CannotWrite where a file that no batch made has the name of one of the errand's."""
+    if is_ours(errand):
+        return
+    for path in (errand.output, errand.uncertainty, errand.record):
+        if path is not None and path.exists():
+            raise CannotWrite(f"{path} is not from this program's batch and was left alone; choose another folder.")
 
 
 def elsewhere(job: Job, errand: Errand) -> tuple[Job, Errand]:
@@ -126,13 +140,17 @@ def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
         raise RuntimeError("the steps ended without a Result")
     names = {label.value: label.name for label in job.card.labels}
     _make_folder(errand.output.parent)
+    done = Done(case.name, str(case.path), str(errand.output), {})
+    if job.recorded or is_ours(errand):
+        # Ended between labels and record, they count as ours and as unfinished; so do one volume's among a batch's.
+        _write_record(errand, "", done)
     write_labels(found.labels, volume, errand.output, names=names)
     if errand.uncertainty is not None and found.entropy is not None:
         _make_folder(errand.uncertainty.parent)
         write_heatmap(found.entropy, volume, errand.uncertainty)
     measured = {one.label.number: one.volume_ml for one in label_statistics(found.labels, volume)}
     volumes = {name: round(measured.get(value, 0.0), 6) for value, name in names.items()}
-    done = Done(case.name, str(case.path), str(errand.output), volumes, found.messages)
+    done = replace(done, volumes_ml=volumes, messages=found.messages)
     if job.recorded:
         _write_record(errand, key, done)
     yield Result(done)
@@ -187,8 +205,18 @@ def _key(job: Job, case: Case) -> str:
     return digest.hexdigest()
 
 
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What a batch wrote beside labels; None for no file, or for one that is none of ours."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(record, dict) and {"version", "key", "volumes_ml"} <= record.keys()
+    return record if ours else None
+
+
 def _write_record(errand: Errand, key: str, done: Done) -> None:
-    """Written after the labels: without it they count as unfinished."""
+    """With its key it is written after the labels: without, they count as unfinished."""
     from napari_medtransformer.files import replacing
 
     values = asdict(done) | {"version": _RECORD_VERSION, "key": key}
