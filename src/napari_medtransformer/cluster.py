@@ -152,7 +152,7 @@ class Task:
         from distributed import KilledWorker
 
         begun = time.monotonic()
-        alone_since: float | None = None
+        check = self._cluster.watch()
         while True:
             if self._future.client.status in ("closing", "closed"):
                 self._again()  # somebody else found the connection lost, and perhaps another
@@ -171,15 +171,9 @@ class Task:
                 if not _is_lost(error):
                     raise
                 self._again(error)
-            now = time.monotonic()
-            if timeout is not None and now - begun > timeout:
+            if timeout is not None and time.monotonic() - begun > timeout:
                 raise TimeoutError(f"{self._cluster.address} gave no answer within {timeout:g} s.")
-            if self._cluster.has_workers():
-                alone_since = None
-            elif alone_since is None:
-                alone_since = now
-            elif now - alone_since > self._cluster.patience:
-                raise ClusterLost(f"{self._cluster.address} has no worker any more; start one, or work here.")
+            check()
 
     def _again(self, error: Exception | None = None) -> None:
         """Give the work out again after the scheduler was lost, or raise ClusterLost."""
@@ -244,6 +238,21 @@ class Cluster:
     def has_workers(self) -> bool:
         """Whether anybody is there to work."""
         return bool(self.workers())
+
+    def watch(self) -> Callable[[], None]:
+        """What to call again and again while waiting; it raises ClusterLost once workers are missing for `patience`."""
+        alone_since: float | None = None
+
+        def check() -> None:
+            nonlocal alone_since
+            if self.has_workers():
+                alone_since = None
+            elif alone_since is None:
+                alone_since = time.monotonic()
+            elif time.monotonic() - alone_since > self.patience:
+                raise ClusterLost(f"{self.address} has no worker any more; start one, or work here.")
+
+        return check
 
     def submit(
         self, function: Callable[..., Any], *args: Any, retries: int = 2, worker: str | None = None, **kwargs: Any

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from batch_card import CARD
-from batch_runs import PROGRAM, arguments, make_folder, make_volume, outputs
+from batch_runs import PROGRAM, arguments, make_folder, make_volume, outputs, run_or_die
 
 from napari_medtransformer.cli.app import run
 
@@ -139,6 +139,23 @@ def test_several_processes_give_the_same_files_even_when_one_dies(card, tmp_path
     assert outputs(many) == outputs(alone)
 
 
+@pytest.mark.slow
+def test_a_case_that_ends_its_process_fails_alone(card, tmp_path, monkeypatch) -> None:
+    from napari_medtransformer.progress import run_to_end
+    from napari_medtransformer.segmentation import batch
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    monkeypatch.setattr(batch, "run_errand", run_or_die)
+    source, out = make_folder(tmp_path / "in", 6), tmp_path / "out"
+    out.mkdir()
+    errands = [Errand(case, out / f"{case.name}.nii.gz") for case in find_cases(source)]
+    report = run_to_end(batch.batch_steps(errands, job_for(CARD, "random", "cpu", {}), out, jobs=2))
+    assert [one.name for one in report.failed] == ["case_01"]
+    assert "processes died" in report.failed[0].error
+    assert [one.name for one in report.done] == ["case_00", "case_02", "case_03", "case_04", "case_05"]
+
+
 def kill_a_child() -> bool:
     """Kill one of this process's own worker processes."""
     import psutil
@@ -195,3 +212,37 @@ def test_a_cluster_of_two_workers_gives_the_same_files_and_does_a_killed_workers
     assert [one.name for one in report.failed] == ["corrupt"]
     assert len(report.done) == 9
     assert outputs(there) == outputs(here)
+
+
+@pytest.mark.slow
+def test_a_batch_whose_last_worker_died_ends_with_a_report(card, tmp_path) -> None:
+    from dask_processes import DaskProcesses
+
+    from napari_medtransformer.cluster import connect
+    from napari_medtransformer.progress import Partial, Result
+    from napari_medtransformer.segmentation.batch import batch_steps
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    (tmp_path / "dask").mkdir()
+    source, out = make_folder(tmp_path / "in", 4), tmp_path / "out"
+    out.mkdir()
+    errands = [Errand(case, out / f"{case.name}.nii.gz") for case in find_cases(source)]
+    processes = DaskProcesses(tmp_path / "dask")
+    try:
+        worker = processes.start_worker()
+        with connect(processes.address, timeout=120) as cluster:
+            cluster.patience = 2.0
+            for step in batch_steps(errands, job_for(CARD, "random", "cpu", {}), out, cluster=cluster):
+                if isinstance(step, Partial) and worker.poll() is None:
+                    processes.kill(worker)
+                    killed = time.monotonic()
+                if isinstance(step, Result):
+                    report = step.value
+                assert worker.poll() is None or time.monotonic() - killed < 100
+    finally:
+        processes.stop()
+    assert report.failed
+    assert all("has no worker any more" in one.error for one in report.failed)
+    assert len(report.done) + len(report.failed) == 4
+    assert "case_03" in (out / "failures.csv").read_text()

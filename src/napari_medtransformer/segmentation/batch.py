@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from napari_medtransformer.errors import CannotWrite, MedTransformerError
+from napari_medtransformer.errors import CannotWrite, ClusterLost, MedTransformerError
 from napari_medtransformer.progress import Partial, Progress, Result, Steps
 from napari_medtransformer.segmentation.work import (
     Done,
@@ -38,7 +38,7 @@ FAILURES = "failures.csv"
 _LOCK = ".medtransformer.lock"
 _TABLE_START = b"case,input"
 _LOOK_SECONDS = 0.1
-# How often a case is given out again when the process that did it died.
+# How often a case is begun when the processes that did it died.
 _TRIES = 3
 _PART = re.compile(r"^\.(?P<name>.+)\.[0-9a-f]{8}\.part$")
 
@@ -75,7 +75,8 @@ def batch_steps(
 
     folder: where the labels lie; SUMMARY (millilitres per structure) and, if any case failed, FAILURES are written
     there. jobs: processes of this machine. cluster: a cluster.Cluster, whose workers see the same folders. A case that
-    fails is reported and the others go on; work of a process or worker that died is done again elsewhere. Files of
+    fails is reported and the others go on; work of a process or worker that died is done again elsewhere, and fails
+    once no worker is left. Files of
     those names that no batch made are left alone, and their cases fail.
     Raises CannotWrite if another batch works on the folder, or has tables that no batch made.
     """
@@ -118,7 +119,7 @@ def _all(
             said = "done before" if isinstance(before, Done) else before.error
             yield Progress(len(outcomes), total, f"{before.name}: {said}")
     if cluster is not None:
-        steps = _given_out(open_errands, lambda errand: cluster.submit(run_errand, *elsewhere(job, errand)))
+        steps = _on_cluster(open_errands, job, cluster)
     elif jobs > 1 and len(open_errands) > 1:
         steps = _in_processes(open_errands, job, min(jobs, len(open_errands)))
     else:
@@ -148,8 +149,28 @@ def _here(errands: Sequence[Errand], job: Job) -> Iterator[Progress | Done | Fai
             yield _failed(errand, error)
 
 
-def _given_out(errands: Sequence[Errand], submit: Callable[[Errand], Handle]) -> Iterator[Progress | Done | Failed]:
-    """All at once to whoever works, taken back as they come."""
+def _on_cluster(errands: Sequence[Errand], job: Job, cluster: Any) -> Iterator[Progress | Done | Failed]:
+    """On the workers of a cluster, which does a lost worker's cases again, until none is left."""
+
+    def submit(errand: Errand) -> Handle:
+        handle: Handle = cluster.submit(run_errand, *elsewhere(job, errand))
+        return handle
+
+    left = {errand.case.name: errand for errand in errands}
+    try:
+        for step in _given_out(errands, submit, cluster.watch()):
+            if not isinstance(step, Progress):
+                del left[step.name]
+            yield step
+    except ClusterLost as error:
+        for errand in left.values():
+            yield _failed(errand, error)
+
+
+def _given_out(
+    errands: Sequence[Errand], submit: Callable[[Errand], Handle], check: Callable[[], None] = lambda: None
+) -> Iterator[Progress | Done | Failed]:
+    """All at once to whoever works, taken back as they come; check: raises where nobody works any more."""
     waiting = [(errand, submit(errand)) for errand in errands]
     try:
         while waiting:
@@ -165,6 +186,7 @@ def _given_out(errands: Sequence[Errand], submit: Callable[[Errand], Handle]) ->
                     yield _failed(errand, error)
             if waiting and not ready:
                 time.sleep(_LOOK_SECONDS)
+                check()
                 yield Progress(0, None, f"{len(waiting)} cases to go")
     finally:
         for _, handle in waiting:
@@ -175,22 +197,37 @@ def _in_processes(errands: Sequence[Errand], job: Job, jobs: int) -> Iterator[Pr
     """In processes of this machine, which share its cores; when one dies, what is not done is given out again."""
     mine = replace(job, threads=max(1, (os.cpu_count() or 1) // jobs))
     left = {errand.case.name: errand for errand in errands}
-    tries = 0
     while left:
-        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
         try:
-            for step in _given_out(list(left.values()), partial(_submit, pool, mine)):
+            for step in _in_pool(list(left.values()), mine, jobs):
                 if not isinstance(step, Progress):
                     del left[step.name]
                 yield step
+        except BrokenProcessPool:
+            # Nobody knows which process died, and all are gone. Cases are begun in order: it worked on one of these.
+            for errand in list(left.values())[:jobs]:
+                del left[errand.case.name]
+                yield from _alone(errand, mine)
+
+
+def _alone(errand: Errand, job: Job) -> Iterator[Progress | Done | Failed]:
+    """A case whose process may have died, in one of its own: if that dies too, it is the case."""
+    for tries in range(2, _TRIES + 1):
+        try:
+            yield from _in_pool([errand], job, 1)
+            return
         except BrokenProcessPool as error:
-            tries += 1
             if tries == _TRIES:
-                for errand in left.values():
-                    yield _failed(errand, RuntimeError(f"{tries} processes died, perhaps for lack of memory: {error}"))
-                return
-        finally:
-            _end(pool)
+                yield _failed(errand, RuntimeError(f"{tries} processes died, perhaps for lack of memory: {error}"))
+
+
+def _in_pool(errands: Sequence[Errand], job: Job, jobs: int) -> Iterator[Progress | Done | Failed]:
+    """In new processes. Raises BrokenProcessPool when one dies."""
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
+        yield from _given_out(errands, partial(_submit, pool, job))
+    finally:
+        _end(pool)
 
 
 def _end_with_parent() -> None:
