@@ -37,6 +37,26 @@ def test_scores_are_monais(spacing) -> None:
         assert score.surface_dice == pytest.approx(float(surface[i]), abs=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_scores_of_one_slice_are_those_of_its_outline(axis) -> None:
+    truth, found = (np.uint8(blob((64, 60), centre, (20, 15))) for centre in ((30, 28), (30, 33)))
+    one_hot = [torch.from_numpy(np.stack([a == i for i in range(2)])[None]).float() for a in (found, truth)]
+    spacing = (0.8, 1.2)
+    (score,) = agreement(
+        np.expand_dims(found, axis), np.expand_dims(truth, axis), [*spacing[:axis], 5.0, *spacing[axis:]]
+    )
+    hd95 = float(compute_hausdorff_distance(*one_hot, percentile=95, spacing=spacing))
+    surface = float(compute_surface_dice(*one_hot, class_thresholds=[1.0], spacing=spacing))
+    assert score.hd95_mm == pytest.approx(hd95, abs=1e-5)
+    assert score.surface_dice == pytest.approx(surface, abs=1e-6)
+    assert surface < 1
+
+
+def test_one_voxel_agrees_with_itself() -> None:
+    (score,) = agreement(np.ones((1, 1, 1), np.uint8), np.ones((1, 1, 1), np.uint8), (1, 1, 1))
+    assert (score.dice, score.hd95_mm, score.surface_dice) == (1.0, 0.0, 1.0)
+
+
 def test_a_shift_of_two_slices_is_their_thickness_in_millimetres() -> None:
     found, truth = np.zeros((2, 20, 20, 20), np.uint8)
     truth[5:10, 5:15, 5:15] = 3

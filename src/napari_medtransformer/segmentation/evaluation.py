@@ -39,7 +39,7 @@ def agreement(
     """Every label that occurs in either array, by number.
 
     labels, reference: (z, y, x) integers on one grid. spacing: (dz, dy, dx) mm. Definitions are MONAI's: a surface is
-    the voxels of a label that touch something else by a face, or the end of the volume.
+    the voxels of a label that touch something else by a face, or the end of the volume; in one slice, its outline.
     Raises UnsupportedVolume for different shapes.
     """
     if labels.shape != reference.shape:
@@ -47,6 +47,9 @@ def agreement(
             f"labels of {labels.shape} (z, y, x) voxels do not fit a reference of {reference.shape}; resample one onto "
             "the other first."
         )
+    axes = [axis for axis, length in enumerate(labels.shape) if length > 1] or [0]
+    shape, spacing = [labels.shape[axis] for axis in axes], [spacing[axis] for axis in axes]
+    labels, reference = labels.reshape(shape), reference.reshape(shape)
     numbers = np.union1d(np.unique(labels), np.unique(reference))
     table = label_table((int(number) for number in numbers if number), names)
     return [_one(label, labels == label.number, reference == label.number, spacing, tolerance_mm) for label in table]
@@ -62,8 +65,8 @@ def _one(
     # Distances are needed near the two alone: everything else is cut away, with a rim in which surfaces show.
     both = found | truth
     box = []
-    for axis in range(3):
-        at = np.flatnonzero(both.any(axis=tuple(other for other in range(3) if other != axis)))
+    for axis in range(both.ndim):
+        at = np.flatnonzero(both.any(axis=tuple(other for other in range(both.ndim) if other != axis)))
         box.append(slice(int(at[0]), int(at[-1]) + 1))
     found, truth = (np.pad(mask[tuple(box)], 1) for mask in (found, truth))
     edges = _surface(found), _surface(truth)
