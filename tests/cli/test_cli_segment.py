@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from batch_card import CARD
-from batch_runs import arguments, make_folder, make_volume
+from batch_runs import arguments, make_folder, make_volume, outputs
 
 from napari_medtransformer.cli.app import run
+from napari_medtransformer.models import ModelCard
 
 
 def test_one_file_becomes_labels_on_its_grid(card, tmp_path, capsys) -> None:
@@ -114,6 +116,48 @@ def test_a_changed_input_or_option_is_done_again_and_a_renamed_copy_is_not_mixed
     assert run(arguments(source, out, "--overlap", "0.5", "--json")) == 0
     said = json.loads(capsys.readouterr().out)
     assert [one["done_before"] for one in said["done"]] == [False, False]
+
+
+def test_another_card_of_the_same_name_and_weights_is_done_again(card, tmp_path) -> None:
+    from napari_medtransformer.progress import run_to_end
+    from napari_medtransformer.segmentation.batch import batch_steps
+    from napari_medtransformer.segmentation.cases import find_cases
+    from napari_medtransformer.segmentation.work import Errand, job_for
+
+    source, out = make_folder(tmp_path / "in", 1), tmp_path / "out"
+    out.mkdir()
+    errands = [Errand(case, out / f"{case.name}.nii.gz") for case in find_cases(source)]
+
+    def skipped(one: ModelCard) -> bool:
+        report = run_to_end(batch_steps(errands, job_for(one, "random", "cpu", {}), out))
+        return report.done[0].skipped
+
+    assert not skipped(CARD)
+    assert skipped(replace(CARD, description="other words", weights=tmp_path / "elsewhere.safetensors"))
+    renamed = replace(CARD, labels=(replace(CARD.labels[0], name="face"), CARD.labels[1]))
+    assert not skipped(renamed)
+    assert "face" in (out / "summary.csv").read_text()
+    assert not skipped(replace(renamed, input=replace(CARD.input, spacing_mm=(2.0, 2.0, 2.0))))
+
+
+def test_labels_of_one_volume_among_a_batchs_are_done_again_by_the_batch(card, tmp_path) -> None:
+    source, out = make_folder(tmp_path / "in", 2), tmp_path / "out"
+    assert run(arguments(source, out)) == 0
+    before = outputs(out)
+    assert run(arguments(source / "case_01.nii.gz", out, "--region", "0,0,0,5,5,5")) == 0
+    assert outputs(out) != before
+    assert run(arguments(source, out)) == 0
+    assert outputs(out) == before
+
+
+def test_a_structure_that_was_not_measured_has_an_empty_cell(card, tmp_path) -> None:
+    source, out = make_folder(tmp_path / "in", 1), tmp_path / "out"
+    assert run(arguments(source, out)) == 0
+    record = json.loads((out / "case_00.json").read_text())
+    del record["volumes_ml"]["tail"]
+    (out / "case_00.json").write_text(json.dumps(record))
+    assert run(arguments(source, out)) == 0
+    assert (out / "summary.csv").read_text().splitlines()[1].endswith(",")
 
 
 def test_two_batches_do_not_write_to_one_folder(card, tmp_path, capsys) -> None:

@@ -295,7 +295,11 @@ def _write_tables(report: BatchReport, job: Job, folder: Path) -> None:
 
     structures = [label.name for label in job.card.labels]
     rows = [
-        [one.name, Path(one.input).name, *(f"{one.volumes_ml.get(name, 0.0):.6g}" for name in structures)]
+        [
+            one.name,
+            Path(one.input).name,
+            *(f"{one.volumes_ml[name]:.6g}" if name in one.volumes_ml else "" for name in structures),
+        ]
         for one in report.done
     ]
     with replacing(folder / SUMMARY) as stream:

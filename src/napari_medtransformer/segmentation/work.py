@@ -196,9 +196,18 @@ def _load(
     return model, threading.Lock()
 
 
+def _known_of(card: ModelCard) -> dict[str, Any]:
+    """What labels depend on in a card: all but words for a person, and weights, whose content counts."""
+    values = asdict(card)
+    for words in ("title", "licence", "citation", "description", "training", "anatomy", "memory_bytes", "weights"):
+        values.pop(words)
+    values["input"].pop("intensities")
+    return values
+
+
 def _key(job: Job, case: Case) -> str:
     """What the labels depend on: the input's content, the model and the options; not where it runs."""
-    asked = [job.card.name, job.weights_hash, job.options, case.series, case.frame]
+    asked = [_known_of(job.card), job.weights_hash, job.options, case.series, case.frame]
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps(asked, sort_keys=True, default=list).encode())
     digest.update(content_hash(case.files).encode())
