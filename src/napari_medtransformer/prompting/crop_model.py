@@ -156,7 +156,8 @@ class CropModel(ModelOnVolume):
     ) -> tuple[int, np.ndarray]:
         """The answer in its crop over what was there, with every voxel that the person marked as it was marked.
 
-        marked: whether with marks; of two on a voxel the later one counts. Returns the first slice and (z, H, W) bool from it on.
+        marked: whether with marks; of two on a voxel the later one counts.
+        Returns the first slice and (z, H, W) bool from it on.
         """
         marks = [(prompt.key, prompt.positive, pixels) for prompt, pixels in self._marks(prompts if marked else ())]
         slices = [range(answer.slices[0].start, answer.slices[0].stop)]

@@ -139,9 +139,11 @@ def _centre_of_turn(model: VolumePromptableModel, volume: Volume, turn: Turn) ->
 def mask_to_refine(mask: np.ndarray, first: int, placement: InputPlacement) -> VolumeMask | None:
     """What a crop holds of a mask, (z, y, x) bool of the slices from `first` on, for the model; None if nothing."""
     z, y, x = _part(placement)
-    start = max(z.start, first)
-    part = mask[start - first : max(z.stop - first, 0), y, x]
-    return VolumeMask((start, y.start, x.start), logits_of(part), 1.0, placement) if part.any() else None
+    part = np.zeros((z.stop - z.start, y.stop - y.start, x.stop - x.start), bool)
+    start, stop = max(z.start, first), min(z.stop, first + len(mask))
+    if start < stop:
+        part[start - z.start : stop - z.start] = mask[start - first : stop - first, y, x]
+    return VolumeMask((z.start, y.start, x.start), logits_of(part), 1.0, placement) if part.any() else None
 
 
 def found_in_crop(answer: VolumeMask, turns: Sequence[Turn], before: np.ndarray | None) -> np.ndarray:
