@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from napari.layers import Labels
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 
 from napari_medtransformer.cluster import Cluster
 from napari_medtransformer.plugin.workspace import Workspace
@@ -261,3 +261,34 @@ def test_an_object_made_before_the_measuring_begins_is_measured_too(docked, tors
     desk.wait()
     table = dock.work.measurements.table
     assert [table.item(row, 0).text() for row in range(table.rowCount())] == ["object 1", "lesion"]
+
+
+def test_an_object_that_is_not_there_yet_is_not_named_or_moved_and_can_be_deleted(
+    docked, torso, liver, notifications
+) -> None:
+    desk, dock = docked(torso())
+    controller, shown = desk.controller, dock.work.objects
+
+    def rows() -> list[str]:
+        desk.qtbot.wait(50)
+        return [shown.topLevelItem(i).text(1) for i in range(shown.topLevelItemCount())]
+
+    assert rows() == ["object 1"]
+    assert not dock.work.delete.isEnabled()
+    assert not shown.topLevelItem(0).flags() & (Qt.ItemFlag.ItemIsEditable | Qt.ItemFlag.ItemIsDragEnabled)
+    for object_id in (1, 2):
+        desk.prompt((liver[0], liver[1] + 9 * object_id, liver[2]))
+        desk.wait()
+        controller.actions.new_object()
+    assert rows() == ["object 3", "object 2", "object 1"]
+    dock.work.delete.click()  # it has no prompts yet
+    assert rows() == ["object 3", "object 2", "object 1"]
+    assert [one.object_id for one in controller.session.objects] == [1, 2]
+    before = len(notifications)
+    shown.reordered.emit([3, 2, 1])  # another row was dragged
+    assert rows() == ["object 3", "object 1", "object 2"]
+    assert [one.object_id for one in controller.session.objects] == [2, 1]
+    dock.work.delete.click()
+    assert rows() == ["object 1", "object 2"]
+    assert shown.topLevelItem(0).flags() & Qt.ItemFlag.ItemIsEditable
+    assert len(notifications) == before

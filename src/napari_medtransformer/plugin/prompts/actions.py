@@ -94,16 +94,22 @@ class SessionActions(QObject):
         controller.after_change()
 
     def order_objects(self, object_ids: list[int]) -> None:
-        """Which object lies on which, from the lowest to the one on top."""
+        """Which object lies on which, from the lowest to the one on top; one that is not there yet has no place."""
         controller = self._controller()
+        there = {one.object_id for one in controller.session.objects}
         with reported():
-            controller.session.order_objects(object_ids)
+            controller.session.order_objects([number for number in object_ids if number in there])
         controller.after_change()
 
     def remove_object(self, object_id: int) -> None:
-        """Delete an object with its prompts and masks; undo brings it back."""
+        """Delete an object with its prompts and masks; undo brings it back.
+
+        One that is not there yet is deselected.
+        """
         controller = self._controller()
-        with reported():
+        if all(one.object_id != object_id for one in controller.session.objects):
+            controller.keep_current_object()
+        else:
             controller.session.remove_object(object_id)
         controller.after_change()
 

@@ -74,9 +74,13 @@ class ObjectsList(QTreeWidget):
         colours: Mapping[int, str],
         volumes_ml: Mapping[int, float],
         current: int,
+        is_there: bool = True,
     ) -> None:
-        """objects: the topmost last. volumes_ml: of those that have a mask. Waits while a name is being typed."""
-        shown = (tuple(objects), dict(colours), dict(volumes_ml), current, quiet_colour())
+        """objects: the topmost last. volumes_ml: of those that have a mask. Waits while a name is being typed.
+
+        is_there: whether the current one is; until its first prompt, it cannot be named, coloured or moved.
+        """
+        shown = (tuple(objects), dict(colours), dict(volumes_ml), current, is_there, quiet_colour())
         self._postponed = None
         if shown == self._shown:
             return
@@ -100,6 +104,8 @@ class ObjectsList(QTreeWidget):
             item.setForeground(_CLASS, QBrush(QColor(quiet_colour())))
             item.setTextAlignment(_VOLUME, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             item.setFlags((item.flags() | Qt.ItemFlag.ItemIsEditable) & ~Qt.ItemFlag.ItemIsDropEnabled)
+            if object_id == current and not is_there:
+                item.setFlags(item.flags() & ~(Qt.ItemFlag.ItemIsEditable | Qt.ItemFlag.ItemIsDragEnabled))
             item.setSizeHint(_NAME, QSize(0, 24))
             self.addTopLevelItem(item)
             if object_id == current:
@@ -110,7 +116,7 @@ class ObjectsList(QTreeWidget):
         """A name was typed, or given up: show what has come meanwhile."""
         super().closeEditor(editor, hint)
         if self._postponed is not None:
-            self.show_objects(*self._postponed[:4])  # the last is the theme's colour
+            self.show_objects(*self._postponed[:5])  # the last is the theme's colour
 
     def _on_current(self, item: QTreeWidgetItem | None) -> None:
         if item is not None:
@@ -145,6 +151,8 @@ class ObjectsList(QTreeWidget):
             signal.emit(item.data(_COLOUR, _ID), item.text(column).strip())
 
     def _on_double_click(self, item: QTreeWidgetItem, column: int) -> None:
+        if not item.flags() & Qt.ItemFlag.ItemIsEditable:
+            return
         if column in (_NAME, _CLASS):
             self.editItem(item, column)
         elif column == _COLOUR:
@@ -158,7 +166,7 @@ class ObjectsList(QTreeWidget):
 
     def _on_menu(self, place: QPoint) -> None:
         item = self.itemAt(place)
-        if item is None:
+        if item is None or not item.flags() & Qt.ItemFlag.ItemIsEditable:
             return
         menu = QMenu(self)
         menu.addAction("Rename", lambda: self.editItem(item, _NAME))

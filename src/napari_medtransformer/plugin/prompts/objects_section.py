@@ -117,7 +117,12 @@ class ObjectsSection(QWidget):
         waiting = "Something is running"
         enable(self.new, session is not None, "A further object (N)", controller.obstacle or "The model is loading")
         enable(self.measure, bool(slices), "Measurements: millilitres, mean, longest diameter", nothing)
-        enable(self.delete, session is not None and mine, "Delete this object (Undo brings it back)", nothing)
+        enable(
+            self.delete,
+            session is not None and bool(session.objects),
+            "Delete this object (Undo brings it back)",
+            nothing,
+        )
         enable(self.clear_all, mine, "Clear this object on every slice (R)", nothing)
         flat = controller.workspace is not None and controller.workspace.volume.shape[0] == 1
         in_3d = session is not None and session.in_3d
@@ -159,10 +164,12 @@ class ObjectsSection(QWidget):
             self.objects.show_objects([], {}, {}, 0)
             return
         objects = list(session.objects)
-        if workspace.current_object not in {one.object_id for one in objects}:
+        is_there = workspace.current_object in {one.object_id for one in objects}
+        if not is_there:
             objects.append(SessionObject(workspace.current_object))  # it comes into being with its first prompt
         colours = {one.object_id: workspace.colour(one.object_id) for one in objects}
-        self.objects.show_objects(objects, colours, self.controller.actions.volumes_ml, workspace.current_object)
+        volumes_ml = self.controller.actions.volumes_ml
+        self.objects.show_objects(objects, colours, volumes_ml, workspace.current_object, is_there)
 
     def _show_statistics(self, rows: list[Row], unit: str) -> None:
         if self.measurements is not None:
