@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +16,7 @@ from batch_card import CARD
 from batch_runs import arguments, make_folder, make_volume, outputs
 
 from napari_medtransformer.cli.app import run
+from napari_medtransformer.cli.messages import warnings_as_lines
 from napari_medtransformer.models import ModelCard
 
 
@@ -158,6 +161,78 @@ def test_a_structure_that_was_not_measured_has_an_empty_cell(card, tmp_path) -> 
     (out / "case_00.json").write_text(json.dumps(record))
     assert run(arguments(source, out)) == 0
     assert (out / "summary.csv").read_text().splitlines()[1].endswith(",")
+
+
+def test_structures_that_the_model_does_not_know_are_not_scored(card, tmp_path, capsys) -> None:
+    image = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    reference = np.zeros((20, 24, 22), np.uint8)
+    reference[2:8], reference[12:14] = 1, 77
+    nib.save(nib.Nifti1Image(reference, nib.load(image).affine), tmp_path / "reference.nii.gz")
+    more = ["--reference", str(tmp_path / "reference.nii.gz"), "--json"]
+    assert run(arguments(image, tmp_path / "out.nii.gz", *more)) == 0
+    scores = json.loads(capsys.readouterr().out)["agreement"]
+    assert [score["name"] for score in scores] == ["head", "tail"]
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_batch(card, tmp_path, capsys) -> None:
+    source, out = make_folder(tmp_path / "in", 1), tmp_path / "out"
+    assert run([*arguments(source, out), "--device", "abacus"]) == 2
+    assert capsys.readouterr().err.startswith("error: no device 'abacus'")
+    assert not out.exists()
+
+
+def test_a_doubt_about_a_case_is_told_once(card, tmp_path, capsys) -> None:
+    source = make_folder(tmp_path / "in", 0)
+    nib.save(nib.Nifti1Image(make_volume(0)[:8, :8, :8], np.eye(4)), source / "small.nii.gz")
+    with warnings_as_lines():
+        assert run(arguments(source, tmp_path / "out")) == 0
+    assert capsys.readouterr().err.count("the field of view") == 1
+
+
+def test_values_of_one_name_are_measured_together(card, tmp_path) -> None:
+    from napari_medtransformer.segmentation.cases import single_case
+    from napari_medtransformer.segmentation.work import Errand, job_for, run_errand
+
+    image = make_folder(tmp_path / "in", 1) / "case_00.nii.gz"
+    same = replace(CARD, labels=tuple(replace(label, name="brain") for label in CARD.labels))
+    volumes = [
+        run_errand(job_for(one, "random", "cpu", {}), Errand(single_case(image), tmp_path / "l.nii.gz")).volumes_ml
+        for one in (CARD, same)
+    ]
+    assert volumes[1] == {"brain": pytest.approx(sum(volumes[0].values()))}
+
+
+def test_a_dicom_seg_is_scored_as_it_was_found_and_nothing_found_is_said(
+    card, tmp_path, capsys, shared_data, monkeypatch
+) -> None:
+    from napari_medtransformer.progress import Result
+    from napari_medtransformer.segmentation import engine
+
+    image, reference = shared_data / "dcmqi_ct", tmp_path / "reference.nii.gz"
+    one = tmp_path / "ct"
+    one.mkdir()
+    for file in sorted(image.glob("*.dcm")):
+        if file.name not in ("liver.dcm", "partial_overlaps.dcm"):
+            (one / file.name).symlink_to(file)
+    box = ["--region", "40,40,1,60,60,2"]
+    assert run(arguments(one, reference, *box)) == 0
+    capsys.readouterr()
+    assert run(arguments(one, tmp_path / "out.dcm", *box, "--reference", str(reference), "--json")) == 0
+    scores = json.loads(capsys.readouterr().out)["agreement"]
+    assert scores
+    assert all(score["dice"] == 1 for score in scores)
+
+    steps = engine.segment_steps
+
+    def nothing(*given: Any, **options: Any) -> Iterator[Any]:
+        for step in steps(*given, **options):
+            if isinstance(step, Result):
+                step.value.labels[:] = 0
+            yield step
+
+    monkeypatch.setattr(engine, "segment_steps", nothing)
+    assert run(arguments(one, tmp_path / "none.dcm", *box)) == 2
+    assert "nothing was found" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_two_batches_do_not_write_to_one_folder(card, tmp_path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,8 +125,11 @@ def segment(
         return
 
     from napari_medtransformer.files import folder_to_write
+    from napari_medtransformer.models.devices import choose_device
     from napari_medtransformer.segmentation.work import Errand, job_for
 
+    if cluster is None:
+        choose_device(device)  # better now than in every case
     folder = folder_to_write(output)
     maps = None if uncertainty is None else folder_to_write(uncertainty)
     for given in (folder, maps):
@@ -164,18 +168,17 @@ def _one(
     as_json: bool,
 ) -> None:
     """One volume: nothing but its labels is written."""
-    from napari_medtransformer.cli.messages import run_with_progress, say, say_json
+    from napari_medtransformer.cli.messages import run_with_progress, say, say_json, say_warning
     from napari_medtransformer.errors import CannotWrite
     from napari_medtransformer.files import folder_to_write
     from napari_medtransformer.segmentation.cases import single_case
     from napari_medtransformer.segmentation.work import Errand, elsewhere, errand_steps, is_ours, job_for, run_errand
-    from napari_medtransformer.volumes import read_labels
     from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
 
     series, frame = chosen
     case = single_case(source, series=series, frame=frame)
     target = output if one_file else folder_to_write(output) / f"{case.name}.nii.gz"
-    errand = Errand(case, target, uncertainty)
+    errand = Errand(case, target, uncertainty, reference)
     # better now than after the work
     if not one_file and target.exists() and not is_ours(errand):
         raise CannotWrite(
@@ -191,9 +194,8 @@ def _one(
     writable_path(target, volume)
     if uncertainty is not None:
         writable_path(uncertainty, volume, WRITABLE_SUFFIXES)
-    truth = None if reference is None else read_label_input(reference)
-    if truth is not None and reference is not None:
-        check_grid(truth, volume, reference)
+    if reference is not None:
+        check_grid(read_label_input(reference), volume, reference)
     if region is not None:
         options["region"] = _region(region, volume)
     job = job_for(card, weights, device, options, recorded=False)
@@ -204,6 +206,8 @@ def _one(
 
         with connect(cluster) as there:
             done = there.call(run_errand, *elsewhere(job, errand))
+        for message in done.messages:
+            say_warning(message)
     summary: dict[str, Any] = {
         "input": str(source),
         "output": str(target),
@@ -211,21 +215,17 @@ def _one(
         "volumes_ml": done.volumes_ml,
         "messages": list(done.messages),
     }
-    scores = None
-    if truth is not None:
-        from napari_medtransformer.segmentation.evaluation import agreement
-
-        names = {label.value: label.name for label in card.labels}
-        scores = agreement(read_labels(target).data, truth.data, volume.spacing, names=names)
+    if reference is not None:
         summary["agreement"] = [
-            {"name": s.label.name, "dice": s.dice, "hd95_mm": s.hd95_mm, "surface_dice": s.surface_dice} for s in scores
+            {"name": s.label.name, "dice": s.dice, "hd95_mm": s.hd95_mm, "surface_dice": s.surface_dice}
+            for s in done.scores
         ]
     if as_json:
         say_json(summary)
         return
     found = ", ".join(f"{name} {ml:.2f} ml" for name, ml in done.volumes_ml.items() if ml) or "nothing found"
     say(f"{target}: {found} ({card.name})")
-    for score in scores or []:
+    for score in done.scores:
         say(
             f"{score.label.name}: Dice {score.dice:.3f}, HD95 {score.hd95_mm:.2f} mm, "
             f"surface Dice {score.surface_dice:.3f} at 1 mm"
@@ -247,7 +247,9 @@ def _run(errands: list[Errand], job: Job, folder: Path, jobs: int, cluster: str 
 
     try:
         if cluster is None:
-            return run_with_progress(batch_steps(errands, job, folder, jobs=jobs), "segmenting")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what matters is in the messages, told with their case
+                return run_with_progress(batch_steps(errands, job, folder, jobs=jobs), "segmenting")
         with connect(cluster) as there:
             return run_with_progress(batch_steps(errands, job, folder, cluster=there), "segmenting")
     except KeyboardInterrupt:

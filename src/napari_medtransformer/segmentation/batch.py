@@ -293,7 +293,7 @@ def _write_tables(report: BatchReport, job: Job, folder: Path) -> None:
     """The summary of what is done, and of what failed or nothing."""
     from napari_medtransformer.files import replacing
 
-    structures = [label.name for label in job.card.labels]
+    structures = list(dict.fromkeys(label.name for label in job.card.labels))
     rows = [
         [
             one.name,

@@ -17,6 +17,7 @@ from napari_medtransformer.models import ModelCard
 from napari_medtransformer.models.base import AutomaticModel
 from napari_medtransformer.progress import Progress, Result
 from napari_medtransformer.segmentation.cases import Case, content_hash
+from napari_medtransformer.segmentation.evaluation import Agreement, agreement
 
 _RECORD_VERSION = 1
 
@@ -40,11 +41,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Errand:
-    """A case and where its labels go; uncertainty: where its entropy goes, None for nowhere."""
+    """A case and where its labels go.
+
+    uncertainty: where its entropy goes, None for nowhere. reference: labels on its grid to compare with.
+    """
 
     case: Case
     output: Path
     uncertainty: Path | None = None
+    reference: Path | None = None
 
     @property
     def record(self) -> Path:
@@ -55,7 +60,10 @@ class Errand:
 
 @dataclass(frozen=True)
 class Done:
-    """A segmented case. volumes_ml: by the labels' names, those that the model knows, 0 where not found."""
+    """A segmented case. volumes_ml: by the labels' names, those that the model knows, 0 where not found.
+
+    scores: against the errand's reference, of the labels that the model knows, of all if it knows none of them.
+    """
 
     name: str
     input: str
@@ -63,6 +71,7 @@ class Done:
     volumes_ml: dict[str, float]
     messages: tuple[str, ...] = ()
     skipped: bool = False
+    scores: tuple[Agreement, ...] = ()
 
 
 def finished(job: Job, errand: Errand) -> Done | None:
@@ -102,9 +111,11 @@ def check_ours(errand: Errand) -> None:
 def elsewhere(job: Job, errand: Errand) -> tuple[Job, Errand]:
     """The same work with absolute paths: for whoever stands in another folder, and alike in every report."""
     case = replace(errand.case, path=errand.case.path.absolute(), files=tuple(f.absolute() for f in errand.case.files))
-    uncertainty = None if errand.uncertainty is None else errand.uncertainty.absolute()
+    uncertainty, reference = (
+        None if path is None else path.absolute() for path in (errand.uncertainty, errand.reference)
+    )
     weights = job.weights if job.weights in (None, "random") else str(Path(job.weights).absolute())
-    return replace(job, weights=weights), Errand(case, errand.output.absolute(), uncertainty)
+    return replace(job, weights=weights), Errand(case, errand.output.absolute(), uncertainty, reference)
 
 
 def run_errand(job: Job, errand: Errand) -> Done:
@@ -123,7 +134,7 @@ def run_errand(job: Job, errand: Errand) -> Done:
 def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
     """As run_errand, with the windows' progress on the way."""
     from napari_medtransformer.segmentation.engine import Segmentation, segment_steps
-    from napari_medtransformer.volumes import label_statistics, read_volume, write_heatmap, write_labels
+    from napari_medtransformer.volumes import label_statistics, read_labels, read_volume, write_heatmap, write_labels
 
     case = errand.case
     key = _key(job, case) if job.recorded else ""
@@ -139,6 +150,11 @@ def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
     if found is None:
         raise RuntimeError("the steps ended without a Result")
     names = {label.value: label.name for label in job.card.labels}
+    if errand.output.suffix.lower() == ".dcm" and not found.labels.any():
+        raise CannotWrite(
+            f"{errand.output} was not written: nothing was found, and a DICOM-SEG holds at least one structure. "
+            "Save as .nii.gz."
+        )
     _make_folder(errand.output.parent)
     done = Done(case.name, str(case.path), str(errand.output), {})
     if job.recorded or is_ours(errand):
@@ -149,8 +165,15 @@ def errand_steps(job: Job, errand: Errand) -> Iterator[Progress | Result[Done]]:
         _make_folder(errand.uncertainty.parent)
         write_heatmap(found.entropy, volume, errand.uncertainty)
     measured = {one.label.number: one.volume_ml for one in label_statistics(found.labels, volume)}
-    volumes = {name: round(measured.get(value, 0.0), 6) for value, name in names.items()}
-    done = replace(done, volumes_ml=volumes, messages=found.messages)
+    volumes = dict.fromkeys(names.values(), 0.0)
+    for value, name in names.items():
+        volumes[name] = round(volumes[name] + measured.get(value, 0.0), 6)
+    scores: tuple[Agreement, ...] = ()
+    if errand.reference is not None:
+        truth = read_labels(errand.reference).data
+        known = agreement(found.labels, truth, volume.spacing, names=names)
+        scores = tuple([one for one in known if one.label.number in names] or known)
+    done = replace(done, volumes_ml=volumes, messages=found.messages, scores=scores)
     if job.recorded:
         _write_record(errand, key, done)
     yield Result(done)
@@ -229,7 +252,8 @@ def _write_record(errand: Errand, key: str, done: Done) -> None:
     from napari_medtransformer.files import replacing
 
     values = asdict(done) | {"version": _RECORD_VERSION, "key": key}
-    values.pop("skipped")
+    for what in ("skipped", "scores"):
+        values.pop(what)
     # names alone: a folder that is moved, or restarted elsewhere, keeps its records
     values["input"], values["output"] = Path(done.input).name, errand.output.name
     with replacing(errand.record) as stream:

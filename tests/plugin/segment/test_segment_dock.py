@@ -98,6 +98,9 @@ def test_segmenting_measures_compares_jumps_and_saves(dock: SegmentDock, qtbot: 
     rows = json.loads((tmp_path / "table.json").read_text())
     assert rows[0]["name"] == "anterior hippocampus"
     assert rows[0]["dice"] == pytest.approx(dice)
+    dock.state.organs = dock.state.organs[:1]  # as if the model had missed the other wholly
+    dock.state.save_table(tmp_path / "table.json")
+    assert [row["name"] for row in json.loads((tmp_path / "table.json").read_text())] == [row["name"] for row in rows]
 
 
 def test_refining_makes_an_object_of_a_structure_for_clicks(dock: SegmentDock, qtbot: Any) -> None:

@@ -327,7 +327,9 @@ class SegmentState(QObject):
         for score in ("dice", "hd95_mm", "surface_dice"):
             if self.agreement:
                 columns[score] = {one.label.number: getattr(one, score) for one in self.agreement}
-        written = write_label_table([one.statistics.label for one in self.organs], path, **columns)
+        missed = [one.label for one in self.agreement if one.label.number not in by_number]
+        labels = [*(one.statistics.label for one in self.organs), *missed]
+        written = write_label_table(labels, path, **columns)
         tell(f"Saved {written}.")
 
     # ------------------------------------------------------------------ going there, going on
