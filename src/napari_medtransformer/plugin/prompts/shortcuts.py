@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -105,7 +106,8 @@ class CanvasKeys(QObject):
             for key, *_ in SHORTCUTS:
                 owner.bind_key(key, None)
         self._owners.clear()
-        viewer.window._qt_viewer.canvas.native.removeEventFilter(self)
+        with suppress(AttributeError, RuntimeError):  # a window that is closed has no canvas any more
+            viewer.window._qt_viewer.canvas.native.removeEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """True if it was Tab alone."""
