@@ -23,7 +23,7 @@ def test_closing_the_dock_gives_the_viewer_its_mouse_back(open_desk, torso) -> N
 
 
 def test_after_a_docks_x_clicks_and_keys_are_naparis_and_a_new_dock_goes_on_with_the_work(
-    open_desk, torso, liver
+    open_desk, torso, liver, notifications
 ) -> None:
     layer = torso()
     desk = open_desk(layer)
@@ -46,7 +46,9 @@ def test_after_a_docks_x_clicks_and_keys_are_naparis_and_a_new_dock_goes_on_with
     controller.set_tool(Tool.POINT)
     prompts.title.close_button.click()
     assert desk.viewer.keymap
+    assert not any("Unsaved work" in told.message for told in notifications)
     volumes.title.close_button.click()
+    assert any("Unsaved work on torso_ct waits" in told.message for told in notifications)
     assert not desk.viewer.keymap
     assert not layer.keymap
     desk.click(layer, (z, y, x + 9))
