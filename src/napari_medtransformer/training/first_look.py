@@ -180,6 +180,6 @@ def train_first_look(
     watched = fixed_targets(cases, recipe.seed, recipe.watched)
 
     def check(step: int) -> dict[str, float]:
-        return validate(network, watched, folder / "pictures" / f"step-{step:06d}.png", device)
+        return validate(network, watched, folder / "pictures" / f"step-{step:06d}.png", device, first_look=True)
 
     return optimise(network, batches, loss_of, recipe.schedule, folder, check)

@@ -55,8 +55,13 @@ def fixed_targets(cases: Sequence[LabelledCase], seed: int, count: int) -> list[
     return found
 
 
-def validate(network: ClickNetwork, targets: Sequence[FixedTarget], picture: Path, device: str) -> dict[str, float]:
-    """Mean Dice with each target's own box and with a click in its middle; the masks are drawn into `picture`."""
+def validate(
+    network: ClickNetwork, targets: Sequence[FixedTarget], picture: Path, device: str, *, first_look: bool = False
+) -> dict[str, float]:
+    """Mean Dice with each target's own box and with a click in its middle; the masks are drawn into `picture`.
+
+    first_look: of its answers alone, while the second look has learned nothing yet.
+    """
     if not targets:
         return {}
     was_training = network.training
@@ -74,7 +79,7 @@ def validate(network: ClickNetwork, targets: Sequence[FixedTarget], picture: Pat
         )
         masks = []
         for one in prompts:
-            answer = model.decode(embedding, one)
+            answer = (model.first_look if first_look else model.decode)(embedding, one)
             masks.append(answer.logits[int(answer.scores.argmax())] > 0)
         shown.append((target, masks, [_dice(mask, target.mask) for mask in masks]))
     network.train(was_training)
