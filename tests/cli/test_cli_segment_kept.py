@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -37,6 +38,26 @@ def test_labels_drawn_by_hand_are_not_replaced_by_a_batch(card, tmp_path, capsys
     assert manual.read_bytes() == before
     assert (tmp_path / "labels" / "case_01.nii.gz").is_file()
     assert "case_00" in (tmp_path / "labels" / "failures.csv").read_text()
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_labels_corrected_by_hand_are_not_replaced_by_a_batch_with_other_options(card, tmp_path, capsys, noted) -> None:
+    images, out = make_folder(tmp_path / "images", 2), tmp_path / "out"
+    assert run(arguments(images, out)) == 0
+    made, record = out / "case_00.nii.gz", out / "case_00.json"
+    if not noted:  # as by a version that noted no content
+        told = json.loads(record.read_text())
+        del told["labels"]
+        record.write_text(json.dumps(told))
+        os.utime(record, (1e9, 1e9))
+    make_labels(out)
+    corrected, other = made.read_bytes(), (out / "case_01.nii.gz").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(arguments(images, out)) == 0  # nothing asked that is not there
+    refused(capsys, [*arguments(images, out), "--overlap", "0.6"], "case_00.nii.gz was changed after it was written")
+    refused(capsys, arguments(images / "case_00.nii.gz", out), "case_00.nii.gz was changed after it was written")
+    assert made.read_bytes() == corrected
+    assert (out / "case_01.nii.gz").stat().st_mtime_ns != other  # untouched since, and so done again
 
 
 def test_another_programs_sidecar_and_tables_are_not_replaced_by_a_batch(card, tmp_path, capsys) -> None:

@@ -172,7 +172,15 @@ def _one(
     from napari_medtransformer.errors import CannotWrite
     from napari_medtransformer.files import folder_to_write
     from napari_medtransformer.segmentation.cases import single_case
-    from napari_medtransformer.segmentation.work import Errand, elsewhere, errand_steps, is_ours, job_for, run_errand
+    from napari_medtransformer.segmentation.work import (
+        Errand,
+        check_ours,
+        elsewhere,
+        errand_steps,
+        is_ours,
+        job_for,
+        run_errand,
+    )
     from napari_medtransformer.volumes.writing import WRITABLE_SUFFIXES, writable_path
 
     series, frame = chosen
@@ -180,11 +188,13 @@ def _one(
     target = output if one_file else folder_to_write(output) / f"{case.name}.nii.gz"
     errand = Errand(case, target, uncertainty, reference)
     # better now than after the work
-    if not one_file and target.exists() and not is_ours(errand):
-        raise CannotWrite(
-            f"{target} is there already and not from a batch; give its name after -o to replace it, or choose another "
-            "folder"
-        )
+    if not one_file and target.exists():
+        if not is_ours(errand):
+            raise CannotWrite(
+                f"{target} is there already and not from a batch; give its name after -o to replace it, or choose "
+                "another folder"
+            )
+        check_ours(errand)
     if uncertainty is not None:
         _check_distinct(target, "labels", uncertainty, "their uncertainty")
     for path in (target, uncertainty):

@@ -76,8 +76,8 @@ def batch_steps(
     folder: where the labels lie; SUMMARY (millilitres per structure) and, if any case failed, FAILURES are written
     there. jobs: processes of this machine. cluster: a cluster.Cluster, whose workers see the same folders. A case that
     fails is reported and the others go on; work of a process or worker that died is done again elsewhere, and fails
-    once no worker is left. Files of
-    those names that no batch made are left alone, and their cases fail.
+    once no worker is left. Files of those names that no batch made, and labels that were changed since, are left alone,
+    and their cases fail.
     Raises CannotWrite if another batch works on the folder, or has tables that no batch made.
     """
     lock = FileLock(folder / _LOCK)

@@ -20,6 +20,8 @@ from napari_medtransformer.segmentation.cases import Case, content_hash
 from napari_medtransformer.segmentation.evaluation import Agreement, agreement
 
 _RECORD_VERSION = 1
+# Between labels and the record that is written after them, and what clocks of shared disks are off.
+_SAME_MOMENT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,14 @@ def is_ours(errand: Errand) -> bool:
 
 
 def check_ours(errand: Errand) -> None:
-    """Raises CannotWrite where a file that no batch made has the name of one of the errand's."""
-    if is_ours(errand):
+    """Raises CannotWrite where a file that no batch made, or labels corrected since, have the name of one of these."""
+    record = _read_record(errand.record)
+    if record is not None:
+        if errand.output.exists() and _is_changed(errand, record):
+            raise CannotWrite(
+                f"{errand.output} was changed after it was written, by hand perhaps, and was left alone; move it away, "
+                "or choose another folder."
+            )
         return
     for path in (errand.output, errand.uncertainty, errand.record):
         if path is not None and path.exists():
@@ -247,6 +255,16 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return record if ours else None
 
 
+def _is_changed(errand: Errand, record: dict[str, Any]) -> bool:
+    """Whether labels are other than when their record was written."""
+    if not record["key"]:  # ended between the two
+        return False
+    if "labels" in record:
+        return bool(record["labels"] != content_hash([errand.output]))
+    # of a version that noted no content: a record is written right after its labels
+    return errand.output.stat().st_mtime > errand.record.stat().st_mtime + _SAME_MOMENT_S
+
+
 def _write_record(errand: Errand, key: str, done: Done) -> None:
     """With its key it is written after the labels: without, they count as unfinished."""
     from napari_medtransformer.files import replacing
@@ -256,6 +274,8 @@ def _write_record(errand: Errand, key: str, done: Done) -> None:
         values.pop(what)
     # names alone: a folder that is moved, or restarted elsewhere, keeps its records
     values["input"], values["output"] = Path(done.input).name, errand.output.name
+    if key:
+        values["labels"] = content_hash([errand.output])
     with replacing(errand.record) as stream:
         stream.write((json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
 
