@@ -22,6 +22,7 @@ from napari_medtransformer.plugin.models.slot import ModelSlot
 from napari_medtransformer.plugin.notify import report, reported, tell, warn
 from napari_medtransformer.plugin.open_volumes import OpenVolumes
 from napari_medtransformer.plugin.prompts.actions import SessionActions
+from napari_medtransformer.plugin.prompts.closing import CloseGuard
 from napari_medtransformer.plugin.prompts.commands import PromptCommands
 from napari_medtransformer.plugin.prompts.files import SessionFiles
 from napari_medtransformer.plugin.prompts.gestures import Gestures
@@ -101,6 +102,7 @@ class SessionController(QObject):
         self.in_front = InFront(viewer, self, self._volumes)
         self._closed = False
         self._hands = MouseAndKeys(viewer, self)
+        self.guard = CloseGuard(viewer, self)
         self._hands.docks.destroyed_with_window.connect(self._end)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.view = ViewFollower(viewer, self)

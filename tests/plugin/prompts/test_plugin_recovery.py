@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -165,7 +166,7 @@ def test_saved_work_is_not_offered_again(docked, tmp_path, torso, liver) -> None
 
 
 def test_closing_with_unsaved_work_asks_and_stays_if_told_to(docked, torso, liver) -> None:
-    desk, dock = docked(torso())
+    desk, _dock = docked(torso())
     asked: list[list[str]] = []
     answers = [Closing.STAY, Closing.LEAVE]
 
@@ -173,10 +174,10 @@ def test_closing_with_unsaved_work_asks_and_stays_if_told_to(docked, torso, live
         asked.append(names)
         return answers[len(asked) - 1]
 
-    dock._guard.ask = ask
+    desk.controller.guard.ask = ask
     window = desk.viewer.window._qt_window
     first = QCloseEvent()
-    assert not dock._guard.eventFilter(window, first)  # nothing was done yet
+    assert not desk.controller.guard.eventFilter(window, first)  # nothing was done yet
     desk.prompt(liver)
     desk.wait()
     event = QCloseEvent()
@@ -184,7 +185,7 @@ def test_closing_with_unsaved_work_asks_and_stays_if_told_to(docked, torso, live
     assert not event.isAccepted()
     assert window.isVisible()
     assert asked == [["torso_ct"]]
-    assert not dock._guard.eventFilter(window, QCloseEvent())
+    assert not desk.controller.guard.eventFilter(window, QCloseEvent())
     assert len(asked) == 2
 
 
@@ -263,7 +264,7 @@ def test_every_frame_with_unsaved_work_is_saved_before_the_window_closes(
         units=("pixel", "mm", "mm", "mm"),
         name="film",
     )
-    desk, dock = docked(film)
+    desk, _dock = docked(film)
     controller = desk.controller
     for frame in (0, 1):
         desk.viewer.dims.set_point(0, frame)
@@ -272,13 +273,13 @@ def test_every_frame_with_unsaved_work_is_saved_before_the_window_closes(
         desk.wait()
     saved = []
 
-    def ask(title: str, ending: str, kinds: str) -> str:
-        saved.append(controller.workspace.frame)
+    def ask(workspace: Any, *_: str) -> str:
+        saved.append(workspace.frame)
         return str(tmp_path / f"frame{saved[-1]}.medt")
 
-    monkeypatch.setattr(dock.work, "_ask_to_save", ask)
-    dock._guard.ask = lambda names, kept: Closing.SAVE
-    assert not dock._guard.eventFilter(desk.viewer.window._qt_window, QCloseEvent())
+    monkeypatch.setattr(controller.files, "ask_file", ask)
+    desk.controller.guard.ask = lambda names, kept: Closing.SAVE
+    assert not desk.controller.guard.eventFilter(desk.viewer.window._qt_window, QCloseEvent())
     assert sorted(saved) == [0, 1]
     assert controller.unsaved() == []
 

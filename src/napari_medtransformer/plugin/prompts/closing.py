@@ -11,18 +11,20 @@ from qtpy.QtCore import QEvent, QObject
 from napari_medtransformer.plugin.prompts.questions import Closing, ask_closing
 
 if TYPE_CHECKING:
-    from napari_medtransformer.plugin.prompts.dock import PromptDock
+    from napari_medtransformer.plugin.controller import SessionController
 
 
 class CloseGuard(QObject):
-    """Watches the viewer's window. A program that closes the viewer takes its layers away first, and is not asked.
+    """Watches the viewer's window, whatever docks are in it.
+
+    A program that closes the viewer takes its layers away first, and is not asked.
 
     ask(names, kept) is how the user is asked.
     """
 
-    def __init__(self, viewer: Any, dock: PromptDock) -> None:
-        super().__init__(dock)
-        self._dock = weakref.ref(dock)
+    def __init__(self, viewer: Any, controller: SessionController) -> None:
+        super().__init__()
+        self._controller = weakref.ref(controller)
         self.ask: Callable[[list[str], bool], Closing] = ask_closing
         viewer.window._qt_window.installEventFilter(self)
 
@@ -30,18 +32,17 @@ class CloseGuard(QObject):
         """True, and the window stays, if the user says so."""
         if event.type() != QEvent.Type.Close:
             return False
-        dock = self._dock()
-        if dock is None or self._may_close(dock):
+        controller = self._controller()
+        if controller is None or self._may_close(controller):
             return False
         event.ignore()
         return True
 
-    def _may_close(self, dock: PromptDock) -> bool:
-        controller = dock.controller
+    def _may_close(self, controller: SessionController) -> bool:
         unsaved = [] if controller.viewer is None else controller.unsaved()
         if not unsaved:
             return True
         answer = self.ask([workspace.layer.name for workspace in unsaved], controller.preferences.autosave)
         if answer is Closing.SAVE:
-            return all(controller.turn_to(workspace) and dock.work.save_session() for workspace in unsaved)
+            return all(controller.turn_to(workspace) and controller.files.save_session_as() for workspace in unsaved)
         return answer is Closing.LEAVE

@@ -12,7 +12,6 @@ from napari_medtransformer.plugin.controller import controller_of, real_viewer
 from napari_medtransformer.plugin.models.row import ModelRow
 from napari_medtransformer.plugin.models.slot import DEFAULT_MODEL, answers_prompts
 from napari_medtransformer.plugin.planes import PLANES, plane_of
-from napari_medtransformer.plugin.prompts.closing import CloseGuard
 from napari_medtransformer.plugin.prompts.hidden_banner import HiddenBanner
 from napari_medtransformer.plugin.prompts.layers_ahead import LayersAhead
 from napari_medtransformer.plugin.prompts.objects_section import ObjectsSection
@@ -74,7 +73,6 @@ class PromptDock(QWidget):
         self.controller.view.prefetched.connect(self._show_prefetch)
         self.controller.prediction.encoding.connect(self._show_encoding)
         self.layer_choice.follow(viewer, self.controller)
-        self._guard = CloseGuard(viewer, self)
         self._theme = ThemeFollower(viewer, self, self.refresh)
         if self.controller.models.card is None:
             self.controller.models.load(DEFAULT_MODEL)

@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     from napari_medtransformer.plugin.workspace import Workspace
 
 
+LABELS_FILTER = "Labels (*.nii.gz *.nii *.seg.nrrd *.nrrd *.mha *.dcm)"
+SESSION_FILTER = "Session (*.medt)"
+
+
 class SessionFiles(QObject):
     """Saving, opening and handing over. Belongs to a controller, which it holds weakly.
 
     ask_overlap(layer name, voxels in the way) is how the user is asked before labels are replaced; None cancels.
+    ask_file(workspace, title, ending, kinds) is how for a file; "" cancels.
     """
 
     saved = Signal()
@@ -32,6 +37,7 @@ class SessionFiles(QObject):
         super().__init__()
         self._controller = weakref.ref(controller)
         self.ask_overlap: Callable[[str, int], Overlap | None] = _ask_overlap
+        self.ask_file: Callable[[Workspace, str, str, str], str] = _ask_file
 
     def commit(self) -> None:
         """Hand the labels over to a layer of the user's own: the one used before, the one selected, or a new one."""
@@ -57,6 +63,12 @@ class SessionFiles(QObject):
         workspace.committed = weakref.ref(layer)
         controller.changed.emit()
 
+    def save_labels_as(self) -> None:
+        """Ask for a file and write the labels."""
+        path = self.ask_file(self._controller().workspace, "Save labels", "_labels.nii.gz", LABELS_FILTER)
+        if path:
+            self.save_labels(path)
+
     def save_labels(self, path: str | Path) -> None:
         """Write all objects as labels on the input file's own grid, the upper ones over the lower."""
         controller = self._controller()
@@ -68,6 +80,11 @@ class SessionFiles(QObject):
             on_done=lambda written: tell(f"Saved {written}."),
             on_error=report,
         )
+
+    def save_session_as(self) -> bool:
+        """Ask for a file and save the session; whether it was saved."""
+        path = self.ask_file(self._controller().workspace, "Save session", ".medt", SESSION_FILTER)
+        return bool(path) and self.save_session(path)
 
     def save_session(self, path: str | Path) -> bool:
         """Write prompts, objects and masks to one file that can be opened again; whether it was written."""
@@ -99,6 +116,12 @@ class SessionFiles(QObject):
             return active
         before = workspace.committed() if workspace.committed is not None else None
         return before if before is not None and before in viewer.layers and fits(before, workspace) else None
+
+
+def _ask_file(workspace: Workspace, title: str, ending: str, kinds: str) -> str:
+    from napari_medtransformer.plugin.prompts.questions import ask_file
+
+    return ask_file(workspace, title, ending, kinds)
 
 
 def _ask_overlap(name: str, voxels: int) -> Overlap | None:

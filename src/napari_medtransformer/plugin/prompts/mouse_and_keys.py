@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject
 
 from napari_medtransformer.plugin.docking import OpenDocks
-from napari_medtransformer.plugin.notify import warn
 from napari_medtransformer.plugin.prompts.canvas import CanvasTools
 from napari_medtransformer.plugin.prompts.shortcuts import CanvasKeys
 
@@ -43,7 +42,4 @@ class MouseAndKeys(QObject):
         if controller is not None:
             controller.hover.clear()
             controller.gestures.drop_polygon()
-            names = dict.fromkeys(workspace.layer.name for workspace in controller.unsaved())
-            if names:  # the question at closing is the dock's
-                warn(f"Unsaved work on {', '.join(names)} waits: open the Prompt dock again to save it or to go on.")
         self.detach()

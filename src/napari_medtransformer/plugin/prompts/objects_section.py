@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from napari_medtransformer.plugin.prompts.actions import EDITS
+from napari_medtransformer.plugin.prompts.files import SESSION_FILTER
 from napari_medtransformer.plugin.prompts.objects_list import ObjectsList
 from napari_medtransformer.plugin.prompts.statistics_table import Row, StatisticsTable
 from napari_medtransformer.plugin.widgets.steady import CalmBar
@@ -24,8 +24,6 @@ _EDIT_TIPS = {
     "largest": "Keep the largest connected part",
     "holes": "Fill what the object encloses on its slices",
 }
-_LABELS_FILTER = "Labels (*.nii.gz *.nii *.seg.nrrd *.nrrd *.mha *.dcm)"
-_SESSION_FILTER = "Session (*.medt)"
 
 
 class ObjectsSection(QWidget):
@@ -93,10 +91,10 @@ class ObjectsSection(QWidget):
         self.commit = tool_button("commit", "", text="Commit")
         self.commit.clicked.connect(controller.files.commit)
         self.save = tool_button("save", "", text="Save labels…")
-        self.save.clicked.connect(self._save_labels)
+        self.save.clicked.connect(self.controller.files.save_labels_as)
         self.more = tool_button("more", "Save or open a session, propagate afresh")
         menu = QMenu(self.more)
-        self.save_session_action = menu.addAction("Save session…", self.save_session)
+        self.save_session_action = menu.addAction("Save session…", self.controller.files.save_session_as)
         self.open_session_action = menu.addAction("Open session…", self._open_session)
         self.afresh_action = menu.addAction(
             "Propagate afresh from every prompted slice", controller.actions.propagate_afresh
@@ -153,11 +151,6 @@ class ObjectsSection(QWidget):
         self.measurements.raise_()
         self.controller.actions.statistics()
 
-    def save_session(self) -> bool:
-        """Ask for a file and save the session; whether it was saved."""
-        path = self._ask_to_save("Save session", ".medt", _SESSION_FILTER)
-        return bool(path) and self.controller.files.save_session(path)
-
     def _show_objects(self) -> None:
         workspace, session = self.controller.workspace, self.controller.session
         if workspace is None or session is None:
@@ -179,20 +172,7 @@ class ObjectsSection(QWidget):
         workspace = self.controller.workspace
         return 0 if workspace is None else workspace.current_object
 
-    def _save_labels(self) -> None:
-        path = self._ask_to_save("Save labels", "_labels.nii.gz", _LABELS_FILTER)
-        if path:
-            self.controller.files.save_labels(path)
-
     def _open_session(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open session", "", f"{_SESSION_FILTER};;All files (*)")
+        path, _ = QFileDialog.getOpenFileName(self, "Open session", "", f"{SESSION_FILTER};;All files (*)")
         if path:
             self.controller.files.open_session(path)
-
-    def _ask_to_save(self, title: str, ending: str, file_filter: str) -> str:
-        workspace = self.controller.workspace
-        volume = workspace.volume
-        name = f"{volume.name}_frame{workspace.frame}" if workspace.layer.ndim == 4 else volume.name
-        folder = volume.source.path.parent if volume.source is not None else Path.cwd()
-        path, _ = QFileDialog.getSaveFileName(self, title, str(folder / f"{name}{ending}"), file_filter)
-        return path

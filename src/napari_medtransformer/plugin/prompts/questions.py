@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import napari
-from qtpy.QtWidgets import QMessageBox, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QPushButton, QWidget
 
 from napari_medtransformer.plugin.prompts.commits import Overlap
+
+if TYPE_CHECKING:
+    from napari_medtransformer.plugin.workspace import Workspace
 
 Answer = TypeVar("Answer")
 
@@ -50,6 +54,15 @@ def ask_closing(names: list[str], kept: bool) -> Closing:
     box.setDefaultButton(save)
     answers = {save: Closing.SAVE, leave: Closing.LEAVE}
     return _answer(box, answers) or Closing.STAY
+
+
+def ask_file(workspace: Workspace, title: str, ending: str, kinds: str) -> str:
+    """Where to save something of a volume, beside its image by default; "" if nowhere."""
+    volume = workspace.volume
+    name = f"{volume.name}_frame{workspace.frame}" if workspace.layer.ndim == 4 else volume.name
+    folder = volume.source.path.parent if volume.source is not None else Path.cwd()
+    path, _ = QFileDialog.getSaveFileName(_window(), title, str(folder / f"{name}{ending}"), kinds)
+    return path
 
 
 def _answer(box: QMessageBox, answers: Mapping[QPushButton, Answer]) -> Answer | None:
